@@ -1,0 +1,1 @@
+//! Configuration, the gRPC service and the daemon.

@@ -1,0 +1,152 @@
+//! A frame in a driver's buffer: the one place that turns a driver's memory into slices.
+#![allow(unsafe_code, reason = "a frame is a window into memory that a port owns")]
+
+use crate::port::PortId;
+use std::ptr::NonNull;
+
+/// What a driver knows of a frame that its bytes do not say (`struct virtio_net_hdr`, as PACKET_VNET_HDR gives it).
+///
+/// Source: Linux include/uapi/linux/virtio_net.h.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offload {
+    /// The L4 checksum field holds only the un-complemented sum of the pseudo-header; the rest is to be added over
+    /// the bytes from `checksum_start` on.
+    pub partial_checksum: bool,
+    /// Where the sum begins, bytes from the start of the frame.
+    pub checksum_start: u16,
+    /// Where the checksum field is, bytes from `checksum_start`.
+    pub checksum_offset: u16,
+    /// How the frame is to be cut on the way out.
+    pub gso: Gso,
+    /// Payload bytes of each segment; 0 without GSO.
+    pub segment_len: u16,
+    /// Bytes of headers in front of the first segment's payload, from the start of the frame; a hint only.
+    pub header_len: u16,
+}
+
+impl Offload {
+    /// A complete frame: checksums final, nothing to cut.
+    pub const NONE: Offload = Offload {
+        partial_checksum: false,
+        checksum_start: 0,
+        checksum_offset: 0,
+        gso: Gso::None,
+        segment_len: 0,
+        header_len: 0,
+    };
+}
+
+/// The kind of a frame larger than the link's MTU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Gso {
+    /// An ordinary frame.
+    #[default]
+    None,
+    /// TCP over IPv4 (TSO); `ecn` as VIRTIO_NET_HDR_GSO_ECN.
+    Tcp4 {
+        /// The first segment carries CWR.
+        ecn: bool,
+    },
+    /// TCP over IPv6.
+    Tcp6 {
+        /// The first segment carries CWR.
+        ecn: bool,
+    },
+    /// UDP datagrams of one flow (VIRTIO_NET_HDR_GSO_UDP_L4).
+    Udp,
+}
+
+/// A received frame. Whoever holds it gives it back: to a port's `transmit`, or to `release` of the port it came from.
+#[derive(Debug)]
+pub struct Frame {
+    base: NonNull<u8>,
+    capacity: u32,
+    start: u32,
+    len: u32,
+    /// The driver's own handle of the buffer.
+    pub token: u32,
+    /// The port it came in on, which owns the buffer.
+    pub port: PortId,
+    /// What the driver knows of it.
+    pub offload: Offload,
+}
+
+impl Frame {
+    /// A window of `len` bytes at `start` into the buffer of `capacity` bytes at `base`.
+    ///
+    /// # Safety
+    /// The buffer is valid for reads and writes of `capacity` bytes, and nobody else touches it until the frame was
+    /// given back to its port. `start + len <= capacity`.
+    #[inline]
+    #[must_use]
+    pub unsafe fn from_raw(
+        base: NonNull<u8>,
+        capacity: u32,
+        start: u32,
+        len: u32,
+        token: u32,
+        port: PortId,
+        offload: Offload,
+    ) -> Frame {
+        debug_assert!(start.checked_add(len).is_some_and(|end| end <= capacity));
+        Frame { base, capacity, start, len, token, port, offload }
+    }
+
+    /// The frame from its Ethernet header on.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the contract of `from_raw` holds for as long as the frame lives, and `start + len <= capacity` is
+        // kept by `prepend`, `trim_front` and `truncate`.
+        let start = unsafe { self.base.as_ptr().add(self.start as usize) };
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts(start, self.len as usize) }
+    }
+
+    /// The frame from its Ethernet header on.
+    #[inline]
+    #[must_use]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`.
+        let start = unsafe { self.base.as_ptr().add(self.start as usize) };
+        // SAFETY: as in `bytes`; `&mut self` makes it the only window.
+        unsafe { std::slice::from_raw_parts_mut(start, self.len as usize) }
+    }
+
+    /// Bytes free in front of the frame.
+    #[inline]
+    #[must_use]
+    pub fn headroom(&self) -> usize {
+        self.start as usize
+    }
+
+    /// Grows the frame by `count` bytes at its front (whatever they hold). False, and unchanged, without headroom.
+    #[inline]
+    #[must_use]
+    pub fn prepend(&mut self, count: usize) -> bool {
+        let Some(start) = u32::try_from(count).ok().and_then(|count| self.start.checked_sub(count)) else {
+            return false;
+        };
+        self.len += self.start - start;
+        self.start = start;
+        true
+    }
+
+    /// Cuts `count` bytes off the front.
+    ///
+    /// # Panics
+    /// When the frame is shorter.
+    #[inline]
+    pub fn trim_front(&mut self, count: usize) {
+        let count = u32::try_from(count).expect("a frame is shorter than 4 GiB");
+        assert!(count <= self.len, "trim_front({count}) of a frame of {} bytes", self.len);
+        self.start += count;
+        self.len -= count;
+    }
+
+    /// Cuts the frame to its first `len` bytes; longer than it is, it stays.
+    #[inline]
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(u32::try_from(len).unwrap_or(u32::MAX));
+    }
+}

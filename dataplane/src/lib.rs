@@ -1,0 +1,5 @@
+//! Moves packets.
+
+pub mod frame;
+pub mod port;
+pub mod reason;

@@ -1,0 +1,79 @@
+//! A port: one NIC (or what stands for it) and, per worker, one of its queue pairs.
+
+use crate::frame::{Frame, Offload};
+use arrayvec::ArrayVec;
+use std::os::fd::BorrowedFd;
+
+/// Frames received or decided together.
+pub const BURST: usize = 32;
+
+/// The frames of one call of [`Port::receive`].
+pub type Burst = ArrayVec<Frame, BURST>;
+
+/// Which port, as an index into the worker's list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortId(pub u16);
+
+/// A hardware address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+/// What a port says of itself when it is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortInfo {
+    /// The name the configuration gives it.
+    pub name: String,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// Largest IP packet it sends, bytes.
+    pub mtu: u32,
+    /// The driver, as configured ("af_packet").
+    pub driver: &'static str,
+}
+
+/// What became of a frame handed to [`Port::transmit`].
+#[derive(Debug)]
+pub enum Sent {
+    /// The port took the buffer and gives it back to its owner itself.
+    Taken,
+    /// The port took a copy; the caller releases the frame where it came from.
+    Copied(Frame),
+    /// The ring is full; the caller counts it and releases the frame where it came from.
+    Refused(Frame),
+}
+
+/// What a driver counts that the worker cannot see. Totals since opening.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCounters {
+    /// Frames that the driver lost before the worker saw them.
+    pub receive_missed: u64,
+    /// Frames that the driver took and could not send.
+    pub transmit_errors: u64,
+}
+
+/// One queue pair of a port, owned by one worker. Calls never block.
+pub trait Port: Send {
+    /// What the port is.
+    fn info(&self) -> &PortInfo;
+
+    /// Appends waiting frames to `burst`, at most to its capacity, and returns how many.
+    fn receive(&mut self, burst: &mut Burst) -> usize;
+
+    /// Queues a frame of this or another port for sending.
+    fn transmit(&mut self, frame: Frame) -> Sent;
+
+    /// Queues a copy of a frame made by the director. False when the ring is full or the frame is larger than a slot.
+    fn send(&mut self, bytes: &[u8], offload: &Offload) -> bool;
+
+    /// Hands what was queued to the NIC.
+    fn flush(&mut self);
+
+    /// Takes back a frame that came from this port.
+    fn release(&mut self, frame: Frame);
+
+    /// What to wait on for frames to receive; `None` where only polling helps.
+    fn wait_on(&self) -> Option<BorrowedFd<'_>>;
+
+    /// The driver's own counters.
+    fn counters(&mut self) -> PortCounters;
+}
