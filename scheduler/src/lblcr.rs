@@ -233,3 +233,155 @@ impl Members {
         self.roster.release(member.seat);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Activity, Load, RealServerId, Weight};
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::Arc;
+
+    fn servers(weights: &[u16]) -> Vec<RealServer> {
+        (0..)
+            .zip(weights)
+            .map(|(id, &weight)| RealServer {
+                id: RealServerId(id),
+                address: IpAddr::V4(Ipv4Addr::from_bits(id)),
+                port: 80,
+                weight: Weight(weight),
+                load: Arc::new(Load::default()),
+            })
+            .collect()
+    }
+
+    fn flow_to(destination: u32) -> Flow {
+        Flow {
+            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            client_port: 1,
+            virtual_address: IpAddr::V4(Ipv4Addr::from_bits(destination)),
+            virtual_port: 80,
+            protocol: 6,
+        }
+    }
+
+    fn open(scheduler: &mut dyn Scheduler, destination: u32, servers: &[RealServer]) -> usize {
+        let index = scheduler.pick(&flow_to(destination), servers).unwrap();
+        servers[index].load.shift(None, Some(Activity::Active));
+        index
+    }
+
+    fn members(scheduler: &mut ReplicatedLocalityLeastConnection, destination: u32) -> Vec<u32> {
+        let entry = scheduler
+            .destinations
+            .find(flow_to(destination).virtual_address)
+            .unwrap();
+        let set = *scheduler.destinations.value(entry);
+        let members: Vec<u32> = scheduler.members.seats(set).map(|(_, seat)| seat).collect();
+        assert_eq!(members.len(), set.size as usize);
+        members
+    }
+
+    fn day_passes(scheduler: &mut ReplicatedLocalityLeastConnection, servers: &[RealServer]) {
+        for _ in 0..24 * 60 + 1 {
+            scheduler.tick(60);
+            scheduler.pick(&flow_to(0), servers);
+        }
+    }
+
+    #[test]
+    fn a_congested_set_grows_by_the_least_loaded_server() {
+        let servers = servers(&[1, 9]);
+        let mut scheduler = ReplicatedLocalityLeastConnection::new();
+        scheduler.servers_changed(&servers);
+        let picked: Vec<usize> = (0..4).map(|_| open(&mut scheduler, 0, &servers)).collect();
+        assert_eq!(picked, [0, 0, 1, 1]);
+        assert_eq!(members(&mut scheduler, 0), [1, 0]);
+    }
+
+    #[test]
+    fn a_set_unchanged_for_a_day_loses_its_most_loaded_server() {
+        let servers = servers(&[1, 9]);
+        let mut scheduler = ReplicatedLocalityLeastConnection::new();
+        scheduler.servers_changed(&servers);
+        for _ in 0..4 {
+            open(&mut scheduler, 0, &servers);
+        }
+        day_passes(&mut scheduler, &servers);
+        assert_eq!(members(&mut scheduler, 0), [1]);
+        // A set of one stays.
+        day_passes(&mut scheduler, &servers);
+        assert_eq!(members(&mut scheduler, 0), [1]);
+    }
+
+    #[test]
+    fn the_first_member_can_leave_and_its_room_is_used_again() {
+        let servers = servers(&[1, 9, 9]);
+        let mut scheduler = ReplicatedLocalityLeastConnection::new();
+        scheduler.servers_changed(&servers);
+        for _ in 0..3 {
+            open(&mut scheduler, 0, &servers);
+        }
+        assert_eq!(members(&mut scheduler, 0), [1, 0]);
+        for _ in 0..40 {
+            servers[1].load.shift(None, Some(Activity::Active));
+        }
+        open(&mut scheduler, 0, &servers);
+        scheduler.tick(EXPIRATION_SECONDS);
+        scheduler.tick(1);
+        let pool = scheduler.members.pool.len();
+        open(&mut scheduler, 0, &servers);
+        assert_eq!(scheduler.members.pool.len(), pool);
+        assert!(!members(&mut scheduler, 0).contains(&1));
+    }
+
+    #[test]
+    fn without_room_for_members_flows_are_scheduled_but_sets_do_not_grow() {
+        let weights = [1; 12];
+        let servers = servers(&weights);
+        let mut scheduler = ReplicatedLocalityLeastConnection::with_room_for(2);
+        scheduler.servers_changed(&servers);
+        // Four destinations fit, with eight members in all.
+        for round in 0..12 {
+            for destination in 0..5 {
+                // All of the set busy, some other server idle.
+                for server in &servers {
+                    server.load.shift(None, Some(Activity::Active));
+                    server.load.shift(None, Some(Activity::Active));
+                }
+                let idle = &servers[(round * 5 + destination as usize) % 12].load;
+                while idle.active() > 0 {
+                    idle.shift(Some(Activity::Active), None);
+                }
+                assert!(scheduler.pick(&flow_to(destination), &servers).is_some());
+            }
+        }
+        let total: usize = (0..4)
+            .map(|destination| members(&mut scheduler, destination).len())
+            .sum();
+        assert_eq!(total, 8);
+        assert_eq!(scheduler.members.pool.len(), 8);
+        assert!(
+            scheduler
+                .destinations
+                .find(flow_to(4).virtual_address)
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_forgotten_destination_gives_its_members_back() {
+        let list = servers(&[1, 1]);
+        let mut scheduler = ReplicatedLocalityLeastConnection::with_room_for(2);
+        scheduler.servers_changed(&list);
+        for destination in 0..4 {
+            open(&mut scheduler, destination, &list);
+        }
+        for _ in 0..10 * 60 {
+            scheduler.tick(1);
+        }
+        let pool = scheduler.members.pool.len();
+        open(&mut scheduler, 9, &list);
+        assert_eq!(scheduler.members.pool.len(), pool);
+        assert_eq!(members(&mut scheduler, 9).len(), 1);
+    }
+}

@@ -200,3 +200,114 @@ fn slot_count(server_count: usize) -> u32 {
 fn below(bound: u32, random: u64) -> u32 {
     u32::try_from(scale(random, u64::from(bound))).expect("the bound is 32 bits")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Load, RealServerId, Weight};
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::Arc;
+
+    fn servers(weights: &[u16]) -> Vec<RealServer> {
+        (0..)
+            .zip(weights)
+            .map(|(id, &weight)| RealServer {
+                id: RealServerId(id),
+                address: IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + id)),
+                port: 80,
+                weight: Weight(weight),
+                load: Arc::new(Load::default()),
+            })
+            .collect()
+    }
+
+    /// For each slot the id of its server.
+    fn table(servers: &[RealServer]) -> Vec<u32> {
+        let mut maglev = Maglev::default();
+        maglev.servers_changed(servers);
+        maglev
+            .slots
+            .iter()
+            .map(|&index| servers[index as usize].id.0)
+            .collect()
+    }
+
+    fn shares(table: &[u32], count: usize) -> Vec<u32> {
+        let mut shares = vec![0; count];
+        for &id in table {
+            shares[id as usize] += 1;
+        }
+        shares
+    }
+
+    #[test]
+    fn a_thousand_equal_servers_have_equal_shares() {
+        let shares = shares(&table(&servers(&[7; 1000])), 1000);
+        let largest = f64::from(*shares.iter().max().unwrap());
+        assert!(largest <= 1.008 * 65_537.0 / 1000.0, "{largest}");
+        assert!(*shares.iter().min().unwrap() >= 65);
+    }
+
+    #[test]
+    fn few_slots_change_when_one_of_a_thousand_servers_goes() {
+        let all = servers(&[1; 1000]);
+        let before = table(&all);
+        for gone in [0, 17, 500, 998, 999] {
+            let mut rest = all.clone();
+            rest.remove(gone);
+            let changed = before
+                .iter()
+                .zip(table(&rest))
+                .filter(|(old, new)| **old != *new)
+                .count();
+            let percent = changed as f64 * 100.0 / before.len() as f64;
+            println!("without {gone}: {percent:.3} % of the slots change");
+            assert!(percent <= 0.7, "{percent}");
+        }
+    }
+
+    #[test]
+    fn shares_follow_weights_of_any_size() {
+        for weights in [
+            &[1, 2, 3, 4, 0, 100][..],
+            &[65_535, 1, 1, 32_768],
+            &[65_535, 65_534],
+            &[3],
+        ] {
+            let shares = shares(&table(&servers(weights)), weights.len());
+            let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
+            for (&share, &weight) in shares.iter().zip(weights) {
+                let due = 65_537.0 * f64::from(weight) / total;
+                assert!(
+                    (f64::from(share) - due).abs() <= 3.0,
+                    "{weights:?}: {shares:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_does_not_depend_on_the_order_of_the_list() {
+        let mut list = servers(&[1, 5, 2, 9, 4, 4, 4]);
+        let before = table(&list);
+        list.reverse();
+        list.swap(1, 3);
+        assert_eq!(table(&list), before);
+    }
+
+    #[test]
+    fn more_servers_get_a_larger_table() {
+        assert_eq!(slot_count(1), 65_537);
+        assert_eq!(slot_count(1024), 65_537);
+        assert_eq!(slot_count(1025), 131_101);
+        assert_eq!(slot_count(usize::MAX), 4_194_319);
+        let shares = shares(&table(&servers(&[1; 3000])), 3000);
+        assert!(shares.iter().all(|&share| (87..=88).contains(&share)));
+    }
+
+    #[test]
+    fn without_a_weight_there_is_no_table() {
+        assert_eq!(table(&servers(&[0, 0])), []);
+        assert_eq!(table(&[]), []);
+    }
+}
