@@ -14,7 +14,6 @@
 
 use crate::port::{Mac, PortId};
 use conntrack::Ticks;
-use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, Ordering::Relaxed};
 

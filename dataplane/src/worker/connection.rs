@@ -38,7 +38,10 @@ impl<F: Ip> Flows<F> {
     ) {
         let entry = self.table.entry(found.id);
         let state = entry.state();
-        if matches!(state, State::TimeWait | State::Close) && starts_anew(packet, found) {
+        if matches!(state, State::TimeWait | State::Close)
+            && starts_anew(packet, found)
+            && entry.owner() == egress.worker
+        {
             return self.replace(services, egress, frame, packet, found.id);
         }
         let next = next_state(entry, state, packet, found.direction);
@@ -70,13 +73,15 @@ impl<F: Ip> Flows<F> {
         if self.table.advance(entry, from, to) {
             services.connection_moved(RealServerId(entry.server()), from, to);
             let timeouts = &egress.snapshot.timeouts;
-            if timeouts.of(to) < timeouts.of(from) {
+            if timeouts.of(to).0 < timeouts.of(from).0 {
                 self.owner.shorten(id, egress.now.after(timeouts.of(to)));
             }
         }
     }
 
-    /// A SYN on a connection that has ended: the client uses its port again, and is scheduled again.
+    /// A SYN on a connection that has ended: the client uses its port again, and is scheduled again. Only the worker
+    /// that made the connection does so, since it alone can give its local port back; another one takes the SYN as the
+    /// beginning of a new life with the same server.
     ///
     /// Source: Linux net/netfilter/ipvs/ip_vs_core.c, conn_reuse_mode 1.
     #[cold]

@@ -3,7 +3,7 @@
 use super::family::Ip;
 use crate::snapshot::{LocalAddress, Service, Snapshot};
 use conntrack::{Entry, Method, PortPool};
-use hashbrown::HashMap;
+use crate::Map;
 use std::net::IpAddr;
 
 /// Ports of a local address may be used once towards each real server: this is what tells replies apart.
@@ -19,12 +19,12 @@ struct PoolKey<A> {
 pub(super) struct LipPools<F: Ip> {
     worker: u16,
     workers: u16,
-    pools: HashMap<PoolKey<F::Address>, PortPool>,
+    pools: Map<PoolKey<F::Address>, PortPool>,
 }
 
 impl<F: Ip> LipPools<F> {
     pub(super) fn new(worker: u16, workers: u16) -> LipPools<F> {
-        LipPools { worker, workers, pools: HashMap::new() }
+        LipPools { worker, workers, pools: Map::default() }
     }
 
     /// Makes the pools that the snapshot's services want. One that is no longer wanted stays while ports are in use.

@@ -22,13 +22,13 @@ mod run;
 mod services;
 mod waiting;
 
-pub use run::Idle;
+pub use run::{Idle, ticks_since};
 
 use crate::neighbour::NeighbourTable;
 use crate::port::{Burst, Port};
 use crate::snapshot::{Publisher, Snapshot};
 use crate::stats::{WorkerStats, add};
-use conntrack::{ConnectionId, Entry, Expiry, Family, Owner, Table, Ticks, V4, V6};
+use conntrack::{ConnectionId, Entry, Expiry, Owner, Table, Ticks, V4, V6};
 use egress::Egress;
 use family::Ip;
 use lips::LipPools;
@@ -71,7 +71,7 @@ pub struct WorkerParts<P> {
 }
 
 /// The connections of one family, as one worker has them.
-struct Flows<F: Family> {
+struct Flows<F: Ip> {
     table: Arc<Table<F>>,
     owner: Owner<F>,
     lips: LipPools<F>,
@@ -186,10 +186,12 @@ impl<F: Ip> Flows<F> {
 
     /// Ends connections whose time is over, a bounded number of them.
     fn expire(&mut self, services: &mut Services, now: Ticks) {
-        let lips = &mut self.lips;
+        let (table, lips) = (&self.table, &mut self.lips);
         let mut on_expiry = |_: ConnectionId, entry: &Entry<F>| {
-            services.connection_ended(RealServerId(entry.server()), entry.state());
-            lips.give_back(entry);
+            if let Some(state) = table.end(entry) {
+                services.connection_ended(RealServerId(entry.server()), state);
+                lips.give_back(entry);
+            }
             Expiry::Remove
         };
         let fired = self.owner.advance_timers(now, TIMER_BUDGET, &mut on_expiry);

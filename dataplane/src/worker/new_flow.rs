@@ -123,7 +123,7 @@ impl<F: Ip> Flows<F> {
                 Err(InsertError::Exists(id)) => Ok(Made::Before(id)),
                 Err(InsertError::HalfOpenFull) => Err(Reason::HalfOpenFull),
                 Err(InsertError::ReplyExists(_)) => Err(Reason::ReplyTupleTaken),
-                Err(InsertError::Full | InsertError::Contended) => Err(Reason::TableFull),
+                Err(InsertError::Full | InsertError::ChainFull | InsertError::Contended) => Err(Reason::TableFull),
             }
         });
         match new {

@@ -28,7 +28,7 @@ impl<P: Port> Worker<P> {
     pub fn run(&mut self, stop: &AtomicBool, idle: Idle, epoch: Instant) {
         let mut empty_rounds = 0;
         while !stop.load(Relaxed) {
-            let frames = self.run_once(Ticks::since(epoch));
+            let frames = self.run_once(ticks_since(epoch));
             empty_rounds = if frames > 0 { 0 } else { empty_rounds + 1 };
             if idle == Idle::Sleep && empty_rounds > ROUNDS_BEFORE_SLEEP {
                 self.sleep();
@@ -54,4 +54,11 @@ impl<P: Port> Worker<P> {
         self.ipv4.owner.online();
         self.ipv6.owner.online();
     }
+}
+
+/// The director's time: 10 ms units since `epoch`.
+#[must_use]
+pub fn ticks_since(epoch: Instant) -> Ticks {
+    #[allow(clippy::cast_possible_truncation, reason = "ticks wrap, and every comparison knows it")]
+    Ticks((epoch.elapsed().as_millis() / 10) as u32)
 }
