@@ -8,8 +8,8 @@ pub mod ndp;
 mod parse;
 pub mod wire;
 
-pub use parse::parse;
 pub use conntrack::{Family, TcpFlags, Tuple, V4, V6};
+pub use parse::parse;
 
 use crate::reason::Reason;
 
