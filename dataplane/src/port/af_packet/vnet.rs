@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_local_senders_segments_are_as_the_kernel_describes_them() {
-        // Recorded from a veth pair, Linux 6.18: TCP over IPv4, 54 bytes of headers and 12 of timestamps.
+        // From a veth pair, Linux 6.18 (tests/af_packet): TCP over IPv4, 54 bytes of headers and 12 of timestamps.
         let mut recorded = [0; LEN];
         recorded[0..2].copy_from_slice(&[1, 1]);
         for (at, word) in [(2, 66u16), (4, 1448), (6, 34), (8, 16)] {
