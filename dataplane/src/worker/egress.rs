@@ -6,6 +6,7 @@ use super::waiting::{PATIENCE, WaitingQueue};
 use crate::frame::{Frame, Gso, Offload};
 use crate::neighbour::{NeighbourId, NeighbourTable, Probe, Resolution};
 use crate::packet::icmp::ErrorKind;
+use crate::packet::wire::{TCP, UDP_LEN};
 use crate::packet::{Packet, arp, ndp};
 use crate::port::{Mac, Port, PortId, Sent};
 use crate::reason::Reason;
@@ -93,10 +94,12 @@ impl<P: Port> Egress<P> {
     /// Takes a new snapshot; the first worker announces the addresses that it adds.
     pub(super) fn adopt(&mut self, snapshot: Arc<Snapshot>) {
         if self.worker == 0 {
-            self.announcements.retain(|announcement| snapshot.owned.contains_key(&announcement.address));
+            self.announcements
+                .retain(|announcement| snapshot.owned.contains_key(&announcement.address));
             for (&address, &owned) in &snapshot.owned {
                 if owned != Owned::Kernel && !self.snapshot.owned.contains_key(&address) {
-                    self.announcements.extend(announcements(&snapshot, address, self.now));
+                    self.announcements
+                        .extend(announcements(&snapshot, address, self.now));
                 }
             }
         }
@@ -140,7 +143,7 @@ impl<P: Port> Egress<P> {
                 set_macs(frame.bytes_mut(), mac, source);
                 self.transmit(frame, port);
             }
-            Hop::Wait(neighbour, port) => self.wait(frame, neighbour, port),
+            Hop::Wait(neighbour, _) => self.wait(frame, neighbour),
         }
     }
 
@@ -157,14 +160,25 @@ impl<P: Port> Egress<P> {
     }
 
     #[cold]
-    fn wait(&mut self, frame: Frame, neighbour: NeighbourId, port: PortId) {
-        self.ask_for(neighbour);
-        if self.waiting.push(&frame, port, neighbour, self.now) {
-            add(&self.stats.verdicts.waiting, 1);
+    fn wait(&mut self, frame: Frame, neighbour: NeighbourId) {
+        if self.wait_with(frame.bytes(), frame.offload, neighbour) {
             self.release(frame);
         } else {
             self.drop(frame, Reason::NeighbourQueueFull);
         }
+    }
+
+    /// Copies a frame into the queue of those that wait, and asks for the neighbour. False when the queue is full.
+    pub(super) fn wait_with(
+        &mut self,
+        bytes: &[u8],
+        offload: Offload,
+        neighbour: NeighbourId,
+    ) -> bool {
+        self.ask_for(neighbour);
+        let taken = self.waiting.push(bytes, offload, neighbour, self.now);
+        add(&self.stats.verdicts.waiting, u64::from(taken));
+        taken
     }
 
     /// Sends a frame of our own making, complete, by `port`.
@@ -174,14 +188,6 @@ impl<P: Port> Egress<P> {
         } else {
             self.stats.count_drop(Reason::TransmitFull);
         }
-    }
-
-    /// Sends the pieces that one forwarded frame was cut into. `bytes` is complete but for its MAC addresses.
-    pub(super) fn forward_piece(&mut self, bytes: &mut [u8], hop: Hop) -> bool {
-        // Pieces do not wait: their sender hears nothing of one lost and sends it again.
-        let Hop::Ready(mac, port) = hop else { return false };
-        set_macs(bytes, mac, self.snapshot.ports[usize::from(port.0)].mac);
-        self.ports[usize::from(port.0)].send(bytes, &Offload::NONE)
     }
 
     /// Tells the sender of a packet what became of it, from `source`; then drops it for `reason`.
@@ -198,7 +204,15 @@ impl<P: Port> Egress<P> {
             self.stats.count_drop(Reason::IcmpRateLimited);
         } else {
             let mut scratch = std::mem::take(&mut self.scratch);
-            if let Some(len) = F::icmp_error(&mut scratch, kind, frame.bytes(), packet, source) {
+            let identification = self.next_identification();
+            if let Some(len) = F::icmp_error(
+                &mut scratch,
+                kind,
+                frame.bytes(),
+                packet,
+                source,
+                identification,
+            ) {
                 self.icmp_left -= 1;
                 self.reply(frame.port, &scratch[..len]);
             }
@@ -215,21 +229,32 @@ impl<P: Port> Egress<P> {
 
     /// The way to a real server.
     #[inline]
-    pub(super) fn hop_to_server(&mut self, id: RealServerId, state: &mut ServerState) -> Result<Hop, Reason> {
+    pub(super) fn hop_to_server(
+        &mut self,
+        id: RealServerId,
+        state: &mut ServerState,
+    ) -> Result<Hop, Reason> {
         if let Some(hop) = self.resolve(state.neighbour)? {
             return Ok(hop);
         }
-        let server = self.snapshot.servers.get(id.0 as usize).and_then(Option::as_ref).ok_or(Reason::ServerGone)?;
+        let server = self
+            .snapshot
+            .servers
+            .get(id.0 as usize)
+            .and_then(Option::as_ref)
+            .ok_or(Reason::ServerGone)?;
         let (port, address) = (server.next_hop.port, server.next_hop.address);
         state.neighbour = self.intern(port, address)?;
-        self.resolve(state.neighbour)?.ok_or(Reason::NeighbourTableFull)
+        self.resolve(state.neighbour)?
+            .ok_or(Reason::NeighbourTableFull)
     }
 
     /// The way to the client of a connection, remembered in its entry.
     #[inline]
     pub(super) fn hop_to_client<F: Ip>(&mut self, entry: &Entry<F>) -> Result<Hop, Reason> {
-        if entry.route_generation() == self.snapshot.route_generation
-            && let Some(hop) = self.resolve(NeighbourId::from_bits(entry.reply_neighbour()))?
+        let (neighbour, route_generation) = entry.reply_neighbour();
+        if route_generation == self.snapshot.route_generation
+            && let Some(hop) = self.resolve(NeighbourId::from_bits(neighbour))?
         {
             return Ok(hop);
         }
@@ -240,7 +265,11 @@ impl<P: Port> Egress<P> {
 
     /// The neighbour that packets for `destination` are handed to.
     pub(super) fn neighbour_towards(&mut self, destination: IpAddr) -> Result<NeighbourId, Reason> {
-        let (port, address) = self.snapshot.routes.lookup(destination).ok_or(Reason::NoRoute)?;
+        let (port, address) = self
+            .snapshot
+            .routes
+            .lookup(destination)
+            .ok_or(Reason::NoRoute)?;
         self.intern(port, address)
     }
 
@@ -258,7 +287,9 @@ impl<P: Port> Egress<P> {
     }
 
     fn intern(&self, port: PortId, address: IpAddr) -> Result<NeighbourId, Reason> {
-        self.neighbours.intern(port, address, self.now).map_err(|_| Reason::NeighbourTableFull)
+        self.neighbours
+            .intern(port, address, self.now)
+            .map_err(|_| Reason::NeighbourTableFull)
     }
 
     /// How many bytes too large an IP packet of `len` bytes is for the port it leaves by: the MTU, if it is.
@@ -278,15 +309,22 @@ impl<P: Port> Egress<P> {
 
     /// Sends an ARP request or a neighbour solicitation.
     fn ask(&mut self, probe: &Probe) {
-        let Some(view) = self.snapshot.ports.get(usize::from(probe.port.0)) else { return };
-        let Some(source) = view.source_for(probe.address) else { return };
+        let Some(view) = self.snapshot.ports.get(usize::from(probe.port.0)) else {
+            return;
+        };
+        let Some(source) = view.source_for(probe.address) else {
+            return;
+        };
         let mac = view.mac;
         match (probe.address, source) {
             (IpAddr::V4(target), IpAddr::V4(source)) => {
                 self.reply(probe.port, &arp::request(mac, source, target, probe.mac));
             }
             (IpAddr::V6(target), IpAddr::V6(source)) => {
-                self.reply(probe.port, &ndp::solicitation(mac, source, target, probe.mac));
+                self.reply(
+                    probe.port,
+                    &ndp::solicitation(mac, source, target, probe.mac),
+                );
             }
             _ => unreachable!("source_for answers with an address of the target's family"),
         }
@@ -322,7 +360,11 @@ impl<P: Port> Egress<P> {
         waiting.retain(|packet| {
             match self.neighbours.resolve(packet.neighbour, self.now) {
                 Resolution::Mac(mac, port) => {
-                    set_macs(&mut packet.bytes, mac, self.snapshot.ports[usize::from(port.0)].mac);
+                    set_macs(
+                        &mut packet.bytes,
+                        mac,
+                        self.snapshot.ports[usize::from(port.0)].mac,
+                    );
                     if self.ports[usize::from(port.0)].send(&packet.bytes, &packet.offload) {
                         add(&self.stats.verdicts.forwarded, 1);
                     } else {
@@ -330,7 +372,9 @@ impl<P: Port> Egress<P> {
                     }
                     return false;
                 }
-                Resolution::Pending(_) if !packet.since.after(PATIENCE).has_passed(self.now) => return true,
+                Resolution::Pending(_) if !packet.since.after(PATIENCE).has_passed(self.now) => {
+                    return true;
+                }
                 _ => self.stats.count_drop(Reason::NeighbourUnreachable),
             }
             false
@@ -340,7 +384,9 @@ impl<P: Port> Egress<P> {
 
     fn announce(&mut self) {
         for _ in 0..self.announcements.len() {
-            let Some(mut next) = self.announcements.pop_front() else { return };
+            let Some(mut next) = self.announcements.pop_front() else {
+                return;
+            };
             if next.due.has_passed(self.now) {
                 self.announce_one(next.address, next.port);
                 next.left -= 1;
@@ -353,7 +399,9 @@ impl<P: Port> Egress<P> {
     }
 
     fn announce_one(&mut self, address: IpAddr, port: PortId) {
-        let Some(view) = self.snapshot.ports.get(usize::from(port.0)) else { return };
+        let Some(view) = self.snapshot.ports.get(usize::from(port.0)) else {
+            return;
+        };
         let mac = view.mac;
         match address {
             IpAddr::V4(address) => self.reply(port, &arp::gratuitous(mac, address)),
@@ -377,19 +425,31 @@ pub(super) fn largest_packet<F: Ip>(frame: &Frame, packet: &Packet<F>) -> usize 
     if frame.offload.gso == Gso::None {
         return packet.end as usize - l3;
     }
-    packet.payload_offset(frame.bytes()) - l3 + usize::from(frame.offload.segment_len)
+    let l4 = usize::from(packet.l4);
+    let header_len = match packet.tuple.protocol {
+        TCP => usize::from(frame.bytes()[l4 + 12] >> 4) * 4,
+        _ => UDP_LEN,
+    };
+    l4 + header_len - l3 + usize::from(frame.offload.segment_len)
 }
 
 /// Where and when to announce an address: on the ports whose subnet it is in, or else on all.
 fn announcements(snapshot: &Snapshot, address: IpAddr, now: Ticks) -> Vec<Announcement> {
     let on_link = |index: usize| {
         let subnets = &snapshot.ports[index].addresses;
-        subnets.iter().any(|(own, prefix)| crate::route::same_subnet(*own, address, *prefix))
+        subnets
+            .iter()
+            .any(|(own, prefix)| crate::route::same_subnet(*own, address, *prefix))
     };
     let all = 0..snapshot.ports.len();
     let somewhere = all.clone().any(on_link);
     all.filter(|index| !somewhere || on_link(*index))
         .filter_map(|index| u16::try_from(index).ok())
-        .map(|index| Announcement { address, port: PortId(index), left: ANNOUNCEMENTS, due: now })
+        .map(|index| Announcement {
+            address,
+            port: PortId(index),
+            left: ANNOUNCEMENTS,
+            due: now,
+        })
         .collect()
 }
