@@ -6,7 +6,11 @@ pub mod crc32c;
 pub mod icmp;
 pub mod ndp;
 mod parse;
+#[cfg(test)]
+pub(crate) mod sample;
 mod standin;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 pub use parse::parse;

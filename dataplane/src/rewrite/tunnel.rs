@@ -85,7 +85,7 @@ pub fn encapsulate<F: Wire>(
 
 /// An outer header, apart from the buffer it goes into.
 #[derive(Clone, Copy, Debug)]
-struct Header {
+pub(super) struct Header {
     outer: Outer,
     protocol: u8,
     tos: u8,
@@ -97,7 +97,7 @@ struct Header {
 }
 
 impl Header {
-    fn new<F: Wire>(
+    pub(super) fn new<F: Wire>(
         frame: &[u8],
         packet: &Packet<F>,
         tunnel: &Tunnel,
@@ -124,7 +124,7 @@ impl Header {
     }
 
     /// Writes it into a frame that was grown at its front by the overhead.
-    fn write(&self, frame: &mut [u8]) {
+    pub(super) fn write(&self, frame: &mut [u8]) {
         let l3 = ETHERNET_LEN;
         match self.outer {
             Outer::V4 {

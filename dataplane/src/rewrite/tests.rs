@@ -1,0 +1,7 @@
+//! Tests of the rewriters.
+
+mod cutting;
+mod kernel;
+mod translating;
+mod tunnelling;
+mod vectors;
