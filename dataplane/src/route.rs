@@ -1,7 +1,7 @@
 //! Static routes: longest prefix first, one hash table per prefix length in use.
 
 use crate::port::PortId;
-use hashbrown::HashMap;
+use crate::Map;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Where packets for a prefix go.
@@ -16,8 +16,8 @@ pub struct Route {
 /// All routes. Looked up when a connection is made, not per packet.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
-    ipv4: Vec<(u8, HashMap<Ipv4Addr, Route>)>,
-    ipv6: Vec<(u8, HashMap<Ipv6Addr, Route>)>,
+    ipv4: Vec<(u8, Map<Ipv4Addr, Route>)>,
+    ipv6: Vec<(u8, Map<Ipv6Addr, Route>)>,
 }
 
 impl Routes {
@@ -40,11 +40,11 @@ impl Routes {
     }
 }
 
-fn insert<A: std::hash::Hash + Eq>(levels: &mut Vec<(u8, HashMap<A, Route>)>, prefix: A, len: u8, route: Route) {
+fn insert<A: std::hash::Hash + Eq>(levels: &mut Vec<(u8, Map<A, Route>)>, prefix: A, len: u8, route: Route) {
     // Longest first.
     let at = levels.partition_point(|(other, _)| *other > len);
     if levels.get(at).is_none_or(|(other, _)| *other != len) {
-        levels.insert(at, (len, HashMap::new()));
+        levels.insert(at, (len, Map::default()));
     }
     levels[at].1.entry(prefix).or_insert(route);
 }

@@ -13,7 +13,7 @@ use crate::port::{Mac, PortId};
 use crate::rewrite::tunnel::Tunnel;
 use crate::route::Routes;
 use conntrack::{Method, Timeouts};
-use hashbrown::HashMap;
+use crate::Map;
 use parking_lot::Mutex;
 use scheduler::{Load, Options, RealServer, RealServerId};
 use std::net::IpAddr;
@@ -32,13 +32,13 @@ pub struct Snapshot {
     /// By [`PortId`].
     pub ports: Vec<PortView>,
     /// Addresses that the director answers for.
-    pub owned: HashMap<IpAddr, Owned>,
+    pub owned: Map<IpAddr, Owned>,
     /// Where packets leave.
     pub routes: Routes,
     /// Changes with `routes` and `ports`, so that next hops cached in connections are looked up again.
     pub route_generation: u16,
     /// Services by what clients address.
-    pub services: HashMap<ServiceKey, Arc<Service>>,
+    pub services: Map<ServiceKey, Arc<Service>>,
     /// By [`RealServerId`]; removed servers stay while connections refer to them.
     pub servers: Vec<Option<Arc<Server>>>,
     /// How long connections live without a packet.

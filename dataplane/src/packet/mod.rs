@@ -8,13 +8,12 @@ pub mod ndp;
 mod parse;
 #[cfg(test)]
 pub(crate) mod sample;
-mod standin;
 #[cfg(test)]
 mod tests;
 pub mod wire;
 
+pub use conntrack::{Family, TcpFlags, Tuple, V4, V6};
 pub use parse::parse;
-pub use standin::{Family, TcpFlags, Tuple, V4, V6};
 
 use crate::reason::Reason;
 

@@ -83,9 +83,32 @@ pub fn encapsulate<F: Wire>(
     Ok(())
 }
 
+/// As [`encapsulate`], from one buffer into another: returns the length of the frame in `out`.
+///
+/// # Errors
+/// `TooBig`: no outer length field could hold it. `NoHeadroom`: `out` is too short.
+///
+/// # Panics
+/// When `packet` is not what `parse` made of this frame.
+pub fn encapsulate_copy<F: Wire>(
+    frame: &[u8],
+    packet: &Packet<F>,
+    tunnel: &Tunnel,
+    id: u16,
+    out: &mut [u8],
+) -> Result<usize, Reason> {
+    let header = Header::new(frame, packet, tunnel, id)?;
+    let overhead = tunnel.overhead();
+    let len = overhead + packet.end();
+    let out = out.get_mut(..len).ok_or(Reason::NoHeadroom)?;
+    out[overhead..].copy_from_slice(&frame[..packet.end()]);
+    header.write(out);
+    Ok(len)
+}
+
 /// An outer header, apart from the buffer it goes into.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Header {
+struct Header {
     outer: Outer,
     protocol: u8,
     tos: u8,
@@ -97,7 +120,7 @@ pub(super) struct Header {
 }
 
 impl Header {
-    pub(super) fn new<F: Wire>(
+    fn new<F: Wire>(
         frame: &[u8],
         packet: &Packet<F>,
         tunnel: &Tunnel,
@@ -124,7 +147,7 @@ impl Header {
     }
 
     /// Writes it into a frame that was grown at its front by the overhead.
-    pub(super) fn write(&self, frame: &mut [u8]) {
+    fn write(&self, frame: &mut [u8]) {
         let l3 = ETHERNET_LEN;
         match self.outer {
             Outer::V4 {

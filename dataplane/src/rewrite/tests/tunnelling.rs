@@ -3,21 +3,35 @@ use crate::packet::sample::{self, Sample, client_v4, client_v6, fix_header, tcp}
 use crate::packet::wire::{TCP, Wire};
 use crate::packet::{Packet, TcpFlags, V4, V6};
 use crate::reason::Reason;
-use crate::rewrite::tunnel::{Header, Outer, Tunnel};
+use crate::rewrite::tunnel::{Outer, Tunnel, encapsulate_copy};
 
-/// What `encapsulate` does, on a vector.
+/// The encapsulated frame, in a buffer that is larger than it must be.
 pub(super) fn encapsulated<F: Wire>(
     frame: &[u8],
     packet: &Packet<F>,
     tunnel: &Tunnel,
     id: u16,
 ) -> Result<Vec<u8>, Reason> {
-    let frame = &frame[..packet.end()];
-    let header = Header::new(frame, packet, tunnel, id)?;
-    let mut grown = vec![0xee; tunnel.overhead()];
-    grown.extend(frame);
-    header.write(&mut grown);
-    Ok(grown)
+    let mut out = vec![0xee; frame.len() + 100];
+    let len = encapsulate_copy(frame, packet, tunnel, id, &mut out)?;
+    out.truncate(len);
+    Ok(out)
+}
+
+#[test]
+fn a_buffer_that_is_too_short_is_no_headroom() {
+    let frame = v4_frame(0, true);
+    let packet = V4::packet(&frame, &Offload::NONE);
+    let mut out = vec![0; frame.len() + 20];
+    assert_eq!(
+        encapsulate_copy(&frame, &packet, &over_v4(), 0, &mut out),
+        Ok(frame.len() + 20)
+    );
+    out.pop();
+    assert_eq!(
+        encapsulate_copy(&frame, &packet, &over_v4(), 0, &mut out),
+        Err(Reason::NoHeadroom)
+    );
 }
 
 fn over_v4() -> Tunnel {
