@@ -46,9 +46,7 @@ pub(crate) fn reference_l4(addresses: &[u8], protocol: u8, bytes: &[u8]) -> u16 
 }
 
 /// Addresses that differ between the families.
-pub(crate) trait Sample:
-    super::icmp::Quote + PartialEq
-{
+pub(crate) trait Sample: super::icmp::Quote + PartialEq {
     /// An Ethernet frame of an IP packet with TTL 64 and this transport.
     fn frame(
         source: Self::Address,

@@ -115,6 +115,15 @@ fn a_full_64_kib_frame_is_cut() {
 }
 
 #[test]
+fn one_segment_may_be_all_of_the_largest_packet() {
+    let mut frame = tcp(&client_v6(TCP), ALL_FLAGS, &bytes(65535 - 20));
+    let offload = gso::<V6>(&mut frame, Gso::Tcp6 { ecn: false }, 65535);
+    let segments = segments::<V6>(&frame, &offload, 70000);
+    assert_eq!(segments.len(), 1);
+    assert_eq!(sample::assert_valid::<V6>(&segments[0]).end(), frame.len());
+}
+
+#[test]
 fn identification_and_sequence_number_wrap_around() {
     let mut frame = tcp(&client_v4(TCP), TcpFlags(0x10), &bytes(30));
     frame[18..20].fill(0xff);
