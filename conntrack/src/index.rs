@@ -37,8 +37,8 @@ pub struct Hash {
     tag: u16,
 }
 
-/// Which slots of a home bucket may hold the key.
-#[derive(Clone, Copy, Debug)]
+/// Which slots of a home bucket may hold the key. The default names none; `find` then looks at all of them.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Probe {
     pub(crate) candidates: u8,
 }

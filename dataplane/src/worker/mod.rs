@@ -94,7 +94,15 @@ impl<P: Port> Worker<P> {
     /// A worker that has seen no snapshot yet.
     #[must_use]
     pub fn new(parts: WorkerParts<P>, now: Ticks) -> Worker<P> {
-        let WorkerParts { index, workers, ports, tables, neighbours, publisher, stats } = parts;
+        let WorkerParts {
+            index,
+            workers,
+            ports,
+            tables,
+            neighbours,
+            publisher,
+            stats,
+        } = parts;
         Worker {
             ipv4: Flows::new(tables.ipv4, index, workers),
             ipv6: Flows::new(tables.ipv6, index, workers),
@@ -153,7 +161,10 @@ impl<P: Port> Worker<P> {
         self.ipv4.lips.adopt(&snapshot);
         self.ipv6.lips.adopt(&snapshot);
         self.egress.adopt(snapshot);
-        self.publisher.mark_seen(usize::from(self.egress.worker), self.egress.snapshot.version);
+        self.publisher.mark_seen(
+            usize::from(self.egress.worker),
+            self.egress.snapshot.version,
+        );
     }
 
     /// What is due with time, once a tick at most.
@@ -165,7 +176,9 @@ impl<P: Port> Worker<P> {
             self.egress.refill_icmp();
             let (all, used) = [self.ipv4.lips.usage(), self.ipv6.lips.usage()]
                 .into_iter()
-                .fold((0, 0), |(all, used), (more, more_used)| (all + more, used + more_used));
+                .fold((0, 0), |(all, used), (more, more_used)| {
+                    (all + more, used + more_used)
+                });
             self.egress.stats.lip_ports.store(all, Relaxed);
             self.egress.stats.lip_ports_in_use.store(used, Relaxed);
         }

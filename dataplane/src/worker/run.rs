@@ -48,7 +48,10 @@ impl<P: Port> Worker<P> {
             // More ports than places: the rest is looked at once a nap.
             let _ = fds.try_push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
         }
-        let nap = Timespec { tv_sec: 0, tv_nsec: i64::from(NAP.subsec_nanos()) };
+        let nap = Timespec {
+            tv_sec: 0,
+            tv_nsec: i64::from(NAP.subsec_nanos()),
+        };
         // Interrupted or refused: the next round finds out what there is.
         let _ = poll(&mut fds, Some(&nap));
         self.ipv4.owner.online();
@@ -59,6 +62,9 @@ impl<P: Port> Worker<P> {
 /// The director's time: 10 ms units since `epoch`.
 #[must_use]
 pub fn ticks_since(epoch: Instant) -> Ticks {
-    #[allow(clippy::cast_possible_truncation, reason = "ticks wrap, and every comparison knows it")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "ticks wrap, and every comparison knows it"
+    )]
     Ticks((epoch.elapsed().as_millis() / 10) as u32)
 }
