@@ -1,1 +1,3 @@
 //! Configuration, the gRPC service and the daemon.
+
+pub mod config;
