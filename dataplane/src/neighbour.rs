@@ -40,6 +40,12 @@ const FAILED: u8 = 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NeighbourId(u32);
 
+impl Default for NeighbourId {
+    fn default() -> NeighbourId {
+        NeighbourId::NONE
+    }
+}
+
 impl NeighbourId {
     /// Stands for no neighbour: always [`Resolution::Gone`].
     pub const NONE: NeighbourId = NeighbourId(u32::MAX);
@@ -77,8 +83,8 @@ impl NeighbourId {
 pub enum Resolution {
     /// Send it there.
     Mac(Mac, PortId),
-    /// Asked for; the packet may wait.
-    Pending,
+    /// Asked for; the packet may wait to be sent by this port.
+    Pending(PortId),
     /// It did not answer.
     Failed,
     /// The place holds another neighbour by now: intern again.
@@ -176,9 +182,10 @@ impl NeighbourTable {
         if now.0.wrapping_sub(neighbour.used.load(Relaxed)) > RETRY.0 {
             neighbour.used.store(now.0, Relaxed);
         }
+        let port = PortId(neighbour.port.load(Relaxed));
         match state(word) {
-            USABLE | STALE => Resolution::Mac(mac(word), PortId(neighbour.port.load(Relaxed))),
-            INCOMPLETE => Resolution::Pending,
+            USABLE | STALE => Resolution::Mac(mac(word), port),
+            INCOMPLETE => Resolution::Pending(port),
             FAILED => Resolution::Failed,
             _ => Resolution::Gone,
         }
@@ -392,7 +399,7 @@ mod tests {
         let server = address("10.2.0.11");
         let id = table.intern(PORT, server, seconds(1)).unwrap();
         assert_eq!(table.intern(PORT, server, seconds(1)), Ok(id));
-        assert_eq!(table.resolve(id, seconds(1)), Resolution::Pending);
+        assert_eq!(table.resolve(id, seconds(1)), Resolution::Pending(PORT));
         let probe = Probe { address: server, port: PORT, mac: None };
         assert_eq!(table.claim_probe(id, seconds(1)), Some(probe));
         assert_eq!(table.claim_probe(id, seconds(1)), None, "asked twice in one second");
@@ -414,7 +421,7 @@ mod tests {
         assert_eq!(unicast, 3);
         assert_eq!(table.resolve(id, seconds(41)), Resolution::Failed);
         assert!(table.claim_probe(id, seconds(41)).is_some());
-        assert_eq!(table.resolve(id, seconds(41)), Resolution::Pending);
+        assert_eq!(table.resolve(id, seconds(41)), Resolution::Pending(PORT));
         assert!(table.learn(PORT, address("fd00:2::11"), Mac([9; 6]), seconds(41)));
         assert_eq!(table.resolve(id, seconds(41)), Resolution::Mac(Mac([9; 6]), PORT));
     }
@@ -437,7 +444,7 @@ mod tests {
         assert!(ids.iter().all(Result::is_ok));
         assert_eq!(table.intern(PORT, address("10.0.0.99"), seconds(0)), Err(NeighbourTableFull));
         for id in ids {
-            assert_eq!(table.resolve(id.unwrap(), seconds(0)), Resolution::Pending);
+            assert_eq!(table.resolve(id.unwrap(), seconds(0)), Resolution::Pending(PORT));
         }
     }
 }
