@@ -2,6 +2,7 @@
 //! counter of a packet before another.
 
 use crate::reason::Reason;
+use conntrack::Direction;
 use scheduler::RealServerId;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -25,6 +26,19 @@ pub struct ServerStats {
     pub out_packets: AtomicU64,
     /// Bytes to clients.
     pub out_bytes: AtomicU64,
+}
+
+/// Counts a packet of a connection with `server`: `len` bytes of IP.
+#[inline]
+pub(crate) fn count_bytes(stats: &WorkerStats, server: RealServerId, direction: Direction, len: u32) {
+    if let Some(stats) = stats.server(server) {
+        let (packets, bytes) = match direction {
+            Direction::Request => (&stats.in_packets, &stats.in_bytes),
+            Direction::Reply => (&stats.out_packets, &stats.out_bytes),
+        };
+        add(packets, 1);
+        add(bytes, u64::from(len));
+    }
 }
 
 /// The verdicts other than a drop.

@@ -3,17 +3,19 @@
 use super::egress::{Egress, Hop, largest_packet};
 use super::family::Ip;
 use super::services::Services;
-use super::{Flows, egress};
+use super::Flows;
+use super::cut::complete;
 use crate::frame::{Frame, Gso};
-use crate::packet::checksum::{self, Delta};
+use crate::packet::checksum::Delta;
 use crate::packet::icmp::ErrorKind;
 use crate::packet::wire::TCP;
-use crate::packet::{Packet, TcpFlags};
+use crate::packet::Packet;
 use crate::port::Port;
 use crate::reason::Reason;
-use crate::rewrite::{self, Translation, tunnel};
-use crate::stats::add;
-use conntrack::{ConnectionId, Direction, Entry, Method, Path, State, tcp_next};
+use crate::rewrite::tunnel::{self, Outer};
+use crate::rewrite::{self, Translation};
+use crate::stats::count_bytes;
+use conntrack::{ConnectionId, Direction, Entry, Method, Path, State, TcpFlags, tcp_next};
 use scheduler::RealServerId;
 
 /// A connection that a packet belongs to, and which way the packet goes.
@@ -36,7 +38,7 @@ impl<F: Ip> Flows<F> {
     ) {
         let entry = self.table.entry(found.id);
         let state = entry.state();
-        if state.is_over() && starts_anew(packet, found) {
+        if matches!(state, State::TimeWait | State::Close) && starts_anew(packet, found) {
             return self.replace(services, egress, frame, packet, found.id);
         }
         let next = next_state(entry, state, packet, found.direction);
@@ -48,15 +50,7 @@ impl<F: Ip> Flows<F> {
         entry.touch(egress.now.after(timeout));
 
         let server = RealServerId(entry.server());
-        let len = (packet.end - u32::from(packet.l3)).into();
-        if let Some(stats) = egress.stats.server(server) {
-            let (packets, bytes) = match found.direction {
-                Direction::Request => (&stats.in_packets, &stats.in_bytes),
-                Direction::Reply => (&stats.out_packets, &stats.out_bytes),
-            };
-            add(packets, 1);
-            add(bytes, len);
-        }
+        count_bytes(&egress.stats, server, found.direction, packet.end - u32::from(packet.l3));
         match found.direction {
             Direction::Request => to_server(services, egress, frame, packet, entry),
             Direction::Reply => to_client(egress, frame, packet, entry),
@@ -121,7 +115,9 @@ fn next_state<F: Ip>(entry: &Entry<F>, state: State, packet: &Packet<F>, directi
 fn starts_anew<F: Ip>(packet: &Packet<F>, found: Found) -> bool {
     found.direction == Direction::Request
         && packet.tuple.protocol == TCP
-        && packet.tcp_flags.0 & (TcpFlags::SYN | TcpFlags::ACK | TcpFlags::RST) == TcpFlags::SYN
+        && packet.tcp_flags.has(TcpFlags::SYN)
+        && !packet.tcp_flags.has(TcpFlags::ACK)
+        && !packet.tcp_flags.has(TcpFlags::RST)
 }
 
 /// Sends a client's packet to the connection's server.
@@ -142,19 +138,27 @@ fn to_server<F: Ip, P: Port>(
         Err(reason) => return egress.drop(frame, reason),
     };
     match entry.method() {
-        Method::Tun => tunnel(egress, frame, packet, id, hop),
-        Method::Dr => {
-            if let Some(frame) = ready(egress, frame, packet, hop, packet.tuple.destination) {
-                egress.forward(frame, hop);
-            }
-        }
-        Method::Nat | Method::FullNat => {
-            if let Some(mut frame) = ready(egress, frame, packet, hop, packet.tuple.destination) {
-                let offload = frame.offload;
-                rewrite::translate(frame.bytes_mut(), packet, &request_translation(entry), &offload);
-                egress.forward(frame, hop);
-            }
-        }
+        Method::Nat | Method::FullNat => translated(egress, frame, packet, hop, &request_translation(entry)),
+        Method::Dr | Method::Tun | Method::Local => to_server_unchanged(egress, frame, packet, entry, hop),
+    }
+}
+
+/// Sends a packet to the connection's server as the client sent it: by MAC address, or through the tunnel.
+#[inline]
+pub(super) fn to_server_unchanged<F: Ip, P: Port>(
+    egress: &mut Egress<P>,
+    frame: Frame,
+    packet: &Packet<F>,
+    entry: &Entry<F>,
+    hop: Hop,
+) {
+    match entry.method() {
+        Method::Tun => to_tunnel(egress, frame, packet, RealServerId(entry.server()), hop),
+        _ => match ready(egress, frame, packet, hop, 0, packet.tuple.destination) {
+            Ready::Whole(frame) => egress.forward(frame, hop),
+            Ready::Fragments(frame, mtu) => egress.forward_fragments(frame, hop, mtu),
+            Ready::Refused => {}
+        },
     }
 }
 
@@ -165,11 +169,28 @@ fn to_client<F: Ip, P: Port>(egress: &mut Egress<P>, frame: Frame, packet: &Pack
         Ok(hop) => hop,
         Err(reason) => return egress.drop(frame, reason),
     };
-    // Errors about replies go to the server, from the address it believes to talk to.
-    if let Some(mut frame) = ready(egress, frame, packet, hop, packet.tuple.destination) {
-        let offload = frame.offload;
-        rewrite::translate(frame.bytes_mut(), packet, &reply_translation(entry), &offload);
-        egress.forward(frame, hop);
+    translated(egress, frame, packet, hop, &reply_translation(entry));
+}
+
+/// Sends a packet on under other addresses. Errors about it come from the address that its sender talks to.
+#[inline]
+fn translated<F: Ip, P: Port>(
+    egress: &mut Egress<P>,
+    frame: Frame,
+    packet: &Packet<F>,
+    hop: Hop,
+    translation: &Translation<F>,
+) {
+    let (mut frame, fragment_to) = match ready(egress, frame, packet, hop, 0, packet.tuple.destination) {
+        Ready::Whole(frame) => (frame, None),
+        Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
+        Ready::Refused => return,
+    };
+    let offload = frame.offload;
+    rewrite::translate(frame.bytes_mut(), packet, translation, &offload);
+    match fragment_to {
+        None => egress.forward(frame, hop),
+        Some(mtu) => egress.forward_fragments(frame, hop, mtu),
     }
 }
 
@@ -177,7 +198,7 @@ fn to_client<F: Ip, P: Port>(egress: &mut Egress<P>, frame: Frame, packet: &Pack
 #[inline]
 pub(super) fn request_translation<F: Ip>(entry: &Entry<F>) -> Translation<F> {
     Translation {
-        source: (entry.method() == Method::FullNat).then(|| entry.local()),
+        source: entry.local(),
         destination: Some((entry.real_address(), entry.real_port())),
         ip_delta: Delta(entry.ip_delta()),
         l4_delta: Delta(entry.l4_delta()),
@@ -189,65 +210,77 @@ pub(super) fn request_translation<F: Ip>(entry: &Entry<F>) -> Translation<F> {
 pub(super) fn reply_translation<F: Ip>(entry: &Entry<F>) -> Translation<F> {
     Translation {
         source: Some((entry.virtual_address(), entry.virtual_port())),
-        destination: (entry.method() == Method::FullNat).then(|| (entry.client(), entry.client_port())),
+        destination: entry.local().map(|_| (entry.client(), entry.client_port())),
         ip_delta: Delta(entry.ip_delta()).negated(),
         l4_delta: Delta(entry.l4_delta()).negated(),
     }
 }
 
-/// One hop less to live, and not too large for the next link; or else the sender is told by `speaker`, or the packet
-/// leaves in fragments, and `None` is the answer.
+/// What is left to do with a packet whose headers are ready for the next link.
+enum Ready {
+    /// It fits.
+    Whole(Frame),
+    /// It must be fragmented to packets of this many bytes.
+    Fragments(Frame, u32),
+    /// Its sender was told, and the frame is gone.
+    Refused,
+}
+
+/// One hop less to live, and not too large for the next link: or else the sender is told by `speaker`.
 #[inline]
-pub(super) fn ready<F: Ip, P: Port>(
+fn ready<F: Ip, P: Port>(
     egress: &mut Egress<P>,
     mut frame: Frame,
     packet: &Packet<F>,
     hop: Hop,
+    overhead: usize,
     speaker: F::Address,
-) -> Option<Frame> {
+) -> Ready {
     if rewrite::decrement_ttl(frame.bytes_mut(), packet).is_err() {
         egress.refuse(frame, packet, ErrorKind::TimeExceeded, speaker, Reason::TtlExpired);
-        return None;
+        return Ready::Refused;
     }
-    if let Some(mtu) = egress.exceeded_mtu(largest_packet(&frame, packet), hop.port()) {
-        egress.refuse(frame, packet, ErrorKind::TooBig { mtu }, speaker, Reason::TooBig);
-        return None;
+    let Some(mtu) = egress.exceeded_mtu(largest_packet(&frame, packet) + overhead, hop.port()) else {
+        return Ready::Whole(frame);
+    };
+    if !packet.dont_fragment && frame.offload.gso == Gso::None {
+        return Ready::Fragments(frame, mtu);
     }
-    Some(frame)
+    let room = (mtu as usize).saturating_sub(overhead);
+    let kind = ErrorKind::FragmentationNeeded { mtu: u16::try_from(room).unwrap_or(u16::MAX) };
+    egress.refuse(frame, packet, kind, speaker, Reason::TooBig);
+    Ready::Refused
 }
 
 /// Sends a packet through the tunnel to a server.
-fn tunnel<F: Ip, P: Port>(
+fn to_tunnel<F: Ip, P: Port>(
     egress: &mut Egress<P>,
-    mut frame: Frame,
+    frame: Frame,
     packet: &Packet<F>,
     server: RealServerId,
     hop: Hop,
 ) {
-    let Some(tunnel) = egress.snapshot.servers[server.0 as usize].as_ref().and_then(|server| server.tunnel) else {
-        return egress.drop(frame, Reason::ServerGone);
-    };
+    let tunnel = egress.snapshot.servers[server.0 as usize].as_ref().and_then(|server| server.tunnel);
+    let Some(tunnel) = tunnel else { return egress.drop(frame, Reason::ServerGone) };
     let speaker = packet.tuple.destination;
-    if rewrite::decrement_ttl(frame.bytes_mut(), packet).is_err() {
-        return egress.refuse(frame, packet, ErrorKind::TimeExceeded, speaker, Reason::TtlExpired);
+    let (mut frame, fragment_to) = match ready(egress, frame, packet, hop, tunnel.overhead(), speaker) {
+        Ready::Whole(frame) if frame.offload.gso != Gso::None => {
+            return egress.tunnel_segments(frame, packet, &tunnel, hop);
+        }
+        Ready::Whole(frame) => (frame, None),
+        Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
+        Ready::Refused => return,
+    };
+    if let (Some(mtu), Outer::V6 { .. }) = (fragment_to, tunnel.outer) {
+        let room = mtu.saturating_sub(u32::try_from(tunnel.overhead()).unwrap_or(0));
+        return egress.tunnel_fragments(frame, packet, &tunnel, hop, room);
     }
-    let overhead = tunnel.overhead();
-    if let Some(mtu) = egress.exceeded_mtu(largest_packet(&frame, packet) + overhead, hop.port()) {
-        let mtu = mtu.saturating_sub(u32::try_from(overhead).unwrap_or(0));
-        return egress.refuse(frame, packet, ErrorKind::TooBig { mtu }, speaker, Reason::TooBig);
-    }
-    if frame.offload.gso != Gso::None {
-        return tunnel_segments(egress, frame, packet, &tunnel, hop);
-    }
-    // The next director, router or server sees only the outer header: the inner packet must be complete.
-    if frame.offload.partial_checksum {
-        let offload = frame.offload;
-        checksum::complete(frame.bytes_mut(), &offload);
-        frame.offload = crate::frame::Offload::NONE;
-    }
+    // Whoever reads the outer header does not finish the inner checksum.
+    complete(&mut frame);
     let identification = egress.next_identification();
-    match tunnel::encapsulate(&mut frame, packet, &tunnel, identification) {
-        Ok(()) => egress.forward(frame, hop),
-        Err(reason) => egress.drop(frame, reason),
+    match (tunnel::encapsulate(&mut frame, packet, &tunnel, identification), fragment_to) {
+        (Ok(()), None) => egress.forward(frame, hop),
+        (Ok(()), Some(mtu)) => egress.forward_fragments(frame, hop, mtu),
+        (Err(reason), _) => egress.drop(frame, reason),
     }
 }

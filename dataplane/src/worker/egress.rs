@@ -6,6 +6,7 @@ use super::waiting::{PATIENCE, WaitingQueue};
 use crate::frame::{Frame, Gso, Offload};
 use crate::neighbour::{NeighbourId, NeighbourTable, Probe, Resolution};
 use crate::packet::icmp::ErrorKind;
+use crate::packet::wire::{TCP, UDP_LEN};
 use crate::packet::{Packet, arp, ndp};
 use crate::port::{Mac, Port, PortId, Sent};
 use crate::reason::Reason;
@@ -158,13 +159,19 @@ impl<P: Port> Egress<P> {
 
     #[cold]
     fn wait(&mut self, frame: Frame, neighbour: NeighbourId, port: PortId) {
-        self.ask_for(neighbour);
-        if self.waiting.push(&frame, port, neighbour, self.now) {
-            add(&self.stats.verdicts.waiting, 1);
+        if self.wait_with(frame.bytes(), frame.offload, neighbour, port) {
             self.release(frame);
         } else {
             self.drop(frame, Reason::NeighbourQueueFull);
         }
+    }
+
+    /// Copies a frame into the queue of those that wait, and asks for the neighbour. False when the queue is full.
+    pub(super) fn wait_with(&mut self, bytes: &[u8], offload: Offload, neighbour: NeighbourId, port: PortId) -> bool {
+        self.ask_for(neighbour);
+        let taken = self.waiting.push(bytes, offload, port, neighbour, self.now);
+        add(&self.stats.verdicts.waiting, u64::from(taken));
+        taken
     }
 
     /// Sends a frame of our own making, complete, by `port`.
@@ -174,14 +181,6 @@ impl<P: Port> Egress<P> {
         } else {
             self.stats.count_drop(Reason::TransmitFull);
         }
-    }
-
-    /// Sends the pieces that one forwarded frame was cut into. `bytes` is complete but for its MAC addresses.
-    pub(super) fn forward_piece(&mut self, bytes: &mut [u8], hop: Hop) -> bool {
-        // Pieces do not wait: their sender hears nothing of one lost and sends it again.
-        let Hop::Ready(mac, port) = hop else { return false };
-        set_macs(bytes, mac, self.snapshot.ports[usize::from(port.0)].mac);
-        self.ports[usize::from(port.0)].send(bytes, &Offload::NONE)
     }
 
     /// Tells the sender of a packet what became of it, from `source`; then drops it for `reason`.
@@ -198,7 +197,8 @@ impl<P: Port> Egress<P> {
             self.stats.count_drop(Reason::IcmpRateLimited);
         } else {
             let mut scratch = std::mem::take(&mut self.scratch);
-            if let Some(len) = F::icmp_error(&mut scratch, kind, frame.bytes(), packet, source) {
+            let identification = self.next_identification();
+            if let Some(len) = F::icmp_error(&mut scratch, kind, frame.bytes(), packet, source, identification) {
                 self.icmp_left -= 1;
                 self.reply(frame.port, &scratch[..len]);
             }
@@ -228,8 +228,9 @@ impl<P: Port> Egress<P> {
     /// The way to the client of a connection, remembered in its entry.
     #[inline]
     pub(super) fn hop_to_client<F: Ip>(&mut self, entry: &Entry<F>) -> Result<Hop, Reason> {
-        if entry.route_generation() == self.snapshot.route_generation
-            && let Some(hop) = self.resolve(NeighbourId::from_bits(entry.reply_neighbour()))?
+        let (neighbour, route_generation) = entry.reply_neighbour();
+        if route_generation == self.snapshot.route_generation
+            && let Some(hop) = self.resolve(NeighbourId::from_bits(neighbour))?
         {
             return Ok(hop);
         }
@@ -377,7 +378,12 @@ pub(super) fn largest_packet<F: Ip>(frame: &Frame, packet: &Packet<F>) -> usize 
     if frame.offload.gso == Gso::None {
         return packet.end as usize - l3;
     }
-    packet.payload_offset(frame.bytes()) - l3 + usize::from(frame.offload.segment_len)
+    let l4 = usize::from(packet.l4);
+    let header_len = match packet.tuple.protocol {
+        TCP => usize::from(frame.bytes()[l4 + 12] >> 4) * 4,
+        _ => UDP_LEN,
+    };
+    l4 + header_len - l3 + usize::from(frame.offload.segment_len)
 }
 
 /// Where and when to announce an address: on the ports whose subnet it is in, or else on all.

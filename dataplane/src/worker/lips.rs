@@ -66,9 +66,9 @@ impl<F: Ip> LipPools<F> {
 
     /// Gives the source of a connection that ended, or was not made after all, back to its pool.
     pub(super) fn give_back(&mut self, entry: &Entry<F>) {
-        if entry.method() == Method::FullNat {
+        if let Some(local) = entry.local() {
             let server = (entry.real_address(), entry.real_port());
-            self.give_back_source(entry.local(), server, entry.protocol());
+            self.give_back_source(local, server, entry.protocol());
         }
     }
 

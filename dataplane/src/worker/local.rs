@@ -2,14 +2,22 @@
 
 use super::Worker;
 use super::burst::not_a_flow;
+use super::family::Ip;
 use crate::frame::Frame;
 use crate::packet::wire::{ICMP, ICMPV6};
-use crate::packet::{Fragment, Packet, arp, icmp, ndp};
-use crate::port::Port;
+use crate::packet::{Fragment, Packet, arp, ndp};
+use crate::port::{Mac, Port};
 use crate::reason::Reason;
 use crate::snapshot::Owned;
 use conntrack::{V4, V6};
 use std::net::IpAddr;
+
+/// ICMP types. Source: RFC 792.
+const V4_ECHO: u8 = 8;
+/// ICMPv6 types. Source: RFC 4443, RFC 4861.
+const V6_ECHO: u8 = 128;
+const NEIGHBOUR_SOLICITATION: u8 = 135;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
 impl<P: Port> Worker<P> {
     /// An IPv4 packet that is not looked up by its own addresses and ports.
@@ -17,12 +25,13 @@ impl<P: Port> Worker<P> {
         if packet.tuple.protocol != ICMP || packet.fragment != Fragment::None {
             return not_a_flow(self, frame, packet);
         }
-        match icmp::kind(frame.bytes(), packet) {
-            icmp::Kind::EchoRequest if self.answers_for(packet.tuple.destination.into()) => {
-                self.echo(frame, |scratch, frame| icmp::echo_reply(scratch, frame, packet));
+        match frame.bytes()[packet.l4()] {
+            V4_ECHO if self.answers_for(packet.tuple.destination.into()) => {
+                self.echo(frame, packet);
             }
-            icmp::Kind::Error => self.ipv4.related(&mut self.services, &mut self.egress, frame, packet),
-            _ => self.egress.exception(frame),
+            // Echo replies, router discovery, timestamps, address masks: nothing that quotes a packet.
+            0 | 8..=10 | 13..=18 => self.egress.exception(frame),
+            _ => self.ipv4.related(&mut self.services, &mut self.egress, frame, packet),
         }
     }
 
@@ -31,12 +40,12 @@ impl<P: Port> Worker<P> {
         if packet.tuple.protocol != ICMPV6 || packet.fragment != Fragment::None {
             return not_a_flow(self, frame, packet);
         }
-        match icmp::kind(frame.bytes(), packet) {
-            icmp::Kind::EchoRequest if self.answers_for(packet.tuple.destination.into()) => {
-                self.echo(frame, |scratch, frame| icmp::echo_reply(scratch, frame, packet));
+        match frame.bytes()[packet.l4()] {
+            V6_ECHO if self.answers_for(packet.tuple.destination.into()) => {
+                self.echo(frame, packet);
             }
-            icmp::Kind::Error => self.ipv6.related(&mut self.services, &mut self.egress, frame, packet),
-            icmp::Kind::Neighbour => self.ndp(frame, packet),
+            0..=127 => self.ipv6.related(&mut self.services, &mut self.egress, frame, packet),
+            NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT => self.ndp(frame, packet),
             _ => self.egress.exception(frame),
         }
     }
@@ -46,17 +55,12 @@ impl<P: Port> Worker<P> {
         self.egress.snapshot.owned.get(&address).is_some_and(|&owned| owned != Owned::Kernel)
     }
 
-    fn echo(&mut self, frame: Frame, build: impl FnOnce(&mut [u8], &[u8]) -> Result<usize, Reason>) {
-        let mut scratch = std::mem::take(&mut self.egress.scratch);
-        let built = build(&mut scratch, frame.bytes());
-        match built {
-            Ok(len) => {
-                self.egress.reply(frame.port, &scratch[..len]);
-                self.egress.release(frame);
-            }
-            Err(reason) => self.egress.drop(frame, reason),
+    fn echo<F: Ip>(&mut self, mut frame: Frame, packet: &Packet<F>) {
+        if !F::echo_reply(frame.bytes_mut(), packet) {
+            return self.egress.drop(frame, Reason::BadIcmpChecksum);
         }
-        self.egress.scratch = scratch;
+        self.egress.reply(frame.port, frame.bytes());
+        self.egress.release(frame);
     }
 
     /// Answers a request for an address of ours; learns from everything else.
@@ -91,7 +95,7 @@ impl<P: Port> Worker<P> {
                     self.egress.learn(port, asker.into(), mac);
                 }
                 // An asker without an address probes for a duplicate of its own.
-                let to = source_mac.unwrap_or_else(|| crate::packet::source_mac(frame.bytes()));
+                let to = source_mac.unwrap_or_else(|| source_mac_of(frame.bytes()));
                 if self.answers_for(target.into()) {
                     let mac = self.egress.snapshot.ports[usize::from(port.0)].mac;
                     self.egress.reply(port, &ndp::advertisement(mac, target, asker, to));
@@ -105,4 +109,11 @@ impl<P: Port> Worker<P> {
         }
         self.egress.exception(frame);
     }
+}
+
+/// Who sent a frame.
+fn source_mac_of(frame: &[u8]) -> Mac {
+    let mut mac = [0; 6];
+    mac.copy_from_slice(&frame[6..12]);
+    Mac(mac)
 }

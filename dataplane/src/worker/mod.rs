@@ -11,6 +11,7 @@
 
 mod burst;
 mod connection;
+mod cut;
 mod egress;
 mod family;
 mod icmp;

@@ -8,16 +8,23 @@ use super::services::Services;
 use crate::frame::Frame;
 use crate::packet::icmp::ErrorKind;
 use crate::packet::wire::{TCP, UDP};
-use crate::packet::{Packet, TcpFlags};
+use crate::packet::Packet;
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::rewrite::Translation;
 use crate::snapshot::{Server, Service, ServiceKey};
 use crate::stats::add;
-use conntrack::{ConnectionId, Direction, InsertError, Method, NewConnection, Path, State, tcp_next};
+use conntrack::{
+    ConnectionId, Direction, InsertError, Method, NewConnection, Path, State, TcpFlags, tcp_next,
+};
 use scheduler::Flow;
-use std::net::IpAddr;
 use std::sync::Arc;
+
+/// A connection after an attempt to make it.
+enum Made {
+    New(ConnectionId),
+    Before(ConnectionId),
+}
 
 impl<F: Ip> Flows<F> {
     /// Makes a connection for a first packet and forwards it; anything else is the kernel's, or dropped.
@@ -91,7 +98,7 @@ impl<F: Ip> Flows<F> {
             Method::Nat | Method::FullNat => egress.neighbour_towards(tuple.source.into()),
             _ => Ok(crate::neighbour::NeighbourId::NONE),
         };
-        let translation = Translation::request(tuple, local, real_server);
+        let translation = Translation::new(tuple, local, Some(real_server));
         let new = reply_neighbour.and_then(|reply_neighbour| {
             let new = NewConnection {
                 protocol: tuple.protocol,
@@ -110,7 +117,14 @@ impl<F: Ip> Flows<F> {
                 route_generation: egress.snapshot.route_generation,
                 flags: 0,
             };
-            self.owner.insert(&new, egress.now).or_else(already_there)
+            match self.owner.insert(&new, egress.now) {
+                Ok(id) => Ok(Made::New(id)),
+                // Another worker was faster with a packet of the same flow.
+                Err(InsertError::Exists(id)) => Ok(Made::Before(id)),
+                Err(InsertError::HalfOpenFull) => Err(Reason::HalfOpenFull),
+                Err(InsertError::ReplyExists(_)) => Err(Reason::ReplyTupleTaken),
+                Err(InsertError::Full | InsertError::Contended) => Err(Reason::TableFull),
+            }
         });
         match new {
             Ok(Made::New(id)) => {
@@ -136,5 +150,20 @@ impl<F: Ip> Flows<F> {
         if let Some(local) = local {
             self.lips.give_back_source(local, server, protocol);
         }
+    }
+}
+
+/// The state in which a packet begins a connection; `None` for one that may not.
+///
+/// Source: Linux net/netfilter/ipvs/ip_vs_proto_tcp.c (`tcp_conn_schedule`).
+fn first_state<F: Ip>(packet: &Packet<F>) -> Option<State> {
+    let flags = packet.tcp_flags;
+    match packet.tuple.protocol {
+        TCP if flags.has(TcpFlags::SYN) && !flags.has(TcpFlags::RST) => {
+            Some(tcp_next(State::None, Path::TwoWay(Direction::Request), flags))
+        }
+        TCP => None,
+        UDP => Some(State::Udp),
+        _ => None,
     }
 }

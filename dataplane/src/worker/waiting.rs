@@ -1,6 +1,6 @@
 //! Packets that wait for a neighbour's hardware address: a bounded queue per worker.
 
-use crate::frame::{Frame, Offload};
+use crate::frame::Offload;
 use crate::neighbour::NeighbourId;
 use crate::port::PortId;
 use conntrack::Ticks;
@@ -44,15 +44,22 @@ impl WaitingQueue {
     }
 
     /// Copies a frame to the end of the queue. False when the queue, or the neighbour's share of it, is full.
-    pub(super) fn push(&mut self, frame: &Frame, port: PortId, neighbour: NeighbourId, now: Ticks) -> bool {
+    pub(super) fn push(
+        &mut self,
+        frame: &[u8],
+        offload: Offload,
+        port: PortId,
+        neighbour: NeighbourId,
+        now: Ticks,
+    ) -> bool {
         let already = self.packets.iter().filter(|packet| packet.neighbour == neighbour).count();
         if self.packets.len() >= WAITING || already >= WAITING_FOR_ONE {
             return false;
         }
         let mut bytes = self.spare.pop().unwrap_or_default();
         bytes.clear();
-        bytes.extend_from_slice(frame.bytes());
-        self.packets.push_back(Waiting { bytes, offload: frame.offload, port, neighbour, since: now });
+        bytes.extend_from_slice(frame);
+        self.packets.push_back(Waiting { bytes, offload, port, neighbour, since: now });
         true
     }
 
