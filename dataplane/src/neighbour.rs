@@ -14,7 +14,6 @@
 
 use crate::port::{Mac, PortId};
 use conntrack::Ticks;
-use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, Ordering::Relaxed};
 
@@ -143,7 +142,12 @@ impl NeighbourTable {
     ///
     /// # Errors
     /// When all places it may stand in are taken by others.
-    pub fn intern(&self, port: PortId, address: IpAddr, now: Ticks) -> Result<NeighbourId, NeighbourTableFull> {
+    pub fn intern(
+        &self,
+        port: PortId,
+        address: IpAddr,
+        now: Ticks,
+    ) -> Result<NeighbourId, NeighbourTableFull> {
         if let Some(id) = self.matches(port, address).next() {
             return Ok(id);
         }
@@ -151,7 +155,12 @@ impl NeighbourTable {
             let neighbour = &self.neighbours[index];
             let word = neighbour.word.load(Relaxed);
             let claimed = with_state(word, CLAIMED);
-            if state(word) != EMPTY || neighbour.word.compare_exchange(word, claimed, Relaxed, Relaxed).is_err() {
+            if state(word) != EMPTY
+                || neighbour
+                    .word
+                    .compare_exchange(word, claimed, Relaxed, Relaxed)
+                    .is_err()
+            {
                 continue;
             }
             let bits = key_bits(address);
@@ -163,7 +172,9 @@ impl NeighbourTable {
             neighbour.probed.store(now.0.wrapping_sub(RETRY.0), Relaxed);
             neighbour.probes.store(0, Relaxed);
             // Release pairs with the Acquire in `matches` and `resolve`.
-            neighbour.word.store(with_state(word, INCOMPLETE), Ordering::Release);
+            neighbour
+                .word
+                .store(with_state(word, INCOMPLETE), Ordering::Release);
             return Ok(NeighbourId::new(index, generation(word)));
         }
         Err(NeighbourTableFull)
@@ -173,7 +184,9 @@ impl NeighbourTable {
     #[inline]
     #[must_use]
     pub fn resolve(&self, id: NeighbourId, now: Ticks) -> Resolution {
-        let Some(neighbour) = self.neighbours.get(id.index()) else { return Resolution::Gone };
+        let Some(neighbour) = self.neighbours.get(id.index()) else {
+            return Resolution::Gone;
+        };
         // Acquire pairs with the Release in `intern` and `learn`.
         let word = neighbour.word.load(Ordering::Acquire);
         if generation(word) != id.generation() {
@@ -204,7 +217,9 @@ impl NeighbourTable {
             neighbour.probes.store(1, Relaxed);
             let pending = with_state(word, INCOMPLETE);
             // Lost against `learn` or another worker: as well.
-            let _ = neighbour.word.compare_exchange(word, pending, Ordering::Release, Relaxed);
+            let _ = neighbour
+                .word
+                .compare_exchange(word, pending, Ordering::Release, Relaxed);
         }
         Some(Probe { mac: None, ..probe })
     }
@@ -215,7 +230,10 @@ impl NeighbourTable {
         if now.0.wrapping_sub(probed) < RETRY.0 {
             return None;
         }
-        neighbour.probed.compare_exchange(probed, now.0, Relaxed, Relaxed).ok()?;
+        neighbour
+            .probed
+            .compare_exchange(probed, now.0, Relaxed, Relaxed)
+            .ok()?;
         neighbour.probes.fetch_add(1, Relaxed);
         let word = neighbour.word.load(Relaxed);
         Some(Probe {
@@ -239,7 +257,10 @@ impl NeighbourTable {
             neighbour.probes.store(0, Relaxed);
             // Release pairs with the Acquire in `resolve`. Lost against another answer: as well.
             let learnt = with_mac(with_state(word, USABLE), mac);
-            known |= neighbour.word.compare_exchange(word, learnt, Ordering::Release, Relaxed).is_ok();
+            known |= neighbour
+                .word
+                .compare_exchange(word, learnt, Ordering::Release, Relaxed)
+                .is_ok();
         }
         known
     }
@@ -262,14 +283,22 @@ impl NeighbourTable {
         let since = |time: &AtomicU32| Ticks(now.0.wrapping_sub(time.load(Relaxed)));
         let replace = |word: u64, new: u64| {
             // Lost against `learn`: the next round sees what is there.
-            let _ = neighbour.word.compare_exchange(word, new, Ordering::Release, Relaxed);
+            let _ = neighbour
+                .word
+                .compare_exchange(word, new, Ordering::Release, Relaxed);
         };
         if since(&neighbour.used).0 > FORGET.0 {
-            replace(word, u64::from(generation(word).wrapping_add(1)) << 8 | u64::from(EMPTY));
+            replace(
+                word,
+                u64::from(generation(word).wrapping_add(1)) << 8 | u64::from(EMPTY),
+            );
             return;
         }
         match state(word) {
-            USABLE if since(&neighbour.confirmed).0 > REACHABLE.0 && since(&neighbour.used).0 <= REACHABLE.0 => {
+            USABLE
+                if since(&neighbour.confirmed).0 > REACHABLE.0
+                    && since(&neighbour.used).0 <= REACHABLE.0 =>
+            {
                 neighbour.probes.store(0, Relaxed);
                 replace(word, with_state(word, STALE));
                 if let Some(probe) = self.claim(neighbour, now) {
@@ -304,7 +333,12 @@ impl NeighbourTable {
                 _ => continue,
             };
             let known = matches!(state(word), USABLE | STALE).then(|| mac(word));
-            list.push((PortId(neighbour.port.load(Relaxed)), address_of(neighbour), known, text));
+            list.push((
+                PortId(neighbour.port.load(Relaxed)),
+                address_of(neighbour),
+                known,
+                text,
+            ));
         }
         list
     }
@@ -312,7 +346,10 @@ impl NeighbourTable {
     fn window(&self, port: PortId, address: IpAddr) -> impl Iterator<Item = usize> + use<> {
         let mask = self.neighbours.len() - 1;
         let [high, low] = key_bits(address);
-        #[allow(clippy::cast_possible_truncation, reason = "only some bits of a hash are wanted")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "only some bits of a hash are wanted"
+        )]
         let home = self.hasher.hash_one((port.0, high, low)) as usize;
         (0..WINDOW).map(move |step| home.wrapping_add(step) & mask)
     }
@@ -369,7 +406,9 @@ fn address_of(neighbour: &Neighbour) -> IpAddr {
     let high = neighbour.address[0].load(Relaxed);
     let low = neighbour.address[1].load(Relaxed);
     let address = Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low));
-    address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4)
+    address
+        .to_ipv4_mapped()
+        .map_or(IpAddr::V6(address), IpAddr::V4)
 }
 
 #[cfg(test)]
@@ -400,10 +439,21 @@ mod tests {
         let id = table.intern(PORT, server, seconds(1)).unwrap();
         assert_eq!(table.intern(PORT, server, seconds(1)), Ok(id));
         assert_eq!(table.resolve(id, seconds(1)), Resolution::Pending(PORT));
-        let probe = Probe { address: server, port: PORT, mac: None };
+        let probe = Probe {
+            address: server,
+            port: PORT,
+            mac: None,
+        };
         assert_eq!(table.claim_probe(id, seconds(1)), Some(probe));
-        assert_eq!(table.claim_probe(id, seconds(1)), None, "asked twice in one second");
-        assert!(!table.learn(PortId(0), server, MAC, seconds(1)), "learnt from another port");
+        assert_eq!(
+            table.claim_probe(id, seconds(1)),
+            None,
+            "asked twice in one second"
+        );
+        assert!(
+            !table.learn(PortId(0), server, MAC, seconds(1)),
+            "learnt from another port"
+        );
         assert!(table.learn(PORT, server, MAC, seconds(1)));
         assert_eq!(table.resolve(id, seconds(1)), Resolution::Mac(MAC, PORT));
     }
@@ -411,40 +461,61 @@ mod tests {
     #[test]
     fn a_neighbour_in_use_is_asked_again_and_fails_after_three_requests() {
         let table = NeighbourTable::new(64);
-        let id = table.intern(PORT, address("fd00:2::11"), seconds(0)).unwrap();
+        let id = table
+            .intern(PORT, address("fd00:2::11"), seconds(0))
+            .unwrap();
         table.learn(PORT, address("fd00:2::11"), MAC, seconds(0));
         let mut unicast = 0;
         for now in 1..=40 {
             let _ = table.resolve(id, seconds(now));
-            unicast += age(&table, seconds(now)).iter().filter(|probe| probe.mac == Some(MAC)).count();
+            unicast += age(&table, seconds(now))
+                .iter()
+                .filter(|probe| probe.mac == Some(MAC))
+                .count();
         }
         assert_eq!(unicast, 3);
         assert_eq!(table.resolve(id, seconds(41)), Resolution::Failed);
         assert!(table.claim_probe(id, seconds(41)).is_some());
         assert_eq!(table.resolve(id, seconds(41)), Resolution::Pending(PORT));
         assert!(table.learn(PORT, address("fd00:2::11"), Mac([9; 6]), seconds(41)));
-        assert_eq!(table.resolve(id, seconds(41)), Resolution::Mac(Mac([9; 6]), PORT));
+        assert_eq!(
+            table.resolve(id, seconds(41)),
+            Resolution::Mac(Mac([9; 6]), PORT)
+        );
     }
 
     #[test]
     fn an_unused_neighbour_is_forgotten_and_its_old_id_finds_nothing() {
         let table = NeighbourTable::new(64);
-        let id = table.intern(PORT, address("10.2.0.11"), seconds(0)).unwrap();
+        let id = table
+            .intern(PORT, address("10.2.0.11"), seconds(0))
+            .unwrap();
         table.learn(PORT, address("10.2.0.11"), MAC, seconds(0));
         assert_eq!(age(&table, seconds(601)), []);
         assert_eq!(table.resolve(id, seconds(601)), Resolution::Gone);
         assert_eq!(table.list(), []);
-        assert_eq!(table.resolve(NeighbourId::NONE, seconds(601)), Resolution::Gone);
+        assert_eq!(
+            table.resolve(NeighbourId::NONE, seconds(601)),
+            Resolution::Gone
+        );
     }
 
     #[test]
     fn a_full_window_refuses_and_everybody_else_stays() {
         let table = NeighbourTable::new(1);
-        let ids: Vec<_> = (0u8..16).map(|host| table.intern(PORT, IpAddr::from([10, 0, 0, host]), seconds(0))).collect();
+        let ids: Vec<_> = (0u8..16)
+            .map(|host| table.intern(PORT, IpAddr::from([10, 0, 0, host]), seconds(0)))
+            .collect();
         assert!(ids.iter().all(Result::is_ok));
-        assert_eq!(table.intern(PORT, address("10.0.0.99"), seconds(0)), Err(NeighbourTableFull));
+        assert_eq!(
+            table.intern(PORT, address("10.0.0.99"), seconds(0)),
+            Err(NeighbourTableFull)
+        );
         for id in ids {
-            assert_eq!(table.resolve(id.unwrap(), seconds(0)), Resolution::Pending(PORT));
+            assert_eq!(
+                table.resolve(id.unwrap(), seconds(0)),
+                Resolution::Pending(PORT)
+            );
         }
     }
 }

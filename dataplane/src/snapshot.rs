@@ -8,12 +8,12 @@
 //! ```
 //! A worker never waits: where control holds the lock at that moment, it looks again at the next burst.
 
+use crate::Map;
 use crate::neighbour::NeighbourId;
 use crate::port::{Mac, PortId};
 use crate::rewrite::tunnel::Tunnel;
 use crate::route::Routes;
 use conntrack::{Method, Timeouts};
-use hashbrown::HashMap;
 use parking_lot::Mutex;
 use scheduler::{Load, Options, RealServer, RealServerId};
 use std::net::IpAddr;
@@ -32,13 +32,13 @@ pub struct Snapshot {
     /// By [`PortId`].
     pub ports: Vec<PortView>,
     /// Addresses that the director answers for.
-    pub owned: HashMap<IpAddr, Owned>,
+    pub owned: Map<IpAddr, Owned>,
     /// Where packets leave.
     pub routes: Routes,
     /// Changes with `routes` and `ports`, so that next hops cached in connections are looked up again.
     pub route_generation: u16,
     /// Services by what clients address.
-    pub services: HashMap<ServiceKey, Arc<Service>>,
+    pub services: Map<ServiceKey, Arc<Service>>,
     /// By [`RealServerId`]; removed servers stay while connections refer to them.
     pub servers: Vec<Option<Arc<Server>>>,
     /// How long connections live without a packet.
@@ -62,7 +62,10 @@ impl PortView {
     /// The address to speak from to `target`: of its family, on its subnet if there is one.
     #[must_use]
     pub fn source_for(&self, target: IpAddr) -> Option<IpAddr> {
-        let same_family = self.addresses.iter().filter(|(address, _)| address.is_ipv4() == target.is_ipv4());
+        let same_family = self
+            .addresses
+            .iter()
+            .filter(|(address, _)| address.is_ipv4() == target.is_ipv4());
         same_family
             .clone()
             .find(|(address, prefix)| crate::route::same_subnet(*address, target, *prefix))
@@ -215,6 +218,10 @@ impl Publisher {
     /// The oldest version that any worker may still be using.
     #[must_use]
     pub fn seen_by_all(&self) -> u64 {
-        self.seen.iter().map(|seen| seen.load(Ordering::Acquire)).min().unwrap_or(u64::MAX)
+        self.seen
+            .iter()
+            .map(|seen| seen.load(Ordering::Acquire))
+            .min()
+            .unwrap_or(u64::MAX)
     }
 }

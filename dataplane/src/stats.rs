@@ -30,7 +30,12 @@ pub struct ServerStats {
 
 /// Counts a packet of a connection with `server`: `len` bytes of IP.
 #[inline]
-pub(crate) fn count_bytes(stats: &WorkerStats, server: RealServerId, direction: Direction, len: u32) {
+pub(crate) fn count_bytes(
+    stats: &WorkerStats,
+    server: RealServerId,
+    direction: Direction,
+    len: u32,
+) {
     if let Some(stats) = stats.server(server) {
         let (packets, bytes) = match direction {
             Direction::Request => (&stats.in_packets, &stats.in_bytes),

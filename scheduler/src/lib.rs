@@ -27,9 +27,23 @@
 #![forbid(unsafe_code)]
 
 mod change;
+mod destinations;
+mod dh;
+mod fo;
+mod hash;
+mod lblc;
+mod lblcr;
 mod lc;
+mod maglev;
+mod mh;
+mod nq;
+mod ovf;
 mod registry;
+mod roster;
 mod rr;
+mod sed;
+mod sh;
+mod twos;
 mod wlc;
 mod wrr;
 

@@ -1,7 +1,7 @@
 //! Schedulers by name.
 
 use crate::Scheduler;
-use crate::{lc, rr, wlc, wrr};
+use crate::{dh, fo, lblc, lblcr, lc, maglev, mh, nq, ovf, rr, sed, sh, twos, wlc, wrr};
 
 /// What the schedulers of a service may be told beyond its servers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +44,21 @@ const REGISTRY: &[(&str, Make)] = &[
     }),
     ("lc", |_| Box::new(lc::LeastConnection)),
     ("wlc", |_| Box::new(wlc::WeightedLeastConnection)),
+    ("lblc", |_| Box::new(lblc::LocalityLeastConnection::new())),
+    ("lblcr", |_| {
+        Box::new(lblcr::ReplicatedLocalityLeastConnection::new())
+    }),
+    ("dh", |_| Box::new(dh::DestinationHash::default())),
+    ("sh", |options| Box::new(sh::SourceHash::new(options))),
+    ("sed", |_| Box::new(sed::ShortestExpectedDelay)),
+    ("nq", |_| Box::new(nq::NeverQueue)),
+    ("fo", |_| Box::new(fo::Failover)),
+    ("ovf", |_| Box::new(ovf::Overflow)),
+    ("mh", |options| Box::new(mh::MaglevHash::new(options))),
+    ("twos", |options| {
+        Box::new(twos::TwoChoices::new(options.stagger))
+    }),
+    ("maglev", |_| Box::new(maglev::Maglev::default())),
 ];
 
 /// The names that [`create`] accepts.

@@ -158,3 +158,103 @@ pub(crate) fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
     }
     a
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Load, RealServerId};
+    use proptest::prelude::*;
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::Arc;
+
+    fn servers(weights: &[(u16, bool)]) -> Vec<RealServer> {
+        (0..)
+            .zip(weights)
+            .map(|(id, &(weight, overloaded))| {
+                let load = Load::default();
+                load.set_overloaded(overloaded);
+                RealServer {
+                    id: RealServerId(id),
+                    address: IpAddr::V4(Ipv4Addr::from_bits(id)),
+                    port: 80,
+                    weight: Weight(weight),
+                    load: Arc::new(load),
+                }
+            })
+            .collect()
+    }
+
+    /// One step of the threshold at a time; gives up after the longest possible way.
+    fn walk(wrr: &WeightedRoundRobin, servers: &[RealServer]) -> Option<(usize, u32)> {
+        let mut threshold = wrr.threshold;
+        let mut from = wrr.last.map_or(0, |last| last + 1);
+        for _ in 0..=(wrr.highest / wrr.step + 2) {
+            if let Some(index) = first_at_least(threshold.max(1), &servers[from..]) {
+                return Some((from + index, threshold));
+            }
+            from = 0;
+            threshold = match threshold.saturating_sub(wrr.step) {
+                0 => wrr.highest,
+                lower => lower,
+            };
+        }
+        None
+    }
+
+    proptest! {
+        #[test]
+        fn going_straight_to_the_heaviest_is_stepping_down_to_it(
+            lists in prop::collection::vec(prop::collection::vec((0_u16..200, any::<bool>()), 0..6), 1..6),
+            factor in 1_u16..4,
+        ) {
+            let mut wrr = WeightedRoundRobin::new(0);
+            for list in lists {
+                let list: Vec<_> = list.iter().map(|&(weight, overloaded)| (weight * factor, overloaded)).collect();
+                let servers = servers(&list);
+                wrr.servers_changed(&servers);
+                for flow in 0..12 {
+                    // A threshold met in the middle of a round.
+                    if flow == 6 && let Some(first) = servers.first() {
+                        first.load.set_overloaded(!first.load.overloaded());
+                    }
+                    let expected = walk(&wrr, &servers);
+                    let found = wrr.next(&servers);
+                    prop_assert_eq!(found, expected.map(|(index, _)| index));
+                    if let Some((index, threshold)) = expected {
+                        prop_assert_eq!(wrr.threshold, threshold);
+                        wrr.last = Some(index);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn several_additions_at_once_are_as_one_by_one() {
+        let all = servers(&[(2, false), (3, false), (4, false)]);
+        let mut at_once = WeightedRoundRobin::new(0);
+        let mut one_by_one = WeightedRoundRobin::new(0);
+        at_once.servers_changed(&[]);
+        at_once.servers_changed(&all);
+        for count in 0..=3 {
+            one_by_one.servers_changed(&all[3 - count..]);
+        }
+        assert_eq!(at_once.threshold, one_by_one.threshold);
+        // Attached to servers that were there before, it starts with the heaviest.
+        let mut attached = WeightedRoundRobin::new(0);
+        attached.servers_changed(&all);
+        assert_eq!((at_once.threshold, attached.threshold), (1, 4));
+    }
+
+    #[test]
+    fn workers_start_at_different_servers_after_each_change() {
+        let all = servers(&[(1, false), (1, false), (1, false)]);
+        for stagger in 0..7 {
+            let mut wrr = WeightedRoundRobin::new(stagger);
+            wrr.servers_changed(&all);
+            assert_eq!(wrr.next(&all), Some(stagger % 3));
+            wrr.servers_changed(&all);
+            assert_eq!(wrr.next(&all), Some(stagger % 3));
+        }
+    }
+}

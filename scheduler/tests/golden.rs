@@ -33,7 +33,7 @@ struct Service {
     servers: Vec<RealServer>,
     /// Survives the server's deletion, as the kernel's counts do.
     loads: HashMap<char, Arc<Load>>,
-    limits: HashMap<RealServerId, u32>,
+    limits: HashMap<char, u32>,
     /// Connection number to server and activity.
     connections: HashMap<u32, (RealServerId, Activity)>,
 }
@@ -70,17 +70,23 @@ impl Service {
         self.servers.insert(0, server);
     }
 
+    /// Sets the upper connection threshold. None or a higher one clears the mark; a lower one is looked at when the
+    /// next connection comes.
     fn limit(&mut self, letter: char, connections: Option<u32>) {
-        self.limits
-            .insert(RealServerId(u32::from(letter)), connections.unwrap_or(0));
-        self.mark_overloaded(letter);
+        let limit = connections.unwrap_or(0);
+        let before = self.limits.insert(letter, limit).unwrap_or(0);
+        if limit == 0 || limit > before {
+            self.loads[&letter].set_overloaded(false);
+        }
     }
 
-    /// None of the recordings sees a server come back below its limit.
+    /// None of the recordings sees a server come back below its threshold.
     fn mark_overloaded(&self, letter: char) {
         let load = &self.loads[&letter];
-        let limit = self.limits[&RealServerId(u32::from(letter))];
-        load.set_overloaded(limit > 0 && load.active() + load.inactive() >= limit);
+        let limit = self.limits[&letter];
+        if limit > 0 && load.active() + load.inactive() >= limit {
+            load.set_overloaded(true);
+        }
     }
 
     fn open(&mut self, number: u32, flow: &Flow) -> char {
@@ -99,12 +105,14 @@ impl Service {
         letter_of(id)
     }
 
+    /// Does nothing to a refused connection, nor to one of a deleted server: its packets are dropped.
     fn close(&mut self, number: u32) {
-        let (id, activity) = self
-            .connections
-            .remove(&number)
-            .expect("an open connection");
-        self.loads[&letter_of(id)].shift(Some(activity), Some(Activity::Inactive));
+        let Some((id, activity)) = self.connections.remove(&number) else {
+            return;
+        };
+        if self.servers.iter().any(|server| server.id == id) {
+            self.loads[&letter_of(id)].shift(Some(activity), Some(Activity::Inactive));
+        }
     }
 
     fn server(&mut self, letter: char) -> &mut RealServer {

@@ -6,11 +6,10 @@ pub mod crc32c;
 pub mod icmp;
 pub mod ndp;
 mod parse;
-mod standin;
 pub mod wire;
 
+pub use conntrack::{Family, TcpFlags, Tuple, V4, V6};
 pub use parse::parse;
-pub use standin::{Family, TcpFlags, Tuple, V4, V6};
 
 use crate::reason::Reason;
 

@@ -83,6 +83,29 @@ pub fn encapsulate<F: Wire>(
     Ok(())
 }
 
+/// As [`encapsulate`], from one buffer into another: returns the length of the frame in `out`.
+///
+/// # Errors
+/// `TooBig`: no outer length field could hold it. `NoHeadroom`: `out` is too short.
+///
+/// # Panics
+/// When `packet` does not describe `frame`.
+pub fn encapsulate_copy<F: Wire>(
+    frame: &[u8],
+    packet: &Packet<F>,
+    tunnel: &Tunnel,
+    id: u16,
+    out: &mut [u8],
+) -> Result<usize, Reason> {
+    let header = Header::new(frame, packet, tunnel, id)?;
+    let overhead = tunnel.overhead();
+    let len = overhead + packet.end();
+    let out = out.get_mut(..len).ok_or(Reason::NoHeadroom)?;
+    out[overhead..].copy_from_slice(&frame[..packet.end()]);
+    header.write(out);
+    Ok(len)
+}
+
 /// An outer header, apart from the buffer it goes into.
 #[derive(Clone, Copy, Debug)]
 struct Header {

@@ -62,8 +62,16 @@ impl<P: Port> Worker<P> {
     fn flow_v4(&mut self, frame: Frame, lookup: &Lookup<V4>) {
         let found = self.ipv4.find(lookup);
         match found {
-            Some(found) => self.ipv4.forward(&mut self.services, &mut self.egress, frame, &lookup.packet, found),
-            None => self.ipv4.new_flow(&mut self.services, &mut self.egress, frame, &lookup.packet),
+            Some(found) => self.ipv4.forward(
+                &mut self.services,
+                &mut self.egress,
+                frame,
+                &lookup.packet,
+                found,
+            ),
+            None => self
+                .ipv4
+                .new_flow(&mut self.services, &mut self.egress, frame, &lookup.packet),
         }
     }
 
@@ -71,8 +79,16 @@ impl<P: Port> Worker<P> {
     fn flow_v6(&mut self, frame: Frame, lookup: &Lookup<V6>) {
         let found = self.ipv6.find(lookup);
         match found {
-            Some(found) => self.ipv6.forward(&mut self.services, &mut self.egress, frame, &lookup.packet, found),
-            None => self.ipv6.new_flow(&mut self.services, &mut self.egress, frame, &lookup.packet),
+            Some(found) => self.ipv6.forward(
+                &mut self.services,
+                &mut self.egress,
+                frame,
+                &lookup.packet,
+                found,
+            ),
+            None => self
+                .ipv6
+                .new_flow(&mut self.services, &mut self.egress, frame, &lookup.packet),
         }
     }
 
@@ -93,12 +109,18 @@ impl<F: Ip> Flows<F> {
     fn begin(&self, packet: Packet<F>) -> Lookup<F> {
         let hash = self.table.hash(&packet.tuple);
         self.table.prefetch(hash);
-        Lookup { packet, hash, probe: Probe::default() }
+        Lookup {
+            packet,
+            hash,
+            probe: Probe::default(),
+        }
     }
 
     #[inline]
     fn find(&self, lookup: &Lookup<F>) -> Option<Found> {
-        let (id, direction) = self.table.find(lookup.hash, lookup.probe, &lookup.packet.tuple)?;
+        let (id, direction) = self
+            .table
+            .find(lookup.hash, lookup.probe, &lookup.packet.tuple)?;
         Some(Found { id, direction })
     }
 }
@@ -111,7 +133,11 @@ fn is_flow<F: Ip>(packet: &Packet<F>) -> bool {
 
 /// A fragment, or a protocol without connections: ours to drop, or the kernel's.
 pub(super) fn not_a_flow<F: Ip, P: Port>(worker: &mut Worker<P>, frame: Frame, packet: &Packet<F>) {
-    let ours = worker.egress.snapshot.owned.contains_key(&packet.tuple.destination.into());
+    let ours = worker
+        .egress
+        .snapshot
+        .owned
+        .contains_key(&packet.tuple.destination.into());
     if ours && packet.fragment != Fragment::None {
         worker.egress.drop(frame, Reason::Fragment);
     } else {

@@ -1,15 +1,15 @@
 //! A packet of a known connection: its state, then on to the server or back to the client.
 
+use super::Flows;
+use super::cut::complete;
 use super::egress::{Egress, Hop, largest_packet};
 use super::family::Ip;
 use super::services::Services;
-use super::Flows;
-use super::cut::complete;
 use crate::frame::{Frame, Gso};
+use crate::packet::Packet;
 use crate::packet::checksum::Delta;
 use crate::packet::icmp::ErrorKind;
 use crate::packet::wire::TCP;
-use crate::packet::Packet;
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::rewrite::tunnel::{self, Outer};
@@ -38,7 +38,10 @@ impl<F: Ip> Flows<F> {
     ) {
         let entry = self.table.entry(found.id);
         let state = entry.state();
-        if matches!(state, State::TimeWait | State::Close) && starts_anew(packet, found) {
+        if matches!(state, State::TimeWait | State::Close)
+            && starts_anew(packet, found)
+            && entry.owner() == egress.worker
+        {
             return self.replace(services, egress, frame, packet, found.id);
         }
         let next = next_state(entry, state, packet, found.direction);
@@ -50,7 +53,12 @@ impl<F: Ip> Flows<F> {
         entry.touch(egress.now.after(timeout));
 
         let server = RealServerId(entry.server());
-        count_bytes(&egress.stats, server, found.direction, packet.end - u32::from(packet.l3));
+        count_bytes(
+            &egress.stats,
+            server,
+            found.direction,
+            packet.end - u32::from(packet.l3),
+        );
         match found.direction {
             Direction::Request => to_server(services, egress, frame, packet, entry),
             Direction::Reply => to_client(egress, frame, packet, entry),
@@ -70,13 +78,15 @@ impl<F: Ip> Flows<F> {
         if self.table.advance(entry, from, to) {
             services.connection_moved(RealServerId(entry.server()), from, to);
             let timeouts = &egress.snapshot.timeouts;
-            if timeouts.of(to) < timeouts.of(from) {
+            if timeouts.of(to).0 < timeouts.of(from).0 {
                 self.owner.shorten(id, egress.now.after(timeouts.of(to)));
             }
         }
     }
 
-    /// A SYN on a connection that has ended: the client uses its port again, and is scheduled again.
+    /// A SYN on a connection that has ended: the client uses its port again, and is scheduled again. Only the worker
+    /// that made the connection does so, since it alone can give its local port back; another one takes the SYN as the
+    /// beginning of a new life with the same server.
     ///
     /// Source: Linux net/netfilter/ipvs/ip_vs_core.c, conn_reuse_mode 1.
     #[cold]
@@ -99,7 +109,12 @@ impl<F: Ip> Flows<F> {
 
 /// The state after a packet.
 #[inline]
-fn next_state<F: Ip>(entry: &Entry<F>, state: State, packet: &Packet<F>, direction: Direction) -> State {
+fn next_state<F: Ip>(
+    entry: &Entry<F>,
+    state: State,
+    packet: &Packet<F>,
+    direction: Direction,
+) -> State {
     if packet.tuple.protocol != TCP {
         return state;
     }
@@ -138,8 +153,12 @@ fn to_server<F: Ip, P: Port>(
         Err(reason) => return egress.drop(frame, reason),
     };
     match entry.method() {
-        Method::Nat | Method::FullNat => translated(egress, frame, packet, hop, &request_translation(entry)),
-        Method::Dr | Method::Tun | Method::Local => to_server_unchanged(egress, frame, packet, entry, hop),
+        Method::Nat | Method::FullNat => {
+            translated(egress, frame, packet, hop, &request_translation(entry))
+        }
+        Method::Dr | Method::Tun | Method::Local => {
+            to_server_unchanged(egress, frame, packet, entry, hop)
+        }
     }
 }
 
@@ -164,7 +183,12 @@ pub(super) fn to_server_unchanged<F: Ip, P: Port>(
 
 /// Sends a server's packet to the connection's client (NAT and FULLNAT; the others' replies do not pass here).
 #[inline]
-fn to_client<F: Ip, P: Port>(egress: &mut Egress<P>, frame: Frame, packet: &Packet<F>, entry: &Entry<F>) {
+fn to_client<F: Ip, P: Port>(
+    egress: &mut Egress<P>,
+    frame: Frame,
+    packet: &Packet<F>,
+    entry: &Entry<F>,
+) {
     let hop = match egress.hop_to_client(entry) {
         Ok(hop) => hop,
         Err(reason) => return egress.drop(frame, reason),
@@ -181,11 +205,12 @@ fn translated<F: Ip, P: Port>(
     hop: Hop,
     translation: &Translation<F>,
 ) {
-    let (mut frame, fragment_to) = match ready(egress, frame, packet, hop, 0, packet.tuple.destination) {
-        Ready::Whole(frame) => (frame, None),
-        Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
-        Ready::Refused => return,
-    };
+    let (mut frame, fragment_to) =
+        match ready(egress, frame, packet, hop, 0, packet.tuple.destination) {
+            Ready::Whole(frame) => (frame, None),
+            Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
+            Ready::Refused => return,
+        };
     let offload = frame.offload;
     rewrite::translate(frame.bytes_mut(), packet, translation, &offload);
     match fragment_to {
@@ -237,17 +262,26 @@ fn ready<F: Ip, P: Port>(
     speaker: F::Address,
 ) -> Ready {
     if rewrite::decrement_ttl(frame.bytes_mut(), packet).is_err() {
-        egress.refuse(frame, packet, ErrorKind::TimeExceeded, speaker, Reason::TtlExpired);
+        egress.refuse(
+            frame,
+            packet,
+            ErrorKind::TimeExceeded,
+            speaker,
+            Reason::TtlExpired,
+        );
         return Ready::Refused;
     }
-    let Some(mtu) = egress.exceeded_mtu(largest_packet(&frame, packet) + overhead, hop.port()) else {
+    let Some(mtu) = egress.exceeded_mtu(largest_packet(&frame, packet) + overhead, hop.port())
+    else {
         return Ready::Whole(frame);
     };
     if !packet.dont_fragment && frame.offload.gso == Gso::None {
         return Ready::Fragments(frame, mtu);
     }
     let room = (mtu as usize).saturating_sub(overhead);
-    let kind = ErrorKind::FragmentationNeeded { mtu: u16::try_from(room).unwrap_or(u16::MAX) };
+    let kind = ErrorKind::FragmentationNeeded {
+        mtu: u16::try_from(room).unwrap_or(u16::MAX),
+    };
     egress.refuse(frame, packet, kind, speaker, Reason::TooBig);
     Ready::Refused
 }
@@ -260,17 +294,22 @@ fn to_tunnel<F: Ip, P: Port>(
     server: RealServerId,
     hop: Hop,
 ) {
-    let tunnel = egress.snapshot.servers[server.0 as usize].as_ref().and_then(|server| server.tunnel);
-    let Some(tunnel) = tunnel else { return egress.drop(frame, Reason::ServerGone) };
-    let speaker = packet.tuple.destination;
-    let (mut frame, fragment_to) = match ready(egress, frame, packet, hop, tunnel.overhead(), speaker) {
-        Ready::Whole(frame) if frame.offload.gso != Gso::None => {
-            return egress.tunnel_segments(frame, packet, &tunnel, hop);
-        }
-        Ready::Whole(frame) => (frame, None),
-        Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
-        Ready::Refused => return,
+    let tunnel = egress.snapshot.servers[server.0 as usize]
+        .as_ref()
+        .and_then(|server| server.tunnel);
+    let Some(tunnel) = tunnel else {
+        return egress.drop(frame, Reason::ServerGone);
     };
+    let speaker = packet.tuple.destination;
+    let (mut frame, fragment_to) =
+        match ready(egress, frame, packet, hop, tunnel.overhead(), speaker) {
+            Ready::Whole(frame) if frame.offload.gso != Gso::None => {
+                return egress.tunnel_segments(frame, packet, &tunnel, hop);
+            }
+            Ready::Whole(frame) => (frame, None),
+            Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
+            Ready::Refused => return,
+        };
     if let (Some(mtu), Outer::V6 { .. }) = (fragment_to, tunnel.outer) {
         let room = mtu.saturating_sub(u32::try_from(tunnel.overhead()).unwrap_or(0));
         return egress.tunnel_fragments(frame, packet, &tunnel, hop, room);
@@ -278,7 +317,10 @@ fn to_tunnel<F: Ip, P: Port>(
     // Whoever reads the outer header does not finish the inner checksum.
     complete(&mut frame);
     let identification = egress.next_identification();
-    match (tunnel::encapsulate(&mut frame, packet, &tunnel, identification), fragment_to) {
+    match (
+        tunnel::encapsulate(&mut frame, packet, &tunnel, identification),
+        fragment_to,
+    ) {
         (Ok(()), None) => egress.forward(frame, hop),
         (Ok(()), Some(mtu)) => egress.forward_fragments(frame, hop, mtu),
         (Err(reason), _) => egress.drop(frame, reason),

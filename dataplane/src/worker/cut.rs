@@ -16,7 +16,10 @@ pub(super) fn complete(frame: &mut Frame) {
     if frame.offload.partial_checksum {
         let offload = frame.offload;
         checksum::complete(frame.bytes_mut(), &offload);
-        frame.offload = Offload { partial_checksum: false, ..frame.offload };
+        frame.offload = Offload {
+            partial_checksum: false,
+            ..frame.offload
+        };
     }
 }
 
@@ -34,19 +37,40 @@ impl<P: Port> Egress<P> {
     }
 
     /// Sends a GSO frame through a tunnel, each of its segments by itself.
-    pub(super) fn tunnel_segments<F: Ip>(&mut self, frame: Frame, packet: &Packet<F>, tunnel: &Tunnel, hop: Hop) {
+    pub(super) fn tunnel_segments<F: Ip>(
+        &mut self,
+        frame: Frame,
+        packet: &Packet<F>,
+        tunnel: &Tunnel,
+        hop: Hop,
+    ) {
         let mut scratch = std::mem::take(&mut self.scratch);
         let (segment_scratch, outer) = scratch.split_at_mut(scratch.len() / 2);
         let mut sent = 0;
         let mut emit = |segment: &mut [u8]| {
             let identification = self.next_identification();
-            let inner = Packet { end: u32::try_from(segment.len()).unwrap_or(u32::MAX), ..*packet };
-            if let Ok(len) = tunnel::encapsulate_copy(segment, &inner, tunnel, identification, outer) {
+            let inner = Packet {
+                end: u32::try_from(segment.len()).unwrap_or(u32::MAX),
+                ..*packet
+            };
+            if let Ok(len) =
+                tunnel::encapsulate_copy(segment, &inner, tunnel, identification, outer)
+            {
                 sent += usize::from(self.forward_piece(&mut outer[..len], hop));
             }
         };
-        let cut = if frame.offload.gso == Gso::Udp { udp_segments } else { tcp_segments };
-        let count = cut(frame.bytes(), packet, &frame.offload, segment_scratch, &mut emit);
+        let cut = if frame.offload.gso == Gso::Udp {
+            udp_segments
+        } else {
+            tcp_segments
+        };
+        let count = cut(
+            frame.bytes(),
+            packet,
+            &frame.offload,
+            segment_scratch,
+            &mut emit,
+        );
         self.scratch = scratch;
         self.finish_pieces(frame, count, sent);
     }
@@ -64,13 +88,23 @@ impl<P: Port> Egress<P> {
         let mut scratch = std::mem::take(&mut self.scratch);
         let (fragment_scratch, outer) = scratch.split_at_mut(scratch.len() / 2);
         let mut sent = 0;
-        let count = fragment_ipv4(frame.bytes(), mtu as usize, fragment_scratch, &mut |fragment| {
-            let identification = self.next_identification();
-            let inner = Packet { end: u32::try_from(fragment.len()).unwrap_or(u32::MAX), ..*packet };
-            if let Ok(len) = tunnel::encapsulate_copy(fragment, &inner, tunnel, identification, outer) {
-                sent += usize::from(self.forward_piece(&mut outer[..len], hop));
-            }
-        });
+        let count = fragment_ipv4(
+            frame.bytes(),
+            mtu as usize,
+            fragment_scratch,
+            &mut |fragment| {
+                let identification = self.next_identification();
+                let inner = Packet {
+                    end: u32::try_from(fragment.len()).unwrap_or(u32::MAX),
+                    ..*packet
+                };
+                if let Ok(len) =
+                    tunnel::encapsulate_copy(fragment, &inner, tunnel, identification, outer)
+                {
+                    sent += usize::from(self.forward_piece(&mut outer[..len], hop));
+                }
+            },
+        );
         self.scratch = scratch;
         self.finish_pieces(frame, count, sent);
     }
@@ -81,7 +115,11 @@ impl<P: Port> Egress<P> {
             add(&self.stats.verdicts.forwarded, 1);
             self.release(frame);
         } else {
-            let reason = if count == 0 { Reason::TooBig } else { Reason::TransmitFull };
+            let reason = if count == 0 {
+                Reason::TooBig
+            } else {
+                Reason::TransmitFull
+            };
             self.drop(frame, reason);
         }
     }
@@ -93,7 +131,7 @@ impl<P: Port> Egress<P> {
                 crate::rewrite::set_macs(bytes, mac, self.snapshot.ports[usize::from(port.0)].mac);
                 self.ports[usize::from(port.0)].send(bytes, &Offload::NONE)
             }
-            Hop::Wait(neighbour, port) => self.wait_with(bytes, Offload::NONE, neighbour, port),
+            Hop::Wait(neighbour, _) => self.wait_with(bytes, Offload::NONE, neighbour),
         }
     }
 }

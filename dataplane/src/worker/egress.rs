@@ -94,10 +94,12 @@ impl<P: Port> Egress<P> {
     /// Takes a new snapshot; the first worker announces the addresses that it adds.
     pub(super) fn adopt(&mut self, snapshot: Arc<Snapshot>) {
         if self.worker == 0 {
-            self.announcements.retain(|announcement| snapshot.owned.contains_key(&announcement.address));
+            self.announcements
+                .retain(|announcement| snapshot.owned.contains_key(&announcement.address));
             for (&address, &owned) in &snapshot.owned {
                 if owned != Owned::Kernel && !self.snapshot.owned.contains_key(&address) {
-                    self.announcements.extend(announcements(&snapshot, address, self.now));
+                    self.announcements
+                        .extend(announcements(&snapshot, address, self.now));
                 }
             }
         }
@@ -141,7 +143,7 @@ impl<P: Port> Egress<P> {
                 set_macs(frame.bytes_mut(), mac, source);
                 self.transmit(frame, port);
             }
-            Hop::Wait(neighbour, port) => self.wait(frame, neighbour, port),
+            Hop::Wait(neighbour, _) => self.wait(frame, neighbour),
         }
     }
 
@@ -158,8 +160,8 @@ impl<P: Port> Egress<P> {
     }
 
     #[cold]
-    fn wait(&mut self, frame: Frame, neighbour: NeighbourId, port: PortId) {
-        if self.wait_with(frame.bytes(), frame.offload, neighbour, port) {
+    fn wait(&mut self, frame: Frame, neighbour: NeighbourId) {
+        if self.wait_with(frame.bytes(), frame.offload, neighbour) {
             self.release(frame);
         } else {
             self.drop(frame, Reason::NeighbourQueueFull);
@@ -167,9 +169,14 @@ impl<P: Port> Egress<P> {
     }
 
     /// Copies a frame into the queue of those that wait, and asks for the neighbour. False when the queue is full.
-    pub(super) fn wait_with(&mut self, bytes: &[u8], offload: Offload, neighbour: NeighbourId, port: PortId) -> bool {
+    pub(super) fn wait_with(
+        &mut self,
+        bytes: &[u8],
+        offload: Offload,
+        neighbour: NeighbourId,
+    ) -> bool {
         self.ask_for(neighbour);
-        let taken = self.waiting.push(bytes, offload, port, neighbour, self.now);
+        let taken = self.waiting.push(bytes, offload, neighbour, self.now);
         add(&self.stats.verdicts.waiting, u64::from(taken));
         taken
     }
@@ -198,7 +205,14 @@ impl<P: Port> Egress<P> {
         } else {
             let mut scratch = std::mem::take(&mut self.scratch);
             let identification = self.next_identification();
-            if let Some(len) = F::icmp_error(&mut scratch, kind, frame.bytes(), packet, source, identification) {
+            if let Some(len) = F::icmp_error(
+                &mut scratch,
+                kind,
+                frame.bytes(),
+                packet,
+                source,
+                identification,
+            ) {
                 self.icmp_left -= 1;
                 self.reply(frame.port, &scratch[..len]);
             }
@@ -215,14 +229,24 @@ impl<P: Port> Egress<P> {
 
     /// The way to a real server.
     #[inline]
-    pub(super) fn hop_to_server(&mut self, id: RealServerId, state: &mut ServerState) -> Result<Hop, Reason> {
+    pub(super) fn hop_to_server(
+        &mut self,
+        id: RealServerId,
+        state: &mut ServerState,
+    ) -> Result<Hop, Reason> {
         if let Some(hop) = self.resolve(state.neighbour)? {
             return Ok(hop);
         }
-        let server = self.snapshot.servers.get(id.0 as usize).and_then(Option::as_ref).ok_or(Reason::ServerGone)?;
+        let server = self
+            .snapshot
+            .servers
+            .get(id.0 as usize)
+            .and_then(Option::as_ref)
+            .ok_or(Reason::ServerGone)?;
         let (port, address) = (server.next_hop.port, server.next_hop.address);
         state.neighbour = self.intern(port, address)?;
-        self.resolve(state.neighbour)?.ok_or(Reason::NeighbourTableFull)
+        self.resolve(state.neighbour)?
+            .ok_or(Reason::NeighbourTableFull)
     }
 
     /// The way to the client of a connection, remembered in its entry.
@@ -241,7 +265,11 @@ impl<P: Port> Egress<P> {
 
     /// The neighbour that packets for `destination` are handed to.
     pub(super) fn neighbour_towards(&mut self, destination: IpAddr) -> Result<NeighbourId, Reason> {
-        let (port, address) = self.snapshot.routes.lookup(destination).ok_or(Reason::NoRoute)?;
+        let (port, address) = self
+            .snapshot
+            .routes
+            .lookup(destination)
+            .ok_or(Reason::NoRoute)?;
         self.intern(port, address)
     }
 
@@ -259,7 +287,9 @@ impl<P: Port> Egress<P> {
     }
 
     fn intern(&self, port: PortId, address: IpAddr) -> Result<NeighbourId, Reason> {
-        self.neighbours.intern(port, address, self.now).map_err(|_| Reason::NeighbourTableFull)
+        self.neighbours
+            .intern(port, address, self.now)
+            .map_err(|_| Reason::NeighbourTableFull)
     }
 
     /// How many bytes too large an IP packet of `len` bytes is for the port it leaves by: the MTU, if it is.
@@ -279,15 +309,22 @@ impl<P: Port> Egress<P> {
 
     /// Sends an ARP request or a neighbour solicitation.
     fn ask(&mut self, probe: &Probe) {
-        let Some(view) = self.snapshot.ports.get(usize::from(probe.port.0)) else { return };
-        let Some(source) = view.source_for(probe.address) else { return };
+        let Some(view) = self.snapshot.ports.get(usize::from(probe.port.0)) else {
+            return;
+        };
+        let Some(source) = view.source_for(probe.address) else {
+            return;
+        };
         let mac = view.mac;
         match (probe.address, source) {
             (IpAddr::V4(target), IpAddr::V4(source)) => {
                 self.reply(probe.port, &arp::request(mac, source, target, probe.mac));
             }
             (IpAddr::V6(target), IpAddr::V6(source)) => {
-                self.reply(probe.port, &ndp::solicitation(mac, source, target, probe.mac));
+                self.reply(
+                    probe.port,
+                    &ndp::solicitation(mac, source, target, probe.mac),
+                );
             }
             _ => unreachable!("source_for answers with an address of the target's family"),
         }
@@ -323,7 +360,11 @@ impl<P: Port> Egress<P> {
         waiting.retain(|packet| {
             match self.neighbours.resolve(packet.neighbour, self.now) {
                 Resolution::Mac(mac, port) => {
-                    set_macs(&mut packet.bytes, mac, self.snapshot.ports[usize::from(port.0)].mac);
+                    set_macs(
+                        &mut packet.bytes,
+                        mac,
+                        self.snapshot.ports[usize::from(port.0)].mac,
+                    );
                     if self.ports[usize::from(port.0)].send(&packet.bytes, &packet.offload) {
                         add(&self.stats.verdicts.forwarded, 1);
                     } else {
@@ -331,7 +372,9 @@ impl<P: Port> Egress<P> {
                     }
                     return false;
                 }
-                Resolution::Pending(_) if !packet.since.after(PATIENCE).has_passed(self.now) => return true,
+                Resolution::Pending(_) if !packet.since.after(PATIENCE).has_passed(self.now) => {
+                    return true;
+                }
                 _ => self.stats.count_drop(Reason::NeighbourUnreachable),
             }
             false
@@ -341,7 +384,9 @@ impl<P: Port> Egress<P> {
 
     fn announce(&mut self) {
         for _ in 0..self.announcements.len() {
-            let Some(mut next) = self.announcements.pop_front() else { return };
+            let Some(mut next) = self.announcements.pop_front() else {
+                return;
+            };
             if next.due.has_passed(self.now) {
                 self.announce_one(next.address, next.port);
                 next.left -= 1;
@@ -354,7 +399,9 @@ impl<P: Port> Egress<P> {
     }
 
     fn announce_one(&mut self, address: IpAddr, port: PortId) {
-        let Some(view) = self.snapshot.ports.get(usize::from(port.0)) else { return };
+        let Some(view) = self.snapshot.ports.get(usize::from(port.0)) else {
+            return;
+        };
         let mac = view.mac;
         match address {
             IpAddr::V4(address) => self.reply(port, &arp::gratuitous(mac, address)),
@@ -390,12 +437,19 @@ pub(super) fn largest_packet<F: Ip>(frame: &Frame, packet: &Packet<F>) -> usize 
 fn announcements(snapshot: &Snapshot, address: IpAddr, now: Ticks) -> Vec<Announcement> {
     let on_link = |index: usize| {
         let subnets = &snapshot.ports[index].addresses;
-        subnets.iter().any(|(own, prefix)| crate::route::same_subnet(*own, address, *prefix))
+        subnets
+            .iter()
+            .any(|(own, prefix)| crate::route::same_subnet(*own, address, *prefix))
     };
     let all = 0..snapshot.ports.len();
     let somewhere = all.clone().any(on_link);
     all.filter(|index| !somewhere || on_link(*index))
         .filter_map(|index| u16::try_from(index).ok())
-        .map(|index| Announcement { address, port: PortId(index), left: ANNOUNCEMENTS, due: now })
+        .map(|index| Announcement {
+            address,
+            port: PortId(index),
+            left: ANNOUNCEMENTS,
+            due: now,
+        })
         .collect()
 }

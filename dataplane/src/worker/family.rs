@@ -1,8 +1,8 @@
 //! What differs between IPv4 and IPv6 for a worker.
 
-use crate::packet::icmp::{self, ErrorKind};
-use crate::packet::icmp::Quote;
 use crate::packet::Packet;
+use crate::packet::icmp::Quote;
+use crate::packet::icmp::{self, ErrorKind};
 use conntrack::{V4, V6};
 use std::net::IpAddr;
 

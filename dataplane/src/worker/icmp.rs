@@ -46,7 +46,12 @@ impl<F: Ip> Flows<F> {
             Ok(hop) => hop,
             Err(reason) => return egress.drop(frame, reason),
         };
-        count_bytes(&egress.stats, server, direction, packet.end - u32::from(packet.l3));
+        count_bytes(
+            &egress.stats,
+            server,
+            direction,
+            packet.end - u32::from(packet.l3),
+        );
         if matches!(entry.method(), Method::Dr | Method::Tun | Method::Local) {
             return to_server_unchanged(egress, frame, packet, entry, hop);
         }
@@ -55,7 +60,14 @@ impl<F: Ip> Flows<F> {
             return egress.drop(frame, Reason::TtlExpired);
         }
         let (source, destination, inner) = relayed(entry, direction);
-        translate_error(frame.bytes_mut(), packet, &quoted, source, destination, &inner);
+        translate_error(
+            frame.bytes_mut(),
+            packet,
+            &quoted,
+            source,
+            destination,
+            &inner,
+        );
         egress.forward(frame, hop);
     }
 }
@@ -79,11 +91,20 @@ fn relayed<F: Ip>(
 
 /// The translation of the packet that went the other way: what is the source here is the destination there.
 fn swapped<F: Ip>(translation: Translation<F>) -> Translation<F> {
-    Translation { source: translation.destination, destination: translation.source, ..translation }
+    Translation {
+        source: translation.destination,
+        destination: translation.source,
+        ..translation
+    }
 }
 
 /// An error that belongs to no connection: ours to drop when it was sent to us, or else the kernel's.
-fn not_related<F: Ip, P: Port>(egress: &mut Egress<P>, frame: Frame, packet: &Packet<F>, reason: Reason) {
+fn not_related<F: Ip, P: Port>(
+    egress: &mut Egress<P>,
+    frame: Frame,
+    packet: &Packet<F>,
+    reason: Reason,
+) {
     let owned = egress.snapshot.owned.get(&packet.tuple.destination.into());
     if owned.is_some_and(|&owned| owned != Owned::Kernel) {
         egress.drop(frame, reason);

@@ -1,9 +1,9 @@
 //! One worker's share of the FULLNAT source ports: a pool for each local address and real server.
 
 use super::family::Ip;
+use crate::Map;
 use crate::snapshot::{LocalAddress, Service, Snapshot};
 use conntrack::{Entry, Method, PortPool};
-use hashbrown::HashMap;
 use std::net::IpAddr;
 
 /// Ports of a local address may be used once towards each real server: this is what tells replies apart.
@@ -19,12 +19,16 @@ struct PoolKey<A> {
 pub(super) struct LipPools<F: Ip> {
     worker: u16,
     workers: u16,
-    pools: HashMap<PoolKey<F::Address>, PortPool>,
+    pools: Map<PoolKey<F::Address>, PortPool>,
 }
 
 impl<F: Ip> LipPools<F> {
     pub(super) fn new(worker: u16, workers: u16) -> LipPools<F> {
-        LipPools { worker, workers, pools: HashMap::new() }
+        LipPools {
+            worker,
+            workers,
+            pools: Map::default(),
+        }
     }
 
     /// Makes the pools that the snapshot's services want. One that is no longer wanted stays while ports are in use.
@@ -32,12 +36,16 @@ impl<F: Ip> LipPools<F> {
         let mut old = std::mem::take(&mut self.pools);
         for service in snapshot.services.values() {
             for server in &service.servers {
-                let method = snapshot.servers[server.id.0 as usize].as_ref().map(|server| server.method);
+                let method = snapshot.servers[server.id.0 as usize]
+                    .as_ref()
+                    .map(|server| server.method);
                 if method != Some(Method::FullNat) {
                     continue;
                 }
                 for local in &service.local_addresses {
-                    let Some(key) = key::<F>(service, local, server.address, server.port) else { continue };
+                    let Some(key) = key::<F>(service, local, server.address, server.port) else {
+                        continue;
+                    };
                     let pool = old.remove(&key).unwrap_or_else(|| {
                         PortPool::new(local.first_port, local.last_port, self.worker, self.workers)
                     });
@@ -45,7 +53,8 @@ impl<F: Ip> LipPools<F> {
                 }
             }
         }
-        self.pools.extend(old.into_iter().filter(|(_, pool)| pool.in_use() > 0));
+        self.pools
+            .extend(old.into_iter().filter(|(_, pool)| pool.in_use() > 0));
     }
 
     /// A source for a new connection to a server: local addresses in turn, beginning with the one at index `first`.
@@ -79,7 +88,12 @@ impl<F: Ip> LipPools<F> {
         (server, server_port): (F::Address, u16),
         protocol: u8,
     ) {
-        let key = PoolKey { local, server, server_port, protocol };
+        let key = PoolKey {
+            local,
+            server,
+            server_port,
+            protocol,
+        };
         if let Some(pool) = self.pools.get_mut(&key) {
             pool.give_back(port);
         }
@@ -88,7 +102,10 @@ impl<F: Ip> LipPools<F> {
     /// How many ports there are, and how many of them are in use.
     pub(super) fn usage(&self) -> (u64, u64) {
         self.pools.values().fold((0, 0), |(all, used), pool| {
-            (all + u64::from(pool.capacity()), used + u64::from(pool.in_use()))
+            (
+                all + u64::from(pool.capacity()),
+                used + u64::from(pool.in_use()),
+            )
         })
     }
 }

@@ -31,7 +31,9 @@ impl<P: Port> Worker<P> {
             }
             // Echo replies, router discovery, timestamps, address masks: nothing that quotes a packet.
             0 | 8..=10 | 13..=18 => self.egress.exception(frame),
-            _ => self.ipv4.related(&mut self.services, &mut self.egress, frame, packet),
+            _ => self
+                .ipv4
+                .related(&mut self.services, &mut self.egress, frame, packet),
         }
     }
 
@@ -44,7 +46,9 @@ impl<P: Port> Worker<P> {
             V6_ECHO if self.answers_for(packet.tuple.destination.into()) => {
                 self.echo(frame, packet);
             }
-            0..=127 => self.ipv6.related(&mut self.services, &mut self.egress, frame, packet),
+            0..=127 => self
+                .ipv6
+                .related(&mut self.services, &mut self.egress, frame, packet),
             NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT => self.ndp(frame, packet),
             _ => self.egress.exception(frame),
         }
@@ -52,7 +56,11 @@ impl<P: Port> Worker<P> {
 
     /// Whether the director, not the kernel, answers for an address.
     fn answers_for(&self, address: IpAddr) -> bool {
-        self.egress.snapshot.owned.get(&address).is_some_and(|&owned| owned != Owned::Kernel)
+        self.egress
+            .snapshot
+            .owned
+            .get(&address)
+            .is_some_and(|&owned| owned != Owned::Kernel)
     }
 
     fn echo<F: Ip>(&mut self, mut frame: Frame, packet: &Packet<F>) {
@@ -70,7 +78,8 @@ impl<P: Port> Worker<P> {
             Err(reason) => return self.egress.drop(frame, reason),
         };
         let port = frame.port;
-        self.egress.learn(port, message.sender.into(), message.sender_mac);
+        self.egress
+            .learn(port, message.sender.into(), message.sender_mac);
         let asked = message.operation == arp::Operation::Request && !message.is_gratuitous();
         if asked && self.answers_for(message.target.into()) {
             let mac = self.egress.snapshot.ports[usize::from(port.0)].mac;
@@ -98,11 +107,16 @@ impl<P: Port> Worker<P> {
                 let to = source_mac.unwrap_or_else(|| source_mac_of(frame.bytes()));
                 if self.answers_for(target.into()) {
                     let mac = self.egress.snapshot.ports[usize::from(port.0)].mac;
-                    self.egress.reply(port, &ndp::advertisement(mac, target, asker, to));
+                    self.egress
+                        .reply(port, &ndp::advertisement(mac, target, asker, to));
                     return self.egress.release(frame);
                 }
             }
-            ndp::Message::Advertisement { target, target_mac: Some(mac), .. } => {
+            ndp::Message::Advertisement {
+                target,
+                target_mac: Some(mac),
+                ..
+            } => {
                 self.egress.learn(port, target.into(), mac);
             }
             ndp::Message::Advertisement { .. } => {}

@@ -22,13 +22,13 @@ mod run;
 mod services;
 mod waiting;
 
-pub use run::Idle;
+pub use run::{Idle, ticks_since};
 
 use crate::neighbour::NeighbourTable;
 use crate::port::{Burst, Port};
 use crate::snapshot::{Publisher, Snapshot};
 use crate::stats::{WorkerStats, add};
-use conntrack::{ConnectionId, Entry, Expiry, Family, Owner, Table, Ticks, V4, V6};
+use conntrack::{ConnectionId, Entry, Expiry, Owner, Table, Ticks, V4, V6};
 use egress::Egress;
 use family::Ip;
 use lips::LipPools;
@@ -71,7 +71,7 @@ pub struct WorkerParts<P> {
 }
 
 /// The connections of one family, as one worker has them.
-struct Flows<F: Family> {
+struct Flows<F: Ip> {
     table: Arc<Table<F>>,
     owner: Owner<F>,
     lips: LipPools<F>,
@@ -94,7 +94,15 @@ impl<P: Port> Worker<P> {
     /// A worker that has seen no snapshot yet.
     #[must_use]
     pub fn new(parts: WorkerParts<P>, now: Ticks) -> Worker<P> {
-        let WorkerParts { index, workers, ports, tables, neighbours, publisher, stats } = parts;
+        let WorkerParts {
+            index,
+            workers,
+            ports,
+            tables,
+            neighbours,
+            publisher,
+            stats,
+        } = parts;
         Worker {
             ipv4: Flows::new(tables.ipv4, index, workers),
             ipv6: Flows::new(tables.ipv6, index, workers),
@@ -153,7 +161,10 @@ impl<P: Port> Worker<P> {
         self.ipv4.lips.adopt(&snapshot);
         self.ipv6.lips.adopt(&snapshot);
         self.egress.adopt(snapshot);
-        self.publisher.mark_seen(usize::from(self.egress.worker), self.egress.snapshot.version);
+        self.publisher.mark_seen(
+            usize::from(self.egress.worker),
+            self.egress.snapshot.version,
+        );
     }
 
     /// What is due with time, once a tick at most.
@@ -165,7 +176,9 @@ impl<P: Port> Worker<P> {
             self.egress.refill_icmp();
             let (all, used) = [self.ipv4.lips.usage(), self.ipv6.lips.usage()]
                 .into_iter()
-                .fold((0, 0), |(all, used), (more, more_used)| (all + more, used + more_used));
+                .fold((0, 0), |(all, used), (more, more_used)| {
+                    (all + more, used + more_used)
+                });
             self.egress.stats.lip_ports.store(all, Relaxed);
             self.egress.stats.lip_ports_in_use.store(used, Relaxed);
         }
@@ -186,10 +199,12 @@ impl<F: Ip> Flows<F> {
 
     /// Ends connections whose time is over, a bounded number of them.
     fn expire(&mut self, services: &mut Services, now: Ticks) {
-        let lips = &mut self.lips;
+        let (table, lips) = (&self.table, &mut self.lips);
         let mut on_expiry = |_: ConnectionId, entry: &Entry<F>| {
-            services.connection_ended(RealServerId(entry.server()), entry.state());
-            lips.give_back(entry);
+            if let Some(state) = table.end(entry) {
+                services.connection_ended(RealServerId(entry.server()), state);
+                lips.give_back(entry);
+            }
             Expiry::Remove
         };
         let fired = self.owner.advance_timers(now, TIMER_BUDGET, &mut on_expiry);

@@ -6,9 +6,9 @@ use super::egress::Egress;
 use super::family::Ip;
 use super::services::Services;
 use crate::frame::Frame;
+use crate::packet::Packet;
 use crate::packet::icmp::ErrorKind;
 use crate::packet::wire::{TCP, UDP};
-use crate::packet::Packet;
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::rewrite::Translation;
@@ -45,7 +45,9 @@ impl<F: Ip> Flows<F> {
         let Some(service) = egress.snapshot.services.get(&key).map(Arc::clone) else {
             return egress.exception(frame);
         };
-        let Some(state) = first_state(packet) else { return egress.drop(frame, Reason::NoConnection) };
+        let Some(state) = first_state(packet) else {
+            return egress.drop(frame, Reason::NoConnection);
+        };
         let flow = Flow {
             client: tuple.source.into(),
             client_port: tuple.source_port,
@@ -63,7 +65,10 @@ impl<F: Ip> Flows<F> {
         };
         match self.connect(services, egress, packet, &service, &server, state) {
             Ok(id) => {
-                let found = Found { id, direction: Direction::Request };
+                let found = Found {
+                    id,
+                    direction: Direction::Request,
+                };
                 self.forward(services, egress, frame, packet, found);
             }
             Err(reason) => egress.drop(frame, reason),
@@ -123,7 +128,9 @@ impl<F: Ip> Flows<F> {
                 Err(InsertError::Exists(id)) => Ok(Made::Before(id)),
                 Err(InsertError::HalfOpenFull) => Err(Reason::HalfOpenFull),
                 Err(InsertError::ReplyExists(_)) => Err(Reason::ReplyTupleTaken),
-                Err(InsertError::Full | InsertError::Contended) => Err(Reason::TableFull),
+                Err(InsertError::Full | InsertError::ChainFull | InsertError::Contended) => {
+                    Err(Reason::TableFull)
+                }
             }
         });
         match new {
@@ -159,9 +166,11 @@ impl<F: Ip> Flows<F> {
 fn first_state<F: Ip>(packet: &Packet<F>) -> Option<State> {
     let flags = packet.tcp_flags;
     match packet.tuple.protocol {
-        TCP if flags.has(TcpFlags::SYN) && !flags.has(TcpFlags::RST) => {
-            Some(tcp_next(State::None, Path::TwoWay(Direction::Request), flags))
-        }
+        TCP if flags.has(TcpFlags::SYN) && !flags.has(TcpFlags::RST) => Some(tcp_next(
+            State::None,
+            Path::TwoWay(Direction::Request),
+            flags,
+        )),
         TCP => None,
         UDP => Some(State::Udp),
         _ => None,

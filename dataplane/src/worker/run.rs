@@ -28,7 +28,7 @@ impl<P: Port> Worker<P> {
     pub fn run(&mut self, stop: &AtomicBool, idle: Idle, epoch: Instant) {
         let mut empty_rounds = 0;
         while !stop.load(Relaxed) {
-            let frames = self.run_once(Ticks::since(epoch));
+            let frames = self.run_once(ticks_since(epoch));
             empty_rounds = if frames > 0 { 0 } else { empty_rounds + 1 };
             if idle == Idle::Sleep && empty_rounds > ROUNDS_BEFORE_SLEEP {
                 self.sleep();
@@ -48,10 +48,23 @@ impl<P: Port> Worker<P> {
             // More ports than places: the rest is looked at once a nap.
             let _ = fds.try_push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
         }
-        let nap = Timespec { tv_sec: 0, tv_nsec: i64::from(NAP.subsec_nanos()) };
+        let nap = Timespec {
+            tv_sec: 0,
+            tv_nsec: i64::from(NAP.subsec_nanos()),
+        };
         // Interrupted or refused: the next round finds out what there is.
         let _ = poll(&mut fds, Some(&nap));
         self.ipv4.owner.online();
         self.ipv6.owner.online();
     }
+}
+
+/// The director's time: 10 ms units since `epoch`.
+#[must_use]
+pub fn ticks_since(epoch: Instant) -> Ticks {
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "ticks wrap, and every comparison knows it"
+    )]
+    Ticks((epoch.elapsed().as_millis() / 10) as u32)
 }

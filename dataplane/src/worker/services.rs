@@ -35,7 +35,11 @@ pub(super) struct Services {
 
 impl Services {
     pub(super) fn new(worker: u16) -> Services {
-        Services { worker: usize::from(worker), services: Vec::new(), servers: Vec::new() }
+        Services {
+            worker: usize::from(worker),
+            services: Vec::new(),
+            servers: Vec::new(),
+        }
     }
 
     /// Brings the schedulers up to date. Those whose service did not change are left alone.
@@ -49,7 +53,8 @@ impl Services {
             let before = old.get_mut(index).and_then(Option::take);
             self.services[index] = Some(self.updated(before, service));
         }
-        self.servers.resize_with(snapshot.servers.len(), ServerState::default);
+        self.servers
+            .resize_with(snapshot.servers.len(), ServerState::default);
         for (state, server) in self.servers.iter_mut().zip(&snapshot.servers) {
             *state = server.as_deref().map(ServerState::of).unwrap_or_default();
         }
@@ -70,9 +75,13 @@ impl Services {
                 state
             }
             None => {
-                let options = Options { stagger: self.worker, ..service.scheduler_options };
-                let mut scheduler = scheduler::create(&service.scheduler, &options)
-                    .expect("control checks a scheduler's name and options before it publishes them");
+                let options = Options {
+                    stagger: self.worker,
+                    ..service.scheduler_options
+                };
+                let mut scheduler = scheduler::create(&service.scheduler, &options).expect(
+                    "control checks a scheduler's name and options before it publishes them",
+                );
                 scheduler.servers_changed(&service.servers);
                 ServiceState {
                     scheduler,
@@ -94,9 +103,19 @@ impl Services {
 
     /// Where to begin looking for a local address: another one for each connection of `service`.
     pub(super) fn next_lip(&mut self, service: ServiceId) -> usize {
-        let Some(state) = self.services.get_mut(service.0 as usize).and_then(Option::as_mut) else { return 0 };
+        let Some(state) = self
+            .services
+            .get_mut(service.0 as usize)
+            .and_then(Option::as_mut)
+        else {
+            return 0;
+        };
         let count = state.service.local_addresses.len();
-        state.next_lip = if state.next_lip + 1 < count { state.next_lip + 1 } else { 0 };
+        state.next_lip = if state.next_lip + 1 < count {
+            state.next_lip + 1
+        } else {
+            0
+        };
         state.next_lip
     }
 
@@ -122,7 +141,11 @@ impl Services {
     }
 
     fn shift(&self, server: RealServerId, from: Option<Activity>, to: Option<Activity>) {
-        if let Some(load) = self.servers.get(server.0 as usize).and_then(|server| server.load.as_ref()) {
+        if let Some(load) = self
+            .servers
+            .get(server.0 as usize)
+            .and_then(|server| server.load.as_ref())
+        {
             load.shift(from, to);
         }
     }
@@ -146,5 +169,9 @@ impl ServerState {
 }
 
 fn activity(state: State) -> Activity {
-    if state.is_active() { Activity::Active } else { Activity::Inactive }
+    if state.is_active() {
+        Activity::Active
+    } else {
+        Activity::Inactive
+    }
 }

@@ -2,7 +2,6 @@
 
 use crate::frame::Offload;
 use crate::neighbour::NeighbourId;
-use crate::port::PortId;
 use conntrack::Ticks;
 use std::collections::VecDeque;
 
@@ -19,7 +18,6 @@ const KEPT_BUFFER: usize = 4096;
 pub(super) struct Waiting {
     pub(super) bytes: Vec<u8>,
     pub(super) offload: Offload,
-    pub(super) port: PortId,
     pub(super) neighbour: NeighbourId,
     pub(super) since: Ticks,
 }
@@ -40,7 +38,10 @@ impl WaitingQueue {
 
     /// A queue without buffers, to stand in while the real one is being walked through.
     pub(super) fn none() -> WaitingQueue {
-        WaitingQueue { packets: VecDeque::new(), spare: Vec::new() }
+        WaitingQueue {
+            packets: VecDeque::new(),
+            spare: Vec::new(),
+        }
     }
 
     /// Copies a frame to the end of the queue. False when the queue, or the neighbour's share of it, is full.
@@ -48,18 +49,26 @@ impl WaitingQueue {
         &mut self,
         frame: &[u8],
         offload: Offload,
-        port: PortId,
         neighbour: NeighbourId,
         now: Ticks,
     ) -> bool {
-        let already = self.packets.iter().filter(|packet| packet.neighbour == neighbour).count();
+        let already = self
+            .packets
+            .iter()
+            .filter(|packet| packet.neighbour == neighbour)
+            .count();
         if self.packets.len() >= WAITING || already >= WAITING_FOR_ONE {
             return false;
         }
         let mut bytes = self.spare.pop().unwrap_or_default();
         bytes.clear();
         bytes.extend_from_slice(frame);
-        self.packets.push_back(Waiting { bytes, offload, port, neighbour, since: now });
+        self.packets.push_back(Waiting {
+            bytes,
+            offload,
+            neighbour,
+            since: now,
+        });
         true
     }
 
@@ -70,7 +79,9 @@ impl WaitingQueue {
     /// Shows each packet to `keep`, oldest first; those it answers with false leave the queue.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&mut Waiting) -> bool) {
         for _ in 0..self.packets.len() {
-            let Some(mut packet) = self.packets.pop_front() else { break };
+            let Some(mut packet) = self.packets.pop_front() else {
+                break;
+            };
             if keep(&mut packet) {
                 self.packets.push_back(packet);
             } else if packet.bytes.capacity() <= KEPT_BUFFER {
