@@ -1,13 +1,18 @@
 //! Turns a configuration into a [`Snapshot`]: gives services and servers their numbers, which they keep from one
 //! configuration to the next, and finds each server's way.
 
-use crate::config::{AnsweredBy, Configuration, LipPool, Listen, PortSettings, Server as ServerSettings, Service as ServiceSettings};
+use crate::config::{
+    AnsweredBy, Configuration, LipPool, Listen, PortSettings, Server as ServerSettings,
+    Service as ServiceSettings,
+};
 use conntrack::{Method, Ticks, Timeouts};
 use dataplane::neighbour::{NeighbourId, NeighbourTable};
 use dataplane::port::PortInfo;
 use dataplane::rewrite::tunnel::{Outer, Tunnel};
 use dataplane::route::Routes;
-use dataplane::snapshot::{LocalAddress, NextHop, Owned, PortView, Server, Service, ServiceId, ServiceKey, Snapshot};
+use dataplane::snapshot::{
+    LocalAddress, NextHop, Owned, PortView, Server, Service, ServiceId, ServiceKey, Snapshot,
+};
 use dataplane::stats::WorkerStats;
 use scheduler::{Load, RealServer, RealServerId, Weight};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -38,7 +43,9 @@ impl Traffic {
     fn of(stats: &[Arc<WorkerStats>], id: RealServerId) -> Traffic {
         let mut sum = Traffic::default();
         for server in stats.iter().filter_map(|worker| worker.server(id)) {
-            let add = |total: &mut u64, counter: &AtomicU64| *total = total.wrapping_add(counter.load(Relaxed));
+            let add = |total: &mut u64, counter: &AtomicU64| {
+                *total = total.wrapping_add(counter.load(Relaxed))
+            };
             add(&mut sum.connections, &server.connections);
             add(&mut sum.in_packets, &server.in_packets);
             add(&mut sum.in_bytes, &server.in_bytes);
@@ -161,7 +168,12 @@ impl Compiler {
         self.forget(before.seen_by_all);
         self.renumber(configuration, before.snapshot.version + 1)?;
         let routes = configuration.routing();
-        let ports: Vec<PortView> = self.ports.iter().zip(&configuration.ports).map(port_view).collect();
+        let ports: Vec<PortView> = self
+            .ports
+            .iter()
+            .zip(&configuration.ports)
+            .map(port_view)
+            .collect();
         let mut servers = vec![None; self.server_ids.next as usize];
         let mut services = Vec::new();
         for service in &configuration.services {
@@ -176,10 +188,16 @@ impl Compiler {
         }
         for known in self.servers.values().filter(|known| known.removed_in != 0) {
             let index = known.id.0 as usize;
-            servers[index] = before.snapshot.servers.get(index).and_then(Option::as_deref).map(removed);
+            servers[index] = before
+                .snapshot
+                .servers
+                .get(index)
+                .and_then(Option::as_deref)
+                .map(removed);
         }
-        let same_ways =
-            before.configuration.is_some_and(|old| old.routes == configuration.routes && old.ports == configuration.ports);
+        let same_ways = before.configuration.is_some_and(|old| {
+            old.routes == configuration.routes && old.ports == configuration.ports
+        });
         let mut timeouts = Timeouts::default();
         let seconds = configuration.timeouts;
         timeouts.set(seconds.tcp, seconds.tcp_fin, seconds.udp);
@@ -188,7 +206,10 @@ impl Compiler {
             ports,
             owned: owned(configuration).into_iter().collect(),
             routes,
-            route_generation: before.snapshot.route_generation.wrapping_add(u16::from(!same_ways)),
+            route_generation: before
+                .snapshot
+                .route_generation
+                .wrapping_add(u16::from(!same_ways)),
             services: services.into_iter().collect(),
             servers,
             timeouts,
@@ -196,9 +217,16 @@ impl Compiler {
     }
 
     /// The number and load of a configured server, and its traffic so far.
-    pub(crate) fn server_facts(&self, key: &ServerKey) -> Option<(RealServerId, Arc<Load>, Traffic)> {
+    pub(crate) fn server_facts(
+        &self,
+        key: &ServerKey,
+    ) -> Option<(RealServerId, Arc<Load>, Traffic)> {
         let known = self.servers.get(key)?;
-        Some((known.id, Arc::clone(&known.load), Traffic::of(&self.stats, known.id).since(known.before)))
+        Some((
+            known.id,
+            Arc::clone(&known.load),
+            Traffic::of(&self.stats, known.id).since(known.before),
+        ))
     }
 
     /// Frees the numbers of removed servers that no connection refers to, nor can any more: every worker has seen that
@@ -206,7 +234,8 @@ impl Compiler {
     pub(crate) fn forget(&mut self, seen_by_all: u64) {
         let ids = &mut self.server_ids;
         self.servers.retain(|_, known| {
-            let stays = known.removed_in == 0 || known.removed_in > seen_by_all || known.is_in_use();
+            let stays =
+                known.removed_in == 0 || known.removed_in > seen_by_all || known.is_in_use();
             if !stays {
                 ids.give_back(known.id.0);
             }
@@ -217,9 +246,17 @@ impl Compiler {
     /// Gives numbers to what is new, and marks what is no longer configured.
     fn renumber(&mut self, configuration: &Configuration, version: u64) -> Result<(), NoRoom> {
         let wanted: HashSet<ServerKey> = keys(configuration).collect();
-        let lingering = self.servers.keys().filter(|key| !wanted.contains(key)).count();
+        let lingering = self
+            .servers
+            .keys()
+            .filter(|key| !wanted.contains(key))
+            .count();
         if wanted.len() + lingering > self.server_limit {
-            return Err(NoRoom { wanted: wanted.len(), lingering, limit: self.server_limit });
+            return Err(NoRoom {
+                wanted: wanted.len(),
+                lingering,
+                limit: self.server_limit,
+            });
         }
         for (key, known) in &mut self.servers {
             match wanted.contains(key) {
@@ -231,10 +268,19 @@ impl Compiler {
         for key in keys(configuration) {
             self.servers.entry(key).or_insert_with(|| {
                 let id = RealServerId(self.server_ids.take());
-                Known { id, load: Arc::default(), before: Traffic::of(&self.stats, id), removed_in: 0 }
+                Known {
+                    id,
+                    load: Arc::default(),
+                    before: Traffic::of(&self.stats, id),
+                    removed_in: 0,
+                }
             });
         }
-        let listens: HashSet<Listen> = configuration.services.iter().map(|service| service.listen).collect();
+        let listens: HashSet<Listen> = configuration
+            .services
+            .iter()
+            .map(|service| service.listen)
+            .collect();
         let ids = &mut self.service_ids;
         self.services.retain(|listen, id| {
             let stays = listens.contains(listen);
@@ -244,7 +290,9 @@ impl Compiler {
             stays
         });
         for listen in listens {
-            self.services.entry(listen).or_insert_with(|| ServiceId(self.service_ids.take()));
+            self.services
+                .entry(listen)
+                .or_insert_with(|| ServiceId(self.service_ids.take()));
         }
         Ok(())
     }
@@ -259,9 +307,14 @@ impl Compiler {
         now: Ticks,
     ) -> Server {
         let address = server.address.ip();
-        let (port, next) = routes.lookup(address).expect("a checked configuration has a way to every server");
+        let (port, next) = routes
+            .lookup(address)
+            .expect("a checked configuration has a way to every server");
         // Without room the worker looks for a place itself, when a packet comes.
-        let neighbour = self.neighbours.intern(port, next, now).unwrap_or(NeighbourId::NONE);
+        let neighbour = self
+            .neighbours
+            .intern(port, next, now)
+            .unwrap_or(NeighbourId::NONE);
         let source = ports[usize::from(port.0)].source_for(address);
         Server {
             id: known.id,
@@ -270,25 +323,45 @@ impl Compiler {
             port: server.address.port(),
             method: server.method,
             load: Arc::clone(&known.load),
-            next_hop: NextHop { port, address: next, neighbour },
-            tunnel: source.filter(|_| server.method == Method::Tun).and_then(|source| tunnel(source, address)),
+            next_hop: NextHop {
+                port,
+                address: next,
+                neighbour,
+            },
+            tunnel: source
+                .filter(|_| server.method == Method::Tun)
+                .and_then(|source| tunnel(source, address)),
             present: true,
         }
     }
 
     /// The same service as before where nothing of it changed, so that the schedulers' state stays.
-    fn service(&self, service: &ServiceSettings, configuration: &Configuration, before: &Before<'_>) -> Arc<Service> {
+    fn service(
+        &self,
+        service: &ServiceSettings,
+        configuration: &Configuration,
+        before: &Before<'_>,
+    ) -> Arc<Service> {
         let key = service_key(&service.listen);
         let local_addresses = local_addresses(service, &configuration.lip_pools);
         let id = self.services[&service.listen];
-        let servers: Vec<RealServer> = service.servers.iter().rev().map(|server| self.real_server(service, server)).collect();
+        let servers: Vec<RealServer> = service
+            .servers
+            .iter()
+            .rev()
+            .map(|server| self.real_server(service, server))
+            .collect();
         let unchanged = before.snapshot.services.get(&key).filter(|old| {
             old.id == id
                 && old.scheduler == service.scheduler
                 && old.scheduler_options == service.flags
                 && old.local_addresses == local_addresses
                 && old.servers.len() == servers.len()
-                && old.servers.iter().zip(&servers).all(|(old, new)| (old.id, old.weight) == (new.id, new.weight))
+                && old
+                    .servers
+                    .iter()
+                    .zip(&servers)
+                    .all(|(old, new)| (old.id, old.weight) == (new.id, new.weight))
         });
         unchanged.map(Arc::clone).unwrap_or_else(|| {
             Arc::new(Service {
@@ -315,11 +388,20 @@ impl Compiler {
 }
 
 fn keys(configuration: &Configuration) -> impl Iterator<Item = ServerKey> {
-    configuration.services.iter().flat_map(|service| service.servers.iter().map(|server| (service.listen, server.address)))
+    configuration.services.iter().flat_map(|service| {
+        service
+            .servers
+            .iter()
+            .map(|server| (service.listen, server.address))
+    })
 }
 
 fn service_key(listen: &Listen) -> ServiceKey {
-    ServiceKey { protocol: listen.protocol.number(), address: listen.address.ip(), port: listen.address.port() }
+    ServiceKey {
+        protocol: listen.protocol.number(),
+        address: listen.address.ip(),
+        port: listen.address.port(),
+    }
 }
 
 fn port_view((info, settings): (&PortInfo, &PortSettings)) -> PortView {
@@ -327,16 +409,27 @@ fn port_view((info, settings): (&PortInfo, &PortSettings)) -> PortView {
         name: info.name.clone(),
         mac: info.mac,
         mtu: info.mtu,
-        addresses: settings.addresses.iter().map(|prefix| (prefix.address, prefix.len)).collect(),
+        addresses: settings
+            .addresses
+            .iter()
+            .map(|prefix| (prefix.address, prefix.len))
+            .collect(),
     }
 }
 
 /// The addresses that the director answers for. What the kernel answers for stays with it, even where it is a VIP.
 fn owned(configuration: &Configuration) -> HashMap<IpAddr, Owned> {
-    let mut owned: HashMap<IpAddr, Owned> =
-        configuration.services.iter().map(|service| (service.listen.address.ip(), Owned::Virtual)).collect();
+    let mut owned: HashMap<IpAddr, Owned> = configuration
+        .services
+        .iter()
+        .map(|service| (service.listen.address.ip(), Owned::Virtual))
+        .collect();
     for pool in &configuration.lip_pools {
-        owned.extend(pool.addresses.iter().map(|address| (*address, Owned::Local)));
+        owned.extend(
+            pool.addresses
+                .iter()
+                .map(|address| (*address, Owned::Local)),
+        );
     }
     for port in &configuration.ports {
         let why = match port.answered_by {
@@ -350,21 +443,39 @@ fn owned(configuration: &Configuration) -> HashMap<IpAddr, Owned> {
 
 /// The FULLNAT sources of a service: those of its pool that are of its family.
 fn local_addresses(service: &ServiceSettings, pools: &[LipPool]) -> Vec<LocalAddress> {
-    let pool = service.lip_pool.as_ref().and_then(|name| pools.iter().find(|pool| pool.name == *name));
-    let addresses = pool.into_iter().flat_map(|pool| pool.addresses.iter().map(move |address| (pool, *address)));
+    let pool = service
+        .lip_pool
+        .as_ref()
+        .and_then(|name| pools.iter().find(|pool| pool.name == *name));
+    let addresses = pool
+        .into_iter()
+        .flat_map(|pool| pool.addresses.iter().map(move |address| (pool, *address)));
     addresses
         .filter(|(_, address)| address.is_ipv4() == service.listen.address.is_ipv4())
-        .map(|(pool, address)| LocalAddress { address, first_port: pool.first_port, last_port: pool.last_port })
+        .map(|(pool, address)| LocalAddress {
+            address,
+            first_port: pool.first_port,
+            last_port: pool.last_port,
+        })
         .collect()
 }
 
 fn tunnel(source: IpAddr, destination: IpAddr) -> Option<Tunnel> {
     let outer = match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => Outer::V4 { source, destination },
-        (IpAddr::V6(source), IpAddr::V6(destination)) => Outer::V6 { source, destination },
+        (IpAddr::V4(source), IpAddr::V4(destination)) => Outer::V4 {
+            source,
+            destination,
+        },
+        (IpAddr::V6(source), IpAddr::V6(destination)) => Outer::V6 {
+            source,
+            destination,
+        },
         _ => return None,
     };
-    Some(Tunnel { outer, copy_dont_fragment: true })
+    Some(Tunnel {
+        outer,
+        copy_dont_fragment: true,
+    })
 }
 
 /// A server as it was, but gone.

@@ -7,7 +7,9 @@
 //! ```
 
 use crate::compile::{Before, Compiler, NoRoom};
-use crate::config::{self, Configuration, DirectorSettings, Driver, Finding, Idle, Listen, Pin, PortSettings};
+use crate::config::{
+    self, Configuration, DirectorSettings, Driver, Finding, Idle, Listen, Pin, PortSettings,
+};
 use crate::plan::Plan;
 use conntrack::{Table, TableConfig, TableError, Ticks, random_seeds};
 use dataplane::neighbour::NeighbourTable;
@@ -61,7 +63,11 @@ pub struct Findings(pub Vec<Finding>);
 
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let told: Vec<_> = self.0.iter().map(|finding| format!("{}: {}", finding.path, finding.problem)).collect();
+        let told: Vec<_> = self
+            .0
+            .iter()
+            .map(|finding| format!("{}: {}", finding.path, finding.problem))
+            .collect();
         f.write_str(&told.join("\n"))
     }
 }
@@ -81,7 +87,9 @@ pub enum StartError {
         error: af_packet::OpenError,
     },
     /// The ports handed over are not those of the configuration.
-    #[error("{given} ports with {queues} queues were handed over; accepted: {ports} ports with {workers} queues each")]
+    #[error(
+        "{given} ports with {queues} queues were handed over; accepted: {ports} ports with {workers} queues each"
+    )]
     Ports {
         /// Ports handed over.
         given: usize,
@@ -99,7 +107,9 @@ pub enum StartError {
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
     /// A worker cannot be bound to its CPU.
-    #[error("director.pin: worker {worker} cannot run on CPU {cpu}: {error}; accepted: a CPU this process may use")]
+    #[error(
+        "director.pin: worker {worker} cannot run on CPU {cpu}: {error}; accepted: a CPU this process may use"
+    )]
     Pin {
         /// Its number.
         worker: u16,
@@ -161,13 +171,27 @@ impl Director {
         let settings = configuration.director.clone();
         let infos = infos(&configuration, &ports)?;
         let servers = usize::try_from(settings.servers).expect("a usize holds 32 bits");
-        let tables = Tables { ipv4: Table::new(&table_config(&settings))?, ipv6: Table::new(&table_config(&settings))? };
+        let tables = Tables {
+            ipv4: Table::new(&table_config(&settings))?,
+            ipv6: Table::new(&table_config(&settings))?,
+        };
         let neighbours = Arc::new(NeighbourTable::new(NEIGHBOURS));
         let publisher = Publisher::new(usize::from(settings.workers));
-        let stats: Vec<_> = (0..settings.workers).map(|_| Arc::new(WorkerStats::new(servers))).collect();
-        let mut compiler = Compiler::new(infos.clone(), Arc::clone(&neighbours), stats.clone(), servers);
+        let stats: Vec<_> = (0..settings.workers)
+            .map(|_| Arc::new(WorkerStats::new(servers)))
+            .collect();
+        let mut compiler = Compiler::new(
+            infos.clone(),
+            Arc::clone(&neighbours),
+            stats.clone(),
+            servers,
+        );
         let started = Instant::now();
-        let before = Before { configuration: None, snapshot: &publisher.current(), seen_by_all: 0 };
+        let before = Before {
+            configuration: None,
+            snapshot: &publisher.current(),
+            seen_by_all: 0,
+        };
         let snapshot = compiler.compile(&configuration, &before, Ticks(0))?;
         let (snapshot, _) = publisher.publish(snapshot);
         let mut director = Director {
@@ -178,7 +202,12 @@ impl Director {
             neighbours,
             publisher,
             stats,
-            current: Mutex::new(Current { configuration, compiler, snapshot, retired: Vec::new() }),
+            current: Mutex::new(Current {
+                configuration,
+                compiler,
+                snapshot,
+                retired: Vec::new(),
+            }),
             threads: Vec::new(),
             stop: Arc::default(),
         };
@@ -224,13 +253,20 @@ impl Director {
             // The director waits for this, so the receiver is there.
             let _ = ready.send(pinned);
             if proceed {
-                Worker::new(parts, Ticks::since(epoch)).run(&stop, idle, epoch);
+                Worker::new(parts, worker::ticks_since(epoch)).run(&stop, idle, epoch);
             }
         };
-        let thread = std::thread::Builder::new().name(format!("uvs-worker-{worker}")).spawn(run);
-        self.threads.push(thread.map_err(|error| StartError::Thread { worker, error })?);
+        let thread = std::thread::Builder::new()
+            .name(format!("uvs-worker-{worker}"))
+            .spawn(run);
+        self.threads
+            .push(thread.map_err(|error| StartError::Thread { worker, error })?);
         match is_ready.recv() {
-            Ok(Err(error)) => Err(StartError::Pin { worker, cpu: cpu.unwrap_or_default(), error }),
+            Ok(Err(error)) => Err(StartError::Pin {
+                worker,
+                cpu: cpu.unwrap_or_default(),
+                error,
+            }),
             Ok(Ok(())) | Err(mpsc::RecvError) => Ok(()),
         }
     }
@@ -248,13 +284,16 @@ impl Director {
             return Err(ApplyError::NeedsRestart { keys });
         }
         let compiler = &mut current.compiler;
-        let plan = Plan::new(&current.configuration, &configuration, |server| connections(compiler, server));
+        let plan = Plan::new(&current.configuration, &configuration, |server| {
+            connections(compiler, server)
+        });
         let before = Before {
             configuration: Some(&current.configuration),
             snapshot: &current.snapshot,
             seen_by_all: self.publisher.seen_by_all(),
         };
-        let snapshot = compiler.compile(&configuration, &before, Ticks::since(self.started))?;
+        let snapshot =
+            compiler.compile(&configuration, &before, worker::ticks_since(self.started))?;
         let (new, old) = self.publisher.publish(snapshot);
         current.retired.push((new.version, old));
         current.snapshot = new;
@@ -280,7 +319,11 @@ impl Director {
     /// The numbers of workers whose threads have ended on their own: a fault.
     #[must_use]
     pub fn ended_workers(&self) -> Vec<usize> {
-        let ended = self.threads.iter().enumerate().filter(|(_, thread)| thread.is_finished());
+        let ended = self
+            .threads
+            .iter()
+            .enumerate()
+            .filter(|(_, thread)| thread.is_finished());
         ended.map(|(worker, _)| worker).collect()
     }
 
@@ -308,15 +351,26 @@ impl Current {
 
 fn valid(configuration: &Configuration) -> Result<(), Findings> {
     let (wrong, _) = config::check(configuration);
-    if wrong.is_empty() { Ok(()) } else { Err(Findings(wrong)) }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(Findings(wrong))
+    }
 }
 
 fn open(id: PortId, port: &PortSettings, workers: u16) -> Result<Vec<AnyPort>, StartError> {
     match &port.driver {
         Driver::AfPacket { interface } => {
-            let config = af_packet::Config { name: port.name.clone(), workers, ..af_packet::Config::new(id, interface) };
+            let config = af_packet::Config {
+                name: port.name.clone(),
+                workers,
+                ..af_packet::Config::new(id, interface)
+            };
             let queues = af_packet::open(config);
-            let queues = queues.map_err(|error| StartError::Port { port: port.name.clone(), error })?;
+            let queues = queues.map_err(|error| StartError::Port {
+                port: port.name.clone(),
+                error,
+            })?;
             Ok(queues.into_iter().map(AnyPort::AfPacket).collect())
         }
         Driver::Memory => {
@@ -328,21 +382,34 @@ fn open(id: PortId, port: &PortSettings, workers: u16) -> Result<Vec<AnyPort>, S
                 driver: "memory",
             };
             let (buffers, buffer_len) = MEMORY_BUFFERS;
-            let queue = |_| AnyPort::Memory(MemoryPort::new(id, info.clone(), buffers, buffer_len).0);
+            let queue =
+                |_| AnyPort::Memory(MemoryPort::new(id, info.clone(), buffers, buffer_len).0);
             Ok((0..workers).map(queue).collect())
         }
     }
 }
 
 /// What the ports say of themselves, if they are as many as the configuration wants.
-fn infos<P: Port>(configuration: &Configuration, ports: &[Vec<P>]) -> Result<Vec<PortInfo>, StartError> {
+fn infos<P: Port>(
+    configuration: &Configuration,
+    ports: &[Vec<P>],
+) -> Result<Vec<PortInfo>, StartError> {
     let workers = usize::from(configuration.director.workers);
     let wrong = ports.iter().find(|queues| queues.len() != workers);
     if ports.len() != configuration.ports.len() || wrong.is_some() {
         let queues = wrong.or(ports.first()).map_or(0, Vec::len);
-        return Err(StartError::Ports { given: ports.len(), queues, ports: configuration.ports.len(), workers });
+        return Err(StartError::Ports {
+            given: ports.len(),
+            queues,
+            ports: configuration.ports.len(),
+            workers,
+        });
     }
-    Ok(ports.iter().filter_map(|queues| queues.first()).map(|queue| queue.info().clone()).collect())
+    Ok(ports
+        .iter()
+        .filter_map(|queues| queues.first())
+        .map(|queue| queue.info().clone())
+        .collect())
 }
 
 fn table_config(settings: &DirectorSettings) -> TableConfig {
@@ -356,7 +423,9 @@ fn table_config(settings: &DirectorSettings) -> TableConfig {
 
 fn connections(compiler: &Compiler, server: &(Listen, SocketAddr)) -> u64 {
     let load = compiler.server_facts(server).map(|(_, load, _)| load);
-    load.map_or(0, |load| u64::from(load.active()) + u64::from(load.inactive()))
+    load.map_or(0, |load| {
+        u64::from(load.active()) + u64::from(load.inactive())
+    })
 }
 
 /// The keys in which two configurations differ and must not.
@@ -366,21 +435,38 @@ fn fixed_keys(old: &Configuration, new: &Configuration) -> Vec<String> {
         (from.workers != to.workers, "director.workers"),
         (from.connections != to.connections, "director.connections"),
         (from.servers != to.servers, "director.servers"),
-        (from.half_open_percent != to.half_open_percent, "director.half_open_percent"),
+        (
+            from.half_open_percent != to.half_open_percent,
+            "director.half_open_percent",
+        ),
         (from.idle != to.idle, "director.idle"),
         (from.pin != to.pin, "director.pin"),
         (from.control != to.control, "director.control"),
     ];
-    let mut keys: Vec<_> = of_director.iter().filter(|(differ, _)| *differ).map(|(_, key)| (*key).to_owned()).collect();
+    let mut keys: Vec<_> = of_director
+        .iter()
+        .filter(|(differ, _)| *differ)
+        .map(|(_, key)| (*key).to_owned())
+        .collect();
     let fixed = |ports: &[PortSettings]| -> Vec<_> {
-        ports.iter().map(|port| (port.name.clone(), port.driver.clone())).collect()
+        ports
+            .iter()
+            .map(|port| (port.name.clone(), port.driver.clone()))
+            .collect()
     };
     let (from, to) = (fixed(&old.ports), fixed(&new.ports));
     if from != to {
-        let differing = from.iter().filter(|port| !to.contains(port)).chain(to.iter().filter(|port| !from.contains(port)));
+        let differing = from
+            .iter()
+            .filter(|port| !to.contains(port))
+            .chain(to.iter().filter(|port| !from.contains(port)));
         let mut names: Vec<_> = differing.map(|(name, _)| format!("port.{name}")).collect();
         names.dedup();
-        keys.extend(if names.is_empty() { vec!["port: the order".to_owned()] } else { names });
+        keys.extend(if names.is_empty() {
+            vec!["port: the order".to_owned()]
+        } else {
+            names
+        });
     }
     keys
 }

@@ -43,21 +43,37 @@ impl Plan {
             timeouts_changed: old.timeouts != new.timeouts,
             ..Plan::default()
         };
-        let old_services: HashMap<_, _> = old.services.iter().map(|service| (service.listen, service)).collect();
-        let new_services: HashMap<_, _> = new.services.iter().map(|service| (service.listen, service)).collect();
+        let old_services: HashMap<_, _> = old
+            .services
+            .iter()
+            .map(|service| (service.listen, service))
+            .collect();
+        let new_services: HashMap<_, _> = new
+            .services
+            .iter()
+            .map(|service| (service.listen, service))
+            .collect();
         for service in &new.services {
             match old_services.get(&service.listen) {
                 None => plan.services_added.push(service.listen),
                 Some(old) => {
-                    if (old.scheduler, old.flags, &old.lip_pool) != (service.scheduler, service.flags, &service.lip_pool) {
+                    if (old.scheduler, old.flags, &old.lip_pool)
+                        != (service.scheduler, service.flags, &service.lip_pool)
+                    {
                         plan.services_edited.push(service.listen);
                     }
                 }
             }
-            let before = old_services.get(&service.listen).map(|service| service.servers.as_slice());
+            let before = old_services
+                .get(&service.listen)
+                .map(|service| service.servers.as_slice());
             plan.servers(service.listen, before.unwrap_or_default(), &service.servers);
         }
-        for service in old.services.iter().filter(|service| !new_services.contains_key(&service.listen)) {
+        for service in old
+            .services
+            .iter()
+            .filter(|service| !new_services.contains_key(&service.listen))
+        {
             plan.services_removed.push(service.listen);
             plan.servers(service.listen, &service.servers, &[]);
         }
@@ -66,8 +82,10 @@ impl Plan {
     }
 
     fn servers(&mut self, listen: Listen, old: &[Server], new: &[Server]) {
-        let old_servers: HashMap<_, _> = old.iter().map(|server| (server.address, server)).collect();
-        let new_servers: HashMap<_, _> = new.iter().map(|server| (server.address, server)).collect();
+        let old_servers: HashMap<_, _> =
+            old.iter().map(|server| (server.address, server)).collect();
+        let new_servers: HashMap<_, _> =
+            new.iter().map(|server| (server.address, server)).collect();
         for server in new {
             match old_servers.get(&server.address) {
                 None => self.servers_added.push((listen, server.address)),
@@ -75,8 +93,11 @@ impl Plan {
                 Some(_) => {}
             }
         }
-        let gone = old.iter().filter(|server| !new_servers.contains_key(&server.address));
-        self.servers_removed.extend(gone.map(|server| (listen, server.address)));
+        let gone = old
+            .iter()
+            .filter(|server| !new_servers.contains_key(&server.address));
+        self.servers_removed
+            .extend(gone.map(|server| (listen, server.address)));
     }
 }
 
@@ -96,7 +117,10 @@ impl fmt::Display for Plan {
             }
         }
         if self.connections_cut > 0 {
-            parts.push(format!("{} connections to removed servers", self.connections_cut));
+            parts.push(format!(
+                "{} connections to removed servers",
+                self.connections_cut
+            ));
         }
         for (changed, what) in [
             (self.ways_changed, "addresses or routes changed"),
@@ -107,6 +131,10 @@ impl fmt::Display for Plan {
                 parts.push(what.to_owned());
             }
         }
-        f.write_str(&if parts.is_empty() { "nothing changes".to_owned() } else { parts.join(", ") })
+        f.write_str(&if parts.is_empty() {
+            "nothing changes".to_owned()
+        } else {
+            parts.join(", ")
+        })
     }
 }

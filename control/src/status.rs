@@ -115,10 +115,15 @@ impl Director {
     /// How the director does, at this moment.
     #[must_use]
     pub fn status(&self) -> Status {
-        let workers: Vec<_> = (0..self.stats.len()).map(|worker| self.worker(worker)).collect();
+        let workers: Vec<_> = (0..self.stats.len())
+            .map(|worker| self.worker(worker))
+            .collect();
         let drops = |reason: Reason| self.stats.iter().map(|stats| stats.drops(reason)).sum();
         let lip_ports = |gauge: fn(&dataplane::stats::WorkerStats) -> &AtomicU64| {
-            self.stats.iter().map(|stats| gauge(stats).load(Relaxed)).sum()
+            self.stats
+                .iter()
+                .map(|stats| gauge(stats).load(Relaxed))
+                .sum()
         };
         Status {
             uptime: self.started.elapsed(),
@@ -126,8 +131,14 @@ impl Director {
             workers,
             ports: self.port_statuses(),
             tables: [self.tables.ipv4.statistics(), self.tables.ipv6.statistics()],
-            drops: Reason::ALL.iter().map(|reason| (*reason, drops(*reason))).collect(),
-            lip_ports: (lip_ports(|stats| &stats.lip_ports), lip_ports(|stats| &stats.lip_ports_in_use)),
+            drops: Reason::ALL
+                .iter()
+                .map(|reason| (*reason, drops(*reason)))
+                .collect(),
+            lip_ports: (
+                lip_ports(|stats| &stats.lip_ports),
+                lip_ports(|stats| &stats.lip_ports_in_use),
+            ),
             neighbours: self.neighbour_statuses(),
         }
     }
@@ -140,7 +151,9 @@ impl Director {
         services.sort_by_key(|service| service.listen);
         let server = |service: &ServiceSettings, place: usize| {
             let server = &service.servers[place];
-            let facts = current.compiler.server_facts(&(service.listen, server.address));
+            let facts = current
+                .compiler
+                .server_facts(&(service.listen, server.address));
             let (id, load, traffic) = facts.expect("every configured server has a number");
             ServerStatus {
                 id,
@@ -156,7 +169,9 @@ impl Director {
             listen: service.listen,
             scheduler: service.scheduler,
             flags: service.flags,
-            servers: (0..service.servers.len()).map(|place| server(service, place)).collect(),
+            servers: (0..service.servers.len())
+                .map(|place| server(service, place))
+                .collect(),
         });
         services.collect()
     }
@@ -165,7 +180,10 @@ impl Director {
         let stats = &self.stats[worker];
         let get = |counter: &AtomicU64| counter.load(Relaxed);
         WorkerStatus {
-            running: self.threads.get(worker).is_some_and(|thread| !thread.is_finished()),
+            running: self
+                .threads
+                .get(worker)
+                .is_some_and(|thread| !thread.is_finished()),
             received: get(&stats.verdicts.received),
             forwarded: get(&stats.verdicts.forwarded),
             replied: get(&stats.verdicts.replied),
@@ -189,10 +207,20 @@ impl Director {
     }
 
     fn neighbour_statuses(&self) -> Vec<NeighbourStatus> {
-        let name = |index: u16| self.ports.get(usize::from(index)).map(|port| port.name.clone()).unwrap_or_default();
+        let name = |index: u16| {
+            self.ports
+                .get(usize::from(index))
+                .map(|port| port.name.clone())
+                .unwrap_or_default()
+        };
         let neighbours = self.neighbours.list().into_iter();
         let mut neighbours: Vec<_> = neighbours
-            .map(|(port, address, mac, state)| NeighbourStatus { port: name(port.0), address, mac, state })
+            .map(|(port, address, mac, state)| NeighbourStatus {
+                port: name(port.0),
+                address,
+                mac,
+                state,
+            })
             .collect();
         neighbours.sort_by(|a, b| (&a.port, a.address).cmp(&(&b.port, b.address)));
         neighbours

@@ -1,5 +1,7 @@
 //! The configuration as people meet it: every mistake has its message, every example is accepted.
 
+#![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+
 use control::config::{Configuration, KeyPath, MISTAKES_TOLD, Pin, keys};
 use proptest::prelude::*;
 use std::fmt::Write;
@@ -193,6 +195,25 @@ fn all_services_and_servers_up_to_the_limit_are_accepted() {
     text.push_str("[[service]]\nlisten = \"udp 10.1.0.1:1\"\nmethod = \"nat\"\n");
     assert!(
         mistakes(&text).contains("service: 16385 entries are too many; accepted: at most 16384")
+    );
+}
+
+#[test]
+fn a_server_behind_a_port_without_an_address_of_its_family_is_refused() {
+    let text = GOOD.replacen(
+        "[timeouts]",
+        "[[route]]\nto = \"fd00:9::/64\"\nport = \"lan\"\n[timeouts]",
+        1,
+    );
+    let text = text.replacen("10.2.0.11:8080", "fd00:9::11", 1).replacen(
+        "method = \"nat\"",
+        "method = \"tun\"",
+        1,
+    );
+    assert_eq!(
+        mistakes(&text),
+        "f.toml:25: service[0].server[0].address: fd00:9::11 is reached by a port without an address of this family; \
+         accepted: an IPv6 address in port.lan.addresses"
     );
 }
 

@@ -361,15 +361,28 @@ impl Checks<'_> {
                 );
                 continue;
             }
-            match routing.map_or(Some((PortId(0), address)), |routing| {
-                routing.lookup(address)
-            }) {
+            match routing.and_then(|routing| routing.lookup(address)) {
+                None if routing.is_none() => {}
                 None => {
                     let accepted = format!(
                         "an address in {}, or a [[route]] to it",
                         self.subnets_in_words()
                     );
                     self.not_a(path, &address, "an address with a way to it", accepted);
+                }
+                Some((port, _)) if !self.speaks(port, address) => {
+                    let name = &self.configuration.ports[usize::from(port.0)].name;
+                    let accepted =
+                        format!("an {} address in port.{name}.addresses", family(address));
+                    let conflict = "is reached by a port without an address of this family";
+                    self.wrong(
+                        path,
+                        Problem::Conflict {
+                            value: address.to_string(),
+                            conflict,
+                            accepted,
+                        },
+                    );
                 }
                 Some((_, next)) if next != address && server.method == Method::Dr => {
                     let consequence = format!(
@@ -384,6 +397,14 @@ impl Checks<'_> {
                 Some(_) => {}
             }
         }
+    }
+
+    /// Whether the director has an address on the port to ask its neighbours from, and to tunnel from.
+    fn speaks(&self, port: PortId, to: IpAddr) -> bool {
+        let port = &self.configuration.ports[usize::from(port.0)];
+        port.addresses
+            .iter()
+            .any(|prefix| prefix.address.is_ipv4() == to.is_ipv4())
     }
 
     /// Notes an address of the director, or that it is said twice.

@@ -139,7 +139,7 @@ pub const DIRECTOR: Table = Table {
         optional(
             "control",
             "a control socket",
-            Accepts::Form("\"unix:\" and an absolute path of at most 107 bytes"),
+            Accepts::Form("\"unix:\" and an absolute path of at most 100 bytes"),
             "\"unix:/run/uvs/uvs.sock\"",
             "where the gRPC service listens",
         ),

@@ -158,7 +158,7 @@ fn read_pin(value: &Value<'_, '_>, workers: usize) -> Option<Pin> {
 fn parse_control(text: &str) -> Option<PathBuf> {
     let path = Path::new(text.strip_prefix("unix:")?);
     let len = path.as_os_str().len();
-    (path.is_absolute() && (2..=107).contains(&len)).then(|| path.to_owned())
+    (path.is_absolute() && (2..=100).contains(&len)).then(|| path.to_owned())
 }
 
 fn read_ports(top: &Section<'_, '_>) -> Vec<PortSettings> {

@@ -58,7 +58,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "workers = 2",
         "control = \"/run/x\"",
-        "f.toml:2: director.control: \"/run/x\" is not a control socket; accepted: \"unix:\" and an absolute path of at most 107 bytes",
+        "f.toml:2: director.control: \"/run/x\" is not a control socket; accepted: \"unix:\" and an absolute path of at most 100 bytes",
     ),
     (
         "workers = 2",
