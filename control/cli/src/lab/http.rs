@@ -132,7 +132,7 @@ pub fn http_get(
     stream
         .take(MESSAGE_MAX)
         .read_to_string(&mut answer)
-        .map_err(RequestError::Receive)?;
+        .map_err(RequestError::receive)?;
     match answer.split_once("\r\n\r\n") {
         Some((head, body)) if head.starts_with("HTTP/1.1 200 ") => body.parse(),
         _ => Err(RequestError::Answer(answer)),

@@ -38,8 +38,8 @@ const IPV6_SETTINGS: &[(&str, &str)] = &[
     ("net.ipv6.conf.default.router_solicitations", "0"),
 ];
 
-/// How long a link may take to come up.
-const OPERATIONAL: Duration = Duration::from_secs(5);
+/// How long a link or an address may take to become usable.
+const READY: Duration = Duration::from_secs(5);
 
 /// A network namespace with lo up and nothing else. It ends with this value and all that runs in it.
 #[derive(Debug, Clone)]
@@ -231,13 +231,20 @@ impl Namespace {
         self.ask(action, |netlink| netlink.set_bridge(interface, bridge))
     }
 
-    /// Adds an address, usable at once.
+    /// Adds an address, and waits until it is usable where the interface is.
     ///
     /// # Errors
     /// When the interface is missing or has the address.
     pub fn add_address(&self, interface: &str, prefix: Prefix) -> Result<(), LabError> {
-        let action = format!("address add {prefix} dev {interface}");
-        self.ask(action, |netlink| netlink.add_address(interface, prefix))
+        let action = || format!("address add {prefix} dev {interface}");
+        self.ask(action(), |netlink| netlink.add_address(interface, prefix))?;
+        if prefix.address.is_ipv4() || !(interface == "lo" || self.link(interface)?.is_operational)
+        {
+            return Ok(());
+        }
+        // Even without duplicate address detection the kernel answers neighbours for an IPv6 address only some time
+        // after it was added, and calls it tentative until then.
+        self.wait_until(action, || Ok(!self.run(|| has_tentative(interface))))
     }
 
     /// Adds a route by way of a gateway on one of the namespace's networks.
@@ -252,12 +259,21 @@ impl Namespace {
 
     /// Waits until an interface is usable: the kernel learns of a carrier a little later than the driver.
     fn wait_for(&self, interface: &str) -> Result<(), LabError> {
-        let deadline = Instant::now() + OPERATIONAL;
-        while !self.link(interface)?.is_operational {
+        let action = || format!("link set {interface} up");
+        self.wait_until(action, || Ok(self.link(interface)?.is_operational))
+    }
+
+    fn wait_until(
+        &self,
+        action: impl Fn() -> String,
+        done: impl Fn() -> Result<bool, LabError>,
+    ) -> Result<(), LabError> {
+        let deadline = Instant::now() + READY;
+        while !done()? {
             if Instant::now() > deadline {
                 return Err(LabError::Netlink {
                     namespace: self.inner.name.clone(),
-                    action: format!("link set {interface} up"),
+                    action: action(),
                     source: io::ErrorKind::TimedOut.into(),
                 });
             }
@@ -292,6 +308,18 @@ impl AsFd for Namespace {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inner.fd.as_fd()
     }
+}
+
+/// Whether an IPv6 address of an interface of the thread's namespace is not yet usable (IFA_F_TENTATIVE).
+fn has_tentative(interface: &str) -> bool {
+    let addresses = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
+    addresses.lines().any(|line| {
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        let flags = words
+            .get(4)
+            .and_then(|flags| u32::from_str_radix(flags, 16).ok());
+        words.last() == Some(&interface) && flags.is_some_and(|flags| flags & 0x40 != 0)
+    })
 }
 
 /// Joins two namespaces by a veth pair; both ends are up and usable.

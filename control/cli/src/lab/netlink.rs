@@ -6,7 +6,7 @@ use super::Prefix;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
     InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
     State,
@@ -152,15 +152,12 @@ impl Netlink {
         self.acknowledged(RouteNetlinkMessage::SetLink(message), 0)
     }
 
-    /// Adds an address; IPv6 ones are usable at once, without duplicate address detection.
+    /// Adds an address.
     pub(super) fn add_address(&mut self, name: &str, prefix: Prefix) -> io::Result<()> {
         let mut message = AddressMessage::default();
         message.header.family = family(prefix.address);
         message.header.prefix_len = prefix.len;
         message.header.index = self.link(name)?.index;
-        if prefix.address.is_ipv6() {
-            message.header.flags = AddressHeaderFlags::Nodad;
-        }
         message.attributes = vec![
             AddressAttribute::Local(prefix.address),
             AddressAttribute::Address(prefix.address),

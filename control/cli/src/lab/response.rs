@@ -63,6 +63,16 @@ pub enum RequestError {
     Answer(String),
 }
 
+impl RequestError {
+    /// A socket's read timeout is told as if the socket were non-blocking, which nobody would understand.
+    pub(super) fn receive(error: io::Error) -> RequestError {
+        RequestError::Receive(match error.kind() {
+            io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+            _ => error,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

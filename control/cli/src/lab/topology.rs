@@ -25,7 +25,7 @@ const TRANSLATED: u16 = 8000;
 const MTU: u32 = 1500;
 
 /// How a director forwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum Method {
     /// The destination is rewritten; answers come back through the director.
     Nat,
@@ -34,6 +34,7 @@ pub enum Method {
     /// The packet goes to the server inside another.
     Tun,
     /// Source and destination are rewritten.
+    #[value(name = "fullnat")]
     FullNat,
 }
 
@@ -61,17 +62,28 @@ impl Method {
 
 impl fmt::Display for Method {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name())
+        formatter.pad(self.name())
     }
 }
 
 /// An IP version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum Family {
     /// IPv4.
+    #[value(name = "4")]
     V4,
     /// IPv6.
+    #[value(name = "6")]
     V6,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        })
+    }
 }
 
 impl Family {

@@ -83,6 +83,6 @@ pub fn udp_ask(
         .send(question.as_bytes())
         .map_err(RequestError::Send)?;
     let mut buffer = [0; DATAGRAM_MAX];
-    let len = socket.recv(&mut buffer).map_err(RequestError::Receive)?;
+    let len = socket.recv(&mut buffer).map_err(RequestError::receive)?;
     String::from_utf8_lossy(&buffer[..len]).parse()
 }
