@@ -1,7 +1,53 @@
 //! Which real server gets a new flow.
 //!
 //! One algorithm per file, one registry line each. No I/O, no `unsafe`, no clock: a scheduler sees a flow and the
-//! servers of its service, and names one of them.
+//! servers of its service, and names one of them. [`create`] makes one by its IPVS name; [`NAMES`] lists them.
+//!
+//! | name | a new flow goes to |
+//! |---|---|
+//! | `rr`, `wrr` | the next server in turn, by weight with `wrr` |
+//! | `lc`, `wlc` | the server with the fewest connections, relative to its weight with `wlc` |
+//! | `sed`, `nq` | the shortest expected delay; with `nq` an idle server first |
+//! | `fo`, `ovf` | the heaviest server; with `ovf` until it has as many connections as its weight |
+//! | `sh`, `mh`, `dh` | a hash of the client's (`sh`, `mh`) or the destination's (`dh`) address |
+//! | `lblc`, `lblcr` | the server (`lblcr`: one of the servers) that the destination had before |
+//! | `twos` | the less loaded of two servers drawn at random |
+//! | `maglev` | a consistent hash of the whole flow; uvs's own |
+//!
+//! Each of the kernel's decides as the kernel's does, packet for packet; the sequences in `tests/golden` were recorded
+//! from one. With several workers each has its own scheduler for a service, and all share the servers' [`Load`].
+//!
+//! # Adding a scheduler
+//!
+//! 1. A file `src/name.rs` with a type that implements [`Scheduler`]. `pick` may read weights and loads of all servers
+//!    once; what can be worked out beforehand is worked out in `servers_changed`, which may allocate.
+//! 2. A line in the registry in `src/registry.rs`, and the `mod` line here. The property tests take it from the registry.
+//! 3. If the kernel has it, a recording in `tests/golden`.
+
+#![forbid(unsafe_code)]
+
+mod change;
+mod destinations;
+mod dh;
+mod fo;
+mod hash;
+mod lblc;
+mod lblcr;
+mod lc;
+mod maglev;
+mod mh;
+mod nq;
+mod ovf;
+mod registry;
+mod roster;
+mod rr;
+mod sed;
+mod sh;
+mod twos;
+mod wlc;
+mod wrr;
+
+pub use registry::{NAMES, Options, SchedulerError, create};
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -135,5 +181,14 @@ pub trait Scheduler: Send {
     fn pick(&mut self, flow: &Flow, servers: &[RealServer]) -> Option<usize>;
 
     /// Called after each change of the list or of a weight, and once at the start. May allocate.
+    ///
+    /// The call at the start gives the list that the scheduler is attached to: empty for a new service, which gets its
+    /// servers by later calls, and the present list when a service in use changes its scheduler. It matters to `wrr`
+    /// alone, which starts elsewhere in its round. A later call whose list is as before counts as an edit.
     fn servers_changed(&mut self, servers: &[RealServer]);
+
+    /// Lets `seconds` pass for schedulers that forget. The worker calls it about once a second; the work is bounded.
+    fn tick(&mut self, seconds: u32) {
+        let _ = seconds;
+    }
 }

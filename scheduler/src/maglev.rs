@@ -1,0 +1,313 @@
+//! `maglev`: a hash of the whole flow decides, and few flows move when the servers change.
+
+use crate::hash::{SipHash13, mix, scale};
+use crate::{Flow, RealServer, Scheduler};
+
+/// Maglev hashing over client, virtual address, both ports and protocol. uvs's own, not the kernel's `mh`.
+///
+/// The table depends on the servers' addresses, ports and weights alone, not on their order: all workers and all
+/// directors agree, so a flow keeps its server when another director takes over. Servers of weight zero are not in
+/// it. A flow that meets an overloaded server goes elsewhere as long as that lasts, and no other flow moves.
+///
+/// Source: Eisenbud et al.: Maglev: A Fast and Reliable Software Network Load Balancer (NSDI 2016) §3.4
+#[derive(Debug, Default)]
+pub(crate) struct Maglev {
+    /// Indices of servers; empty when none has a weight.
+    slots: Vec<u32>,
+    builder: Builder,
+}
+
+/// Primes near powers of two. With 64 slots or more for each server no share is 2 % off.
+const SLOT_COUNTS: [u32; 7] = [
+    65_537, 131_101, 262_147, 524_309, 1_048_583, 2_097_169, 4_194_319,
+];
+const SLOTS_PER_SERVER: usize = 64;
+const FLOW: SipHash13 = SipHash13::new(0x6d61_676c_6576_2d66, 0x6c6f_7773_2d75_7673);
+const SERVER: SipHash13 = SipHash13::new(0x6d61_676c_6576_2d73, 0x6572_7665_7273_2d75);
+/// How many other slots a flow tries that meets an overloaded server.
+const RETRIES: u64 = 8;
+const NONE: u32 = u32::MAX;
+
+impl Scheduler for Maglev {
+    fn pick(&mut self, flow: &Flow, servers: &[RealServer]) -> Option<usize> {
+        let slot_count = self.slots.len() as u64;
+        let hash = hash(flow);
+        for attempt in 0..=RETRIES {
+            // The first attempt takes the hash as it is.
+            let slot = scale(
+                if attempt == 0 {
+                    hash
+                } else {
+                    mix(hash.wrapping_add(attempt))
+                },
+                slot_count,
+            );
+            let index = *self.slots.get(usize::try_from(slot).ok()?)? as usize;
+            if servers.get(index)?.is_usable() {
+                return Some(index);
+            }
+        }
+        // Nearly all are overloaded: from a server of the flow's own on, the next that is not.
+        let start = usize::try_from(scale(mix(hash), servers.len() as u64)).ok()?;
+        let (passed, ahead) = servers.split_at(start);
+        ahead
+            .iter()
+            .position(RealServer::is_usable)
+            .map(|index| start + index)
+            .or_else(|| passed.iter().position(RealServer::is_usable))
+    }
+
+    fn servers_changed(&mut self, servers: &[RealServer]) {
+        self.builder.fill(&mut self.slots, servers);
+    }
+}
+
+fn hash(flow: &Flow) -> u64 {
+    let ports = (u64::from(flow.client_port) << 32) | (u64::from(flow.virtual_port) << 16);
+    FLOW.address(flow.client)
+        .address(flow.virtual_address)
+        .finish(ports | u64::from(flow.protocol), 7)
+}
+
+/// What filling the table needs, kept for the next time.
+#[derive(Debug, Default)]
+struct Builder {
+    orders: Vec<Order>,
+    /// The first of the servers whose turn is in each round, chained.
+    rounds: Vec<u32>,
+    /// A bit for each slot that is taken: small enough for the first cache level, as the table is not.
+    taken: Vec<u64>,
+}
+
+/// The order in which a server wants the slots: from a place on in steps; and when it has its turns.
+#[derive(Debug)]
+struct Order {
+    place: u32,
+    skip: u32,
+    /// The round of its next turn, and the rounds between its turns, in 1/65536.
+    due: u64,
+    interval: u64,
+    next: u32,
+    index: u32,
+}
+
+impl Builder {
+    fn fill(&mut self, slots: &mut Vec<u32>, servers: &[RealServer]) {
+        slots.clear();
+        let total: u64 = servers
+            .iter()
+            .map(|server| u64::from(server.weight.0))
+            .sum();
+        let heaviest = servers
+            .iter()
+            .map(|server| u64::from(server.weight.0))
+            .max()
+            .unwrap_or(0);
+        if total == 0 {
+            return;
+        }
+        let slot_count = slot_count(servers.len());
+        slots.resize(slot_count as usize, NONE);
+        self.taken.clear();
+        self.taken.resize((slot_count as usize).div_ceil(64), 0);
+        self.order(servers, heaviest, slot_count);
+
+        // After so many rounds the servers had a turn for each slot.
+        let round_count = u64::from(slot_count) * heaviest / total + 1;
+        self.rounds.clear();
+        self.rounds.resize(
+            usize::try_from(round_count).expect("no more than slots") + 1,
+            NONE,
+        );
+        for number in (0..self.orders.len()).rev() {
+            self.enlist(number);
+        }
+        let mut free = slot_count;
+        for round in 0..self.rounds.len() {
+            let mut next = self.rounds[round];
+            while next != NONE {
+                let number = next as usize;
+                let order = &mut self.orders[number];
+                next = order.next;
+                let slot = order.take(&mut self.taken, slot_count);
+                slots[slot as usize] = order.index;
+                free -= 1;
+                if free == 0 {
+                    return;
+                }
+                self.enlist(number);
+            }
+        }
+        unreachable!("the rounds are as many as fill the table");
+    }
+
+    /// Works out the servers' orders, sorted by address.
+    fn order(&mut self, servers: &[RealServer], heaviest: u64, slot_count: u32) {
+        self.orders.clear();
+        for (index, server) in (0..).zip(servers).filter(|(_, server)| server.weight.0 > 0) {
+            let hash = SERVER
+                .address(server.address)
+                .finish(u64::from(server.port), 2);
+            self.orders.push(Order {
+                place: below(slot_count, hash),
+                skip: below(slot_count - 1, mix(hash)) + 1,
+                due: 0,
+                interval: (heaviest << 16) / u64::from(server.weight.0),
+                next: NONE,
+                index,
+            });
+        }
+        self.orders.sort_unstable_by_key(|order| {
+            let server = &servers[order.index as usize];
+            (server.address, server.port)
+        });
+    }
+
+    /// Puts a server into the round that its next turn is in, if there is one.
+    fn enlist(&mut self, number: usize) {
+        let order = &mut self.orders[number];
+        let round = usize::try_from(order.due >> 16).expect("fewer rounds than 2^32");
+        if let Some(first) = self.rounds.get_mut(round) {
+            order.next = *first;
+            *first = u32::try_from(number).expect("fewer servers than 2^32");
+        }
+        order.due += order.interval;
+    }
+}
+
+impl Order {
+    /// Takes the first slot of the order that is free. There must be one.
+    fn take(&mut self, taken: &mut [u64], slot_count: u32) -> u32 {
+        let mut place = self.place;
+        while taken[(place / 64) as usize] & (1 << (place % 64)) != 0 {
+            place += self.skip;
+            if place >= slot_count {
+                place -= slot_count;
+            }
+        }
+        taken[(place / 64) as usize] |= 1 << (place % 64);
+        self.place = place;
+        place
+    }
+}
+
+fn slot_count(server_count: usize) -> u32 {
+    let wanted = server_count.saturating_mul(SLOTS_PER_SERVER);
+    let enough = SLOT_COUNTS.iter().find(|&&count| count as usize >= wanted);
+    *enough.unwrap_or(&SLOT_COUNTS[SLOT_COUNTS.len() - 1])
+}
+
+fn below(bound: u32, random: u64) -> u32 {
+    u32::try_from(scale(random, u64::from(bound))).expect("the bound is 32 bits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Load, RealServerId, Weight};
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::Arc;
+
+    fn servers(weights: &[u16]) -> Vec<RealServer> {
+        (0..)
+            .zip(weights)
+            .map(|(id, &weight)| RealServer {
+                id: RealServerId(id),
+                address: IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + id)),
+                port: 80,
+                weight: Weight(weight),
+                load: Arc::new(Load::default()),
+            })
+            .collect()
+    }
+
+    /// For each slot the id of its server.
+    fn table(servers: &[RealServer]) -> Vec<u32> {
+        let mut maglev = Maglev::default();
+        maglev.servers_changed(servers);
+        maglev
+            .slots
+            .iter()
+            .map(|&index| servers[index as usize].id.0)
+            .collect()
+    }
+
+    fn shares(table: &[u32], count: usize) -> Vec<u32> {
+        let mut shares = vec![0; count];
+        for &id in table {
+            shares[id as usize] += 1;
+        }
+        shares
+    }
+
+    #[test]
+    fn a_thousand_equal_servers_have_equal_shares() {
+        let shares = shares(&table(&servers(&[7; 1000])), 1000);
+        let largest = f64::from(*shares.iter().max().unwrap());
+        assert!(largest <= 1.008 * 65_537.0 / 1000.0, "{largest}");
+        assert!(*shares.iter().min().unwrap() >= 65);
+    }
+
+    #[test]
+    fn few_slots_change_when_one_of_a_thousand_servers_goes() {
+        let all = servers(&[1; 1000]);
+        let before = table(&all);
+        for gone in [0, 17, 500, 998, 999] {
+            let mut rest = all.clone();
+            rest.remove(gone);
+            let changed = before
+                .iter()
+                .zip(table(&rest))
+                .filter(|(old, new)| **old != *new)
+                .count();
+            let percent = changed as f64 * 100.0 / before.len() as f64;
+            println!("without {gone}: {percent:.3} % of the slots change");
+            assert!(percent <= 0.7, "{percent}");
+        }
+    }
+
+    #[test]
+    fn shares_follow_weights_of_any_size() {
+        for weights in [
+            &[1, 2, 3, 4, 0, 100][..],
+            &[65_535, 1, 1, 32_768],
+            &[65_535, 65_534],
+            &[3],
+        ] {
+            let shares = shares(&table(&servers(weights)), weights.len());
+            let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
+            for (&share, &weight) in shares.iter().zip(weights) {
+                let due = 65_537.0 * f64::from(weight) / total;
+                assert!(
+                    (f64::from(share) - due).abs() <= 3.0,
+                    "{weights:?}: {shares:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_does_not_depend_on_the_order_of_the_list() {
+        let mut list = servers(&[1, 5, 2, 9, 4, 4, 4]);
+        let before = table(&list);
+        list.reverse();
+        list.swap(1, 3);
+        assert_eq!(table(&list), before);
+    }
+
+    #[test]
+    fn more_servers_get_a_larger_table() {
+        assert_eq!(slot_count(1), 65_537);
+        assert_eq!(slot_count(1024), 65_537);
+        assert_eq!(slot_count(1025), 131_101);
+        assert_eq!(slot_count(usize::MAX), 4_194_319);
+        let shares = shares(&table(&servers(&[1; 3000])), 3000);
+        assert!(shares.iter().all(|&share| (87..=88).contains(&share)));
+    }
+
+    #[test]
+    fn without_a_weight_there_is_no_table() {
+        assert_eq!(table(&servers(&[0, 0])), []);
+        assert_eq!(table(&[]), []);
+    }
+}

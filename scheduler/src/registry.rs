@@ -1,0 +1,151 @@
+//! Schedulers by name.
+
+use crate::Scheduler;
+use crate::{dh, fo, lblc, lblcr, lc, maglev, mh, nq, ovf, rr, sed, sh, twos, wlc, wrr};
+
+/// What the schedulers of a service may be told beyond its servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `sh`: the client's port counts as well (`sh-port`).
+    pub sh_port: bool,
+    /// `sh`: a server that is not usable is passed over (`sh-fallback`).
+    pub sh_fallback: bool,
+    /// `mh`: the client's port counts as well (`mh-port`).
+    pub mh_port: bool,
+    /// `mh`: a server that is not usable is passed over (`mh-fallback`).
+    pub mh_fallback: bool,
+    /// The number of the worker: where its rounds start, so that the workers' first flows do not all meet one server.
+    /// Zero starts where the kernel does.
+    pub stagger: usize,
+}
+
+/// Why there is no such scheduler.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SchedulerError {
+    /// The name is not in [`NAMES`].
+    #[error("scheduler \"{name}\" is not known, did you mean \"{nearest}\"? Accepted: {}", NAMES.join(", "))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The accepted name that is most like it.
+        nearest: &'static str,
+    },
+}
+
+type Make = fn(&Options) -> Box<dyn Scheduler>;
+
+/// A line for each scheduler.
+const REGISTRY: &[(&str, Make)] = &[
+    ("rr", |options| {
+        Box::new(rr::RoundRobin::new(options.stagger))
+    }),
+    ("wrr", |options| {
+        Box::new(wrr::WeightedRoundRobin::new(options.stagger))
+    }),
+    ("lc", |_| Box::new(lc::LeastConnection)),
+    ("wlc", |_| Box::new(wlc::WeightedLeastConnection)),
+    ("lblc", |_| Box::new(lblc::LocalityLeastConnection::new())),
+    ("lblcr", |_| {
+        Box::new(lblcr::ReplicatedLocalityLeastConnection::new())
+    }),
+    ("dh", |_| Box::new(dh::DestinationHash::default())),
+    ("sh", |options| Box::new(sh::SourceHash::new(options))),
+    ("sed", |_| Box::new(sed::ShortestExpectedDelay)),
+    ("nq", |_| Box::new(nq::NeverQueue)),
+    ("fo", |_| Box::new(fo::Failover)),
+    ("ovf", |_| Box::new(ovf::Overflow)),
+    ("mh", |options| Box::new(mh::MaglevHash::new(options))),
+    ("twos", |options| {
+        Box::new(twos::TwoChoices::new(options.stagger))
+    }),
+    ("maglev", |_| Box::new(maglev::Maglev::default())),
+];
+
+/// The names that [`create`] accepts.
+pub const NAMES: &[&str] = &names();
+
+/// The scheduler called `name`, for one service on one worker.
+///
+/// # Errors
+///
+/// [`SchedulerError::Unknown`] if `name` is not one of [`NAMES`], exactly.
+pub fn create(name: &str, options: &Options) -> Result<Box<dyn Scheduler>, SchedulerError> {
+    match REGISTRY.iter().find(|(known, _)| *known == name) {
+        Some((_, make)) => Ok(make(options)),
+        None => Err(SchedulerError::Unknown {
+            name: name.to_owned(),
+            nearest: nearest(name),
+        }),
+    }
+}
+
+const fn names() -> [&'static str; REGISTRY.len()] {
+    let mut names = [""; REGISTRY.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = REGISTRY[index].0;
+        index += 1;
+    }
+    names
+}
+
+/// The known name that takes the fewest edits to become `name`, case apart; the first of several.
+fn nearest(name: &str) -> &'static str {
+    let name = name.to_ascii_lowercase();
+    NAMES
+        .iter()
+        .min_by_key(|known| distance(known, &name))
+        .expect("the registry is not empty")
+}
+
+/// How many characters must be added, removed or replaced to make `from` into `to` (Levenshtein's distance).
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=from.chars().count()).collect();
+    for (line, wanted) in to.chars().enumerate() {
+        let mut diagonal = line;
+        row[0] = line + 1;
+        for (column, present) in from.chars().enumerate() {
+            let replaced = diagonal + usize::from(present != wanted);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[row.len() - 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_makes_a_scheduler() {
+        for name in NAMES {
+            assert!(create(name, &Options::default()).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_named_with_what_is_accepted_and_the_nearest() {
+        let Err(error) = create("Wrrr", &Options::default()) else {
+            panic!("there is no such scheduler");
+        };
+        let text = error.to_string();
+        assert!(text.starts_with(
+            "scheduler \"Wrrr\" is not known, did you mean \"wrr\"? Accepted: rr, wrr, lc, wlc"
+        ));
+    }
+
+    #[test]
+    fn names_are_exact() {
+        assert!(create("RR", &Options::default()).is_err());
+        assert!(create("", &Options::default()).is_err());
+    }
+
+    #[test]
+    fn distances_are_levenshtein_s() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("wlc", "wcl"), 2);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("abc", ""), 3);
+    }
+}
