@@ -103,6 +103,12 @@ impl Frame {
         }
     }
 
+    /// Whether it is a window into the buffer at `base`: what a port asks of a frame that claims to be its own.
+    #[inline]
+    pub(crate) fn is_window_of(&self, base: NonNull<u8>) -> bool {
+        self.base == base
+    }
+
     /// The frame from its Ethernet header on.
     #[inline]
     #[must_use]
@@ -118,6 +124,7 @@ impl Frame {
     #[inline]
     #[must_use]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
+        debug_assert!(self.start + self.len <= self.capacity);
         // SAFETY: as in `bytes`.
         let start = unsafe { self.base.as_ptr().add(self.start as usize) };
         // SAFETY: as in `bytes`; `&mut self` makes it the only window.
