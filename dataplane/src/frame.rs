@@ -1,5 +1,8 @@
 //! A frame in a driver's buffer: the one place that turns a driver's memory into slices.
-#![allow(unsafe_code, reason = "a frame is a window into memory that a port owns")]
+#![allow(
+    unsafe_code,
+    reason = "a frame is a window into memory that a port owns"
+)]
 
 use crate::port::PortId;
 use std::ptr::NonNull;
@@ -89,7 +92,21 @@ impl Frame {
         offload: Offload,
     ) -> Frame {
         debug_assert!(start.checked_add(len).is_some_and(|end| end <= capacity));
-        Frame { base, capacity, start, len, token, port, offload }
+        Frame {
+            base,
+            capacity,
+            start,
+            len,
+            token,
+            port,
+            offload,
+        }
+    }
+
+    /// Whether it is a window into the buffer at `base`: what a port asks of a frame that claims to be its own.
+    #[inline]
+    pub(crate) fn is_window_of(&self, base: NonNull<u8>) -> bool {
+        self.base == base
     }
 
     /// The frame from its Ethernet header on.
@@ -107,6 +124,7 @@ impl Frame {
     #[inline]
     #[must_use]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
+        debug_assert!(self.start + self.len <= self.capacity);
         // SAFETY: as in `bytes`.
         let start = unsafe { self.base.as_ptr().add(self.start as usize) };
         // SAFETY: as in `bytes`; `&mut self` makes it the only window.
@@ -124,7 +142,10 @@ impl Frame {
     #[inline]
     #[must_use]
     pub fn prepend(&mut self, count: usize) -> bool {
-        let Some(start) = u32::try_from(count).ok().and_then(|count| self.start.checked_sub(count)) else {
+        let Some(start) = u32::try_from(count)
+            .ok()
+            .and_then(|count| self.start.checked_sub(count))
+        else {
             return false;
         };
         self.len += self.start - start;
@@ -139,7 +160,11 @@ impl Frame {
     #[inline]
     pub fn trim_front(&mut self, count: usize) {
         let count = u32::try_from(count).expect("a frame is shorter than 4 GiB");
-        assert!(count <= self.len, "trim_front({count}) of a frame of {} bytes", self.len);
+        assert!(
+            count <= self.len,
+            "trim_front({count}) of a frame of {} bytes",
+            self.len
+        );
         self.start += count;
         self.len -= count;
     }

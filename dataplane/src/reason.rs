@@ -53,6 +53,8 @@ reasons! {
     TableFull = "table-full",
     /// Half-open connections fill their share of the table.
     HalfOpenFull = "half-open-full",
+    /// Another connection of the same client already uses the same port of the same server (NAT).
+    ReplyTupleTaken = "reply-tuple-taken",
     /// No free port on the service's local addresses (FULLNAT).
     LipPortsExhausted = "lip-ports-exhausted",
     /// No route to the destination.

@@ -4,6 +4,12 @@ use crate::frame::{Frame, Offload};
 use arrayvec::ArrayVec;
 use std::os::fd::BorrowedFd;
 
+pub mod af_packet;
+pub mod any;
+pub mod memory;
+pub mod pcap;
+mod pool;
+
 /// Frames received or decided together.
 pub const BURST: usize = 32;
 

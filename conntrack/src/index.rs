@@ -1,0 +1,283 @@
+//! From a key's hash to the entries that may hold it: buckets of one cache line, and short chains of them.
+//!
+//! ```text
+//!   bucket, 64 bytes                                             slot, 64 bits
+//!   ┌──────┬──────┬──────┬──────┬──────┬──────┬──────┬─────────┐  63     48  47   46   45      32  31        0
+//!   │slot 0│slot 1│slot 2│slot 3│slot 4│slot 5│slot 6│overflow │  ┌───────┬────┬─────┬──────────┬───────────┐
+//!   └──────┴──────┴──────┴──────┴──────┴──────┴──────┴─────────┘  │  tag  │dir │pend.│generation│   entry   │
+//!                                                                 └───────┴────┴─────┴──────────┴───────────┘
+//!   home       home + 1    home + 2                               entry 0 does not exist: 0 is an empty slot
+//!   [7 full]──▶[7 full]──▶[1 of ours]
+//!   overflow 1  overflow 1  overflow 0: a search for a key of this home ends here
+//! ```
+//! `overflow` counts the keys that passed a bucket because it was full and live further on. A search goes on to the
+//! next bucket only where it is not zero, so removal leaves no tombstones. It is raised before the slot is taken and
+//! lowered after the slot was emptied: it may be too high for a moment, never too low for a slot that can be seen.
+//!
+//! A pending slot claims a key and is no connection yet: lookups pass it by, inserts of the same key settle who stays
+//! (see `insert`).
+
+use crate::entry::{ConnectionId, GENERATION};
+use crate::memory::{self, Slab};
+use crate::sync::{AtomicU64, Ordering, Ordering::Relaxed};
+use crate::tuple::Direction;
+
+/// Slots of a bucket. Two in a model, so that it reaches a second bucket soon.
+pub(crate) const SLOTS: usize = if cfg!(loom) { 2 } else { 7 };
+/// Buckets that a key may be away from home, and one.
+pub(crate) const CHAIN_LIMIT: u32 = 8;
+const MIN_BUCKETS: u64 = if cfg!(loom) { 2 } else { 16 };
+/// Slots in use of a hundred when the table is full of connections with two keys.
+const LOAD_PERCENT: u64 = 65;
+
+/// The hash of a tuple, cut into what the index needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Hash {
+    bucket: u32,
+    tag: u16,
+}
+
+/// Which slots of a home bucket may hold the key. The default names none; `find` then looks at all of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Probe {
+    pub(crate) candidates: u8,
+}
+
+/// The contents of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot(u64);
+
+const REPLY: u64 = 1 << 47;
+const PENDING: u64 = 1 << 46;
+
+impl Slot {
+    /// A slot that claims the key.
+    pub(crate) fn pending(hash: Hash, direction: Direction, id: ConnectionId) -> Slot {
+        let direction = match direction {
+            Direction::Request => 0,
+            Direction::Reply => REPLY,
+        };
+        Slot(u64::from(hash.tag) << 48 | direction | PENDING | id.to_u64())
+    }
+
+    /// The same, standing for the connection.
+    pub(crate) fn confirmed(self) -> Slot {
+        Slot(self.0 & !PENDING)
+    }
+
+    #[inline]
+    pub(crate) fn is_pending(self) -> bool {
+        self.0 & PENDING != 0
+    }
+
+    #[inline]
+    pub(crate) fn direction(self) -> Direction {
+        if self.0 & REPLY == 0 {
+            Direction::Request
+        } else {
+            Direction::Reply
+        }
+    }
+
+    #[inline]
+    #[allow(clippy::cast_possible_truncation, reason = "the fields are cut out")]
+    pub(crate) fn id(self) -> ConnectionId {
+        ConnectionId {
+            index: self.0 as u32,
+            generation: (self.0 >> 32) as u16 & GENERATION,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn has_tag(self, hash: Hash) -> bool {
+        self.0 != 0 && self.0 >> 48 == u64::from(hash.tag)
+    }
+}
+
+/// Where on a key's chain a slot is. Slots nearer home come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) distance: u32,
+    slot: u32,
+}
+
+/// One line of the index.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub(crate) struct Bucket {
+    slots: [AtomicU64; SLOTS],
+    overflow: AtomicU64,
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Bucket>() == 64 && align_of::<Bucket>() == 64);
+
+impl Bucket {
+    #[inline]
+    pub(crate) fn load(&self, slot: usize) -> Slot {
+        // Acquire, with the Release of `claim` and `confirm`: whoever sees a slot sees the entry behind it.
+        Slot(self.slots[slot].load(Ordering::Acquire))
+    }
+}
+
+/// All buckets.
+pub(crate) struct Index {
+    buckets: Slab<Bucket>,
+    count: u32,
+    chain_limit: u32,
+}
+
+impl Index {
+    /// An index for `capacity` connections of two keys each.
+    pub(crate) fn new(capacity: u32) -> std::io::Result<Index> {
+        let keys = u64::from(capacity) * 2;
+        let count = (keys * 100)
+            .div_ceil(LOAD_PERCENT * SLOTS as u64)
+            .max(MIN_BUCKETS);
+        let count = u32::try_from(count).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+        Ok(Index {
+            buckets: Slab::new(count as usize)?,
+            count,
+            chain_limit: CHAIN_LIMIT.min(count),
+        })
+    }
+
+    pub(crate) fn slots(&self) -> u64 {
+        u64::from(self.count) * SLOTS as u64
+    }
+
+    pub(crate) fn memory(&self) -> &Slab<Bucket> {
+        &self.buckets
+    }
+
+    /// Cuts a hash: the high half picks the bucket by multiplication, whatever their number, the low bits are the tag.
+    #[inline]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "the product is below count, the tag is cut out"
+    )]
+    pub(crate) fn cut(&self, hash: u64) -> Hash {
+        Hash {
+            bucket: (((hash >> 32) * u64::from(self.count)) >> 32) as u32,
+            tag: hash as u16,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn home(&self, hash: Hash) -> &Bucket {
+        &self.buckets[hash.bucket as usize]
+    }
+
+    #[inline]
+    fn bucket(&self, hash: Hash, distance: u32) -> &Bucket {
+        let number = u64::from(hash.bucket) + u64::from(distance);
+        let wrap = if number >= u64::from(self.count) {
+            u64::from(self.count)
+        } else {
+            0
+        };
+        &self.buckets[usize::try_from(number - wrap).expect("a u32")]
+    }
+
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: Hash) {
+        memory::prefetch(self.home(hash));
+    }
+
+    /// Compares all tags of the home bucket.
+    #[inline]
+    pub(crate) fn probe(&self, hash: Hash) -> Probe {
+        let bucket = self.home(hash);
+        let mut candidates = 0;
+        for slot in 0..SLOTS {
+            candidates |= u8::from(bucket.load(slot).has_tag(hash)) << slot;
+        }
+        Probe { candidates }
+    }
+
+    /// Shows every slot with the key's tag, from home on, to `visit`, until it has an answer.
+    pub(crate) fn search<R>(
+        &self,
+        hash: Hash,
+        mut visit: impl FnMut(Place, Slot) -> Option<R>,
+    ) -> Option<R> {
+        for distance in 0..self.chain_limit {
+            let bucket = self.bucket(hash, distance);
+            for slot in 0..SLOTS {
+                let value = bucket.load(slot);
+                if value.has_tag(hash) {
+                    #[allow(clippy::cast_possible_truncation, reason = "slot is below SLOTS")]
+                    let place = Place {
+                        distance,
+                        slot: slot as u32,
+                    };
+                    if let Some(answer) = visit(place, value) {
+                        return Some(answer);
+                    }
+                }
+            }
+            if bucket.overflow.load(Relaxed) == 0 {
+                break;
+            }
+        }
+        None
+    }
+
+    /// Puts `value` into an empty slot of the chain; `None` where there is none.
+    pub(crate) fn claim(&self, hash: Hash, value: Slot) -> Option<Place> {
+        for distance in 0..self.chain_limit {
+            let bucket = self.bucket(hash, distance);
+            for slot in 0..SLOTS {
+                // Release, with the Acquire of `load`: other inserts of the key read the entry of a pending slot.
+                if bucket.slots[slot].load(Relaxed) == 0
+                    && bucket.slots[slot]
+                        .compare_exchange(0, value.0, Ordering::Release, Relaxed)
+                        .is_ok()
+                {
+                    #[allow(clippy::cast_possible_truncation, reason = "slot is below SLOTS")]
+                    return Some(Place {
+                        distance,
+                        slot: slot as u32,
+                    });
+                }
+            }
+            bucket.overflow.fetch_add(1, Relaxed);
+        }
+        self.forget_overflow(hash, self.chain_limit);
+        None
+    }
+
+    /// Lets a pending slot stand for its connection. False when it was taken away.
+    pub(crate) fn confirm(&self, hash: Hash, place: Place, pending: Slot) -> bool {
+        // Release, with the Acquire of `load`.
+        self.exchange(
+            hash,
+            place,
+            pending,
+            pending.confirmed().0,
+            Ordering::Release,
+        )
+    }
+
+    /// Empties a slot. False when it holds something else by now, and then whoever emptied it did the rest.
+    pub(crate) fn release(&self, hash: Hash, place: Place, value: Slot) -> bool {
+        let released = self.exchange(hash, place, value, 0, Relaxed);
+        if released {
+            self.forget_overflow(hash, place.distance);
+        }
+        released
+    }
+
+    fn exchange(&self, hash: Hash, place: Place, from: Slot, to: u64, ordering: Ordering) -> bool {
+        self.bucket(hash, place.distance).slots[place.slot as usize]
+            .compare_exchange(from.0, to, ordering, Relaxed)
+            .is_ok()
+    }
+
+    /// A key that had passed the first `distance` buckets of its chain is gone.
+    fn forget_overflow(&self, hash: Hash, distance: u32) {
+        for passed in 0..distance {
+            self.bucket(hash, passed).overflow.fetch_sub(1, Relaxed);
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! The table that all workers share: what may be done with a connection by whoever found it.
+
+use crate::entry::{ConnectionId, ConnectionView, Entry};
+use crate::family::Family;
+use crate::index::{Hash, Index, Probe, Slot};
+use crate::memory::{self, Pages, Slab};
+use crate::reclaim::{Epochs, Pool};
+use crate::state::State;
+use crate::statistics::{Counters, TableStatistics};
+use crate::sync::{Alone, ArrayQueue, AtomicBool, AtomicU32, Ordering, Ordering::Relaxed, fence};
+use crate::tuple::{Direction, Tuple};
+use crate::wheel::{Link, MAX_INDEX};
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+
+/// Entries of another worker that one may ask to have looked at, until it does.
+pub const REQUEST_LIMIT: usize = if cfg!(loom) { 2 } else { 1024 };
+
+/// What a table is made from.
+#[derive(Clone, Debug)]
+pub struct TableConfig {
+    /// Connections, templates included, that it has room for.
+    pub capacity: u32,
+    /// Of a hundred connections, how many may be half open. At most 100.
+    pub half_open_percent: u8,
+    /// Workers that will use it.
+    pub workers: u16,
+    /// The key of the hash. Whoever knows it can aim flows at one bucket: see [`random_seeds`].
+    pub seeds: [u64; 4],
+}
+
+/// Seeds that nobody can guess.
+#[must_use]
+pub fn random_seeds() -> [u64; 4] {
+    // The standard library keys its maps from the system's randomness; four values of that keyed hash are seeds.
+    let state = std::hash::RandomState::new();
+    [0_u64, 1, 2, 3].map(|number| state.hash_one(number))
+}
+
+/// Why there is no table.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The capacity is none, or more than an index can name.
+    #[error("capacity: {0} connections; 1 to {max} are possible", max = MAX_INDEX - 1)]
+    Capacity(u32),
+    /// No workers.
+    #[error("workers: 0; at least 1 is needed")]
+    Workers,
+    /// More than all.
+    #[error("half_open_percent: {0}; 0 to 100 are possible")]
+    HalfOpenPercent(u8),
+    /// The system has no room for it.
+    #[error("no memory for {capacity} connections: {source}")]
+    Memory {
+        /// Connections asked for.
+        capacity: u32,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// The connections of one address family.
+pub struct Table<F: Family> {
+    pub(crate) entries: Slab<Entry<F>>,
+    pub(crate) index: Index,
+    pub(crate) links: Slab<Link>,
+    hasher: ahash::RandomState,
+    capacity: u32,
+    half_open_limit: u32,
+    half_open: Alone<AtomicU32>,
+    pub(crate) pool: Pool,
+    pub(crate) epochs: Epochs,
+    pub(crate) workers: Box<[Worker]>,
+}
+
+/// What the table keeps for each worker.
+pub(crate) struct Worker {
+    /// Has its [`Owner`](crate::Owner).
+    pub(crate) is_owned: AtomicBool,
+    pub(crate) counters: Alone<Counters>,
+    /// Entries that others want looked at, as [`ConnectionId::to_u64`].
+    pub(crate) requests: ArrayQueue<u64>,
+}
+
+impl<F: Family> Table<F> {
+    /// A table, its memory taken and present.
+    ///
+    /// # Errors
+    /// A number out of range, or no memory.
+    pub fn new(config: &TableConfig) -> Result<Arc<Self>, TableError> {
+        let capacity = config.capacity;
+        if capacity == 0 || capacity >= MAX_INDEX {
+            return Err(TableError::Capacity(capacity));
+        }
+        if config.workers == 0 {
+            return Err(TableError::Workers);
+        }
+        if config.half_open_percent > 100 {
+            return Err(TableError::HalfOpenPercent(config.half_open_percent));
+        }
+        let memory = |source| TableError::Memory { capacity, source };
+        let half_open_limit = u64::from(capacity) * u64::from(config.half_open_percent) / 100;
+        let [a, b, c, d] = config.seeds;
+        Ok(Arc::new(Table {
+            entries: Slab::new(capacity as usize + 1).map_err(memory)?,
+            index: Index::new(capacity).map_err(memory)?,
+            links: Slab::new(capacity as usize + 1).map_err(memory)?,
+            hasher: ahash::RandomState::with_seeds(a, b, c, d),
+            capacity,
+            half_open_limit: u32::try_from(half_open_limit).expect("a share of a u32"),
+            half_open: Alone(AtomicU32::new(0)),
+            pool: Pool::new(capacity, config.workers),
+            epochs: Epochs::new(config.workers),
+            workers: (0..config.workers)
+                .map(|_| Worker {
+                    is_owned: AtomicBool::new(false),
+                    counters: Alone::default(),
+                    requests: ArrayQueue::new(REQUEST_LIMIT),
+                })
+                .collect(),
+        }))
+    }
+
+    /// The hash of a packet's tuple: the first stage of a lookup.
+    #[inline]
+    #[must_use]
+    pub fn hash(&self, tuple: &Tuple<F>) -> Hash {
+        let mut hasher = self.hasher.build_hasher();
+        tuple.feed(&mut hasher);
+        self.index.cut(hasher.finish())
+    }
+
+    /// Asks for the bucket's line.
+    #[inline]
+    pub fn prefetch(&self, hash: Hash) {
+        self.index.prefetch(hash);
+    }
+
+    /// The second stage: compares the tags of the home bucket, and asks for the first candidate's lines.
+    #[inline]
+    #[must_use]
+    pub fn probe(&self, hash: Hash) -> Probe {
+        let probe = self.index.probe(hash);
+        if probe.candidates != 0 {
+            let slot = self
+                .index
+                .home(hash)
+                .load(probe.candidates.trailing_zeros() as usize);
+            memory::prefetch(self.entry(slot.id()));
+        }
+        probe
+    }
+
+    /// The third stage: the connection that a packet belongs to, and which half of it.
+    ///
+    /// `None` is as of now: a connection that came after `probe` is found, one that was removed since is not.
+    #[inline]
+    #[must_use]
+    pub fn find(
+        &self,
+        hash: Hash,
+        probe: Probe,
+        tuple: &Tuple<F>,
+    ) -> Option<(ConnectionId, Direction)> {
+        let mut candidates = probe.candidates;
+        while candidates != 0 {
+            let slot = self
+                .index
+                .home(hash)
+                .load(candidates.trailing_zeros() as usize);
+            if slot.has_tag(hash)
+                && let Some(found) = self.connection_at(slot, tuple)
+            {
+                return Some(found);
+            }
+            candidates &= candidates - 1;
+        }
+        self.search(hash, tuple)
+    }
+
+    /// All stages at once.
+    #[must_use]
+    pub fn lookup(&self, tuple: &Tuple<F>) -> Option<(ConnectionId, Direction)> {
+        self.search(self.hash(tuple), tuple)
+    }
+
+    fn search(&self, hash: Hash, tuple: &Tuple<F>) -> Option<(ConnectionId, Direction)> {
+        self.index
+            .search(hash, |_, slot| self.connection_at(slot, tuple))
+    }
+
+    #[inline]
+    fn connection_at(&self, slot: Slot, tuple: &Tuple<F>) -> Option<(ConnectionId, Direction)> {
+        let entry = self.entry(slot.id());
+        let is_it = !slot.is_pending()
+            && entry.matches(slot.direction(), tuple)
+            && entry.state() != State::Dead;
+        is_it.then(|| (slot.id(), slot.direction()))
+    }
+
+    /// The entry that an id names, in whatever life it is: for ids found since the last quiescent state.
+    ///
+    /// # Panics
+    /// When the id is of another, larger table.
+    #[inline]
+    #[must_use]
+    pub fn entry(&self, id: ConnectionId) -> &Entry<F> {
+        &self.entries[id.index as usize]
+    }
+
+    /// The connection that an id names, if that is still it: for ids kept longer. Ended connections are not found.
+    ///
+    /// A generation comes again after 16384 lives of the entry: an id must not be kept that long.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, id: ConnectionId) -> Option<&Entry<F>> {
+        self.entries
+            .get(id.index as usize)
+            .filter(|entry| entry.generation() == id.generation && entry.state() != State::Dead)
+    }
+
+    /// Moves a connection's state. True for the one who moved it, who then counts; false when somebody else was
+    /// faster, or the connection has ended.
+    #[inline]
+    pub fn advance(&self, entry: &Entry<F>, from: State, to: State) -> bool {
+        if !entry.exchange_state(from, to) {
+            return false;
+        }
+        if from.is_half_open() != to.is_half_open() {
+            if to.is_half_open() {
+                self.half_open.0.fetch_add(1, Relaxed);
+            } else {
+                self.half_open.0.fetch_sub(1, Relaxed);
+            }
+        }
+        true
+    }
+
+    /// Ends a connection: no lookup finds it any more. Returns the state it ended in to the one who ended it, who then
+    /// counts. The caller sees to it that [`Owner::remove`](crate::Owner::remove) is called, or returns
+    /// [`Expiry::Remove`](crate::Expiry::Remove); otherwise its keys stay taken until its timer fires or another
+    /// connection wants them.
+    pub fn end(&self, entry: &Entry<F>) -> Option<State> {
+        let state = entry.end()?;
+        if state.is_half_open() {
+            self.half_open.0.fetch_sub(1, Relaxed);
+        }
+        Some(state)
+    }
+
+    /// Counts a half-open connection that is to come. False when there are as many as may be.
+    pub(crate) fn reserve_half_open(&self) -> bool {
+        let reserved = self.half_open.0.fetch_add(1, Relaxed) < self.half_open_limit;
+        if !reserved {
+            self.half_open.0.fetch_sub(1, Relaxed);
+        }
+        reserved
+    }
+
+    /// Uncounts one that did not come.
+    pub(crate) fn forget_half_open(&self) {
+        self.half_open.0.fetch_sub(1, Relaxed);
+    }
+
+    /// Shows a copy of every connection. Any thread may ask, at any time; connections that come or go meanwhile are
+    /// shown or not, but never as a mixture of two.
+    pub fn for_each(&self, mut visit: impl FnMut(ConnectionId, ConnectionView<F>)) {
+        for index in 1..self.pool.end() {
+            let entry = &self.entries[index as usize];
+            // Acquire, with the Release of `show`: the fields are at least as new as this life.
+            let life = entry.life(Ordering::Acquire);
+            if !life.1 {
+                continue;
+            }
+            let view = entry.view();
+            // With the Release fence before `fill`: if a field was of a later life, its generation is seen below.
+            fence(Ordering::Acquire);
+            if entry.life(Relaxed) == life && view.state != State::Dead {
+                let id = ConnectionId {
+                    index,
+                    generation: life.0,
+                };
+                visit(id, view);
+            }
+        }
+    }
+
+    /// How full the table is, and what it refused. Sums of what each worker counts, which may be a moment apart.
+    #[must_use]
+    pub fn statistics(&self) -> TableStatistics {
+        let mut sum = TableStatistics {
+            capacity: self.capacity,
+            half_open: self.half_open.0.load(Relaxed),
+            half_open_limit: self.half_open_limit,
+            bytes: self.bytes(),
+            ..TableStatistics::default()
+        };
+        for worker in &self.workers {
+            worker.counters.0.add_to(&mut sum);
+        }
+        #[allow(clippy::cast_precision_loss, reason = "shares for people to read")]
+        {
+            sum.index_load = sum.keys as f64 / self.index.slots() as f64;
+            sum.bytes_per_connection = sum.bytes as f64 / f64::from(self.capacity);
+        }
+        sum
+    }
+
+    /// What kind of pages hold the entries and the index.
+    #[must_use]
+    pub fn pages(&self) -> (Pages, Pages) {
+        (self.entries.pages(), self.index.memory().pages())
+    }
+
+    fn bytes(&self) -> u64 {
+        let bytes = self.entries.bytes()
+            + self.index.memory().bytes()
+            + self.links.bytes()
+            + self.pool.bytes();
+        bytes as u64
+    }
+}
+
+impl<F: Family> std::fmt::Debug for Table<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Table").field(&self.statistics()).finish()
+    }
+}

@@ -1,0 +1,250 @@
+//! A port on any Linux network interface: packet sockets with memory-mapped rings.
+//!
+//! The kernel's own stack receives the same frames; what is not for the director is simply left to it.
+//! Frames of local senders come as those hand them over, with partial checksums and up to 64 KiB long (GSO), and are
+//! sent likewise: the interface, or the kernel for it, completes and cuts them.
+
+mod open;
+mod ring;
+mod socket;
+mod vnet;
+
+use super::{BURST, Burst, Port, PortCounters, PortInfo, Sent};
+use crate::frame::{Frame, Offload};
+use open::{Group, Queue};
+use ring::{Settled, Waiting};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+pub use open::{Config, Fanout, OpenError};
+
+/// Calls of `receive` without a frame between two looks at the link: a system call each.
+const LINK_CHECK_INTERVAL: u32 = 256;
+
+/// One worker's socket on an interface.
+///
+/// Without frames to receive, each 256th call of `receive` asks the kernel for the interface's state; when it is gone
+/// and comes back, the socket is made anew once all frames are back (then [`Port::info`] may have another MAC).
+/// While a frame is held that was received last, [`Port::wait_on`] is ready all the time: copy what is kept for long.
+pub struct AfPacketPort {
+    info: PortInfo,
+    queue: Queue,
+    config: Arc<Config>,
+    group: Arc<Group>,
+    link_up: bool,
+    idle: u32,
+    counters: PortCounters,
+}
+
+/// Opens an interface: one port for each worker.
+///
+/// # Errors
+/// When the configuration is out of range, the interface is missing, down or not Ethernet, or the process may not.
+pub fn open(config: Config) -> Result<Vec<AfPacketPort>, OpenError> {
+    open::check(&config)?;
+    let (config, group) = (Arc::new(config), Arc::new(Group::default()));
+    let queues: Result<Vec<Queue>, _> = (0..config.workers)
+        .map(|_| Queue::open(&config, &group))
+        .collect();
+    let port = |mut queue: Queue| {
+        if config.workers > 1 {
+            // What came before the last socket had joined the group came several times.
+            queue.receive.discard();
+        }
+        AfPacketPort {
+            info: info(&config, &queue),
+            queue,
+            config: Arc::clone(&config),
+            group: Arc::clone(&group),
+            link_up: true,
+            idle: 0,
+            counters: PortCounters::default(),
+        }
+    };
+    Ok(queues?.into_iter().map(port).collect())
+}
+
+fn info(config: &Config, queue: &Queue) -> PortInfo {
+    PortInfo {
+        name: config.name.clone(),
+        mac: queue.interface.mac,
+        mtu: queue.interface.mtu,
+        driver: "af_packet",
+    }
+}
+
+impl AfPacketPort {
+    /// Takes the frame at the head of the ring; `None` when it is not for us.
+    #[inline]
+    fn accept(&mut self, waiting: &Waiting) -> Option<Frame> {
+        let ours = matches!(
+            waiting.packet_type,
+            libc::PACKET_HOST | libc::PACKET_BROADCAST | libc::PACKET_MULTICAST
+        );
+        let whole = waiting.len == waiting.original_len;
+        let offload = if ours && whole {
+            vnet::decode(waiting.vnet)
+        } else {
+            None
+        };
+        let Some(offload) = offload else {
+            self.counters.receive_missed += u64::from(ours);
+            self.queue.receive.skip();
+            return None;
+        };
+        let mut frame = self.queue.receive.take(waiting, offload);
+        if waiting.status & libc::TP_STATUS_VLAN_VALID != 0 {
+            insert_vlan_tag(&mut frame, waiting);
+        }
+        Some(frame)
+    }
+
+    /// Looks whether the interface is there and up, and makes the socket anew when it was replaced.
+    #[cold]
+    fn check_link(&mut self) {
+        if self.queue.socket.take_error().is_some() {
+            self.link_up = false;
+        }
+        if self.link_up {
+            return;
+        }
+        let Ok(interface) = self.queue.socket.interface(&self.config.interface) else {
+            return;
+        };
+        if interface.index == self.queue.interface.index {
+            self.link_up = interface.up;
+        } else if interface.up && self.queue.receive.held() == 0 {
+            let Ok(mut queue) = Queue::open(&self.config, &self.group) else {
+                return;
+            };
+            self.counters.transmit_errors += u64::from(self.queue.transmit.abandon());
+            self.counters.receive_missed += self.take_dropped();
+            if self.config.workers > 1 {
+                queue.receive.discard();
+            }
+            self.info = info(&self.config, &queue);
+            self.queue = queue;
+            self.link_up = true;
+        }
+    }
+
+    /// Frames that found the receive ring full since this was last asked (`struct tpacket_stats`).
+    fn take_dropped(&self) -> u64 {
+        match self.queue.socket.get::<8>(libc::PACKET_STATISTICS) {
+            Ok([_, _, _, _, dropped @ ..]) => u64::from(u32::from_ne_bytes(dropped)),
+            Err(_) => 0,
+        }
+    }
+
+    #[cold]
+    fn send_failed(&mut self, error: &io::Error) {
+        // Anything else passes: no buffers, a full queueing discipline. What waits is sent with the next flush.
+        if matches!(
+            error.raw_os_error(),
+            Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV)
+        ) {
+            self.counters.transmit_errors += u64::from(self.queue.transmit.abandon());
+            self.link_up = false;
+        }
+    }
+}
+
+/// Puts the tag that the kernel has taken out back behind the addresses: `{TPID, TCI}`.
+#[cold]
+fn insert_vlan_tag(frame: &mut Frame, waiting: &Waiting) {
+    const ADDRESSES_LEN: usize = 12;
+    let tpid = match waiting.status & libc::TP_STATUS_VLAN_TPID_VALID {
+        0 => 0x8100,
+        _ => waiting.vlan_tpid,
+    };
+    if frame.bytes().len() < ADDRESSES_LEN || !frame.prepend(4) {
+        unreachable!("the kernel checks the length, and a received frame has more headroom");
+    }
+    let bytes = frame.bytes_mut();
+    bytes.copy_within(4..4 + ADDRESSES_LEN, 0);
+    bytes[ADDRESSES_LEN..ADDRESSES_LEN + 2].copy_from_slice(&tpid.to_be_bytes());
+    bytes[ADDRESSES_LEN + 2..ADDRESSES_LEN + 4].copy_from_slice(&waiting.vlan_tci.to_be_bytes());
+    frame.offload = vnet::shifted(frame.offload, 4);
+}
+
+impl Port for AfPacketPort {
+    fn info(&self) -> &PortInfo {
+        &self.info
+    }
+
+    #[inline]
+    fn receive(&mut self, burst: &mut Burst) -> usize {
+        let before = burst.len();
+        // Frames that are not for us take time, too.
+        for _ in 0..BURST {
+            if burst.is_full() {
+                break;
+            }
+            let Some(waiting) = self.queue.receive.peek() else {
+                break;
+            };
+            burst.extend(self.accept(&waiting));
+        }
+        let received = burst.len() - before;
+        if received == 0 {
+            self.idle += 1;
+            if self.idle == LINK_CHECK_INTERVAL {
+                self.idle = 0;
+                self.check_link();
+            }
+        }
+        received
+    }
+
+    #[inline]
+    fn transmit(&mut self, frame: Frame) -> Sent {
+        if !self.queue.transmit.push(frame.bytes(), &frame.offload) {
+            return Sent::Refused(frame);
+        }
+        if frame.port != self.config.id {
+            return Sent::Copied(frame);
+        }
+        self.queue.receive.give_back(frame);
+        Sent::Taken
+    }
+
+    fn send(&mut self, bytes: &[u8], offload: &Offload) -> bool {
+        self.queue.transmit.push(bytes, offload)
+    }
+
+    /// One system call when something is queued; another one for each frame that the kernel refuses, at most 32.
+    #[inline]
+    fn flush(&mut self) {
+        for _ in 0..BURST {
+            if self.queue.transmit.queued() == 0 {
+                return;
+            }
+            let result = self.queue.socket.send_ring();
+            match self.queue.transmit.settle() {
+                Settled::Sent => return,
+                Settled::Malformed => self.counters.transmit_errors += 1,
+                Settled::Waiting => {
+                    if let Err(error) = result {
+                        self.send_failed(&error);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn release(&mut self, frame: Frame) {
+        self.queue.receive.give_back(frame);
+    }
+
+    fn wait_on(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.queue.socket.as_fd())
+    }
+
+    fn counters(&mut self) -> PortCounters {
+        self.counters.receive_missed += self.take_dropped();
+        self.counters
+    }
+}

@@ -1,0 +1,182 @@
+//! The system calls of a packet socket, each as a safe method.
+#![allow(
+    unsafe_code,
+    reason = "neither std nor a kept crate has the options and addresses of packet sockets"
+)]
+
+use crate::port::Mac;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// A packet socket that receives nothing until it is bound.
+pub(super) struct PacketSocket {
+    fd: OwnedFd,
+}
+
+/// What the kernel says of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Interface {
+    pub(super) index: i32,
+    pub(super) up: bool,
+    pub(super) mtu: u32,
+    /// ARPHRD_*; 1 is Ethernet.
+    pub(super) hardware_type: u16,
+    pub(super) mac: Mac,
+}
+
+/// The longest name of an interface, bytes.
+pub(super) const NAME_LEN_MAX: usize = libc::IFNAMSIZ - 1;
+
+impl PacketSocket {
+    pub(super) fn new() -> io::Result<PacketSocket> {
+        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        // SAFETY: takes no pointers.
+        let fd = result(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
+        // SAFETY: the call succeeded, so that this is an open descriptor which nobody else owns.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(PacketSocket { fd })
+    }
+
+    /// Receives the frames of the interface from now on, of every EtherType.
+    pub(super) fn bind(&self, interface_index: i32) -> io::Result<()> {
+        // SAFETY: all bytes zero is a valid sockaddr_ll.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = u16::try_from(libc::AF_PACKET).expect("AF_PACKET is 17");
+        address.sll_protocol = u16::try_from(libc::ETH_P_ALL)
+            .expect("ETH_P_ALL is 3")
+            .to_be();
+        address.sll_ifindex = interface_index;
+        let len = socklen(size_of_val(&address));
+        // SAFETY: `address` is readable for `len` bytes during the call.
+        result(unsafe { libc::bind(self.fd.as_raw_fd(), (&raw const address).cast(), len) })
+            .map(drop)
+    }
+
+    /// Sets an option of the level SOL_PACKET.
+    pub(super) fn set(&self, option: i32, value: &[u8]) -> io::Result<()> {
+        self.set_at(libc::SOL_PACKET, option, value)
+    }
+
+    /// Lets the kernel hold `bytes` of this socket's frames in flight: beyond the system's limit where it is allowed.
+    pub(super) fn set_send_buffer(&self, bytes: i32) -> io::Result<()> {
+        let value = bytes.to_ne_bytes();
+        self.set_at(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &value)
+            .or_else(|_| self.set_at(libc::SOL_SOCKET, libc::SO_SNDBUF, &value))
+    }
+
+    fn set_at(&self, level: i32, option: i32, value: &[u8]) -> io::Result<()> {
+        let (fd, len) = (self.fd.as_raw_fd(), socklen(value.len()));
+        // SAFETY: `value` is readable for `len` bytes during the call.
+        result(unsafe { libc::setsockopt(fd, level, option, value.as_ptr().cast(), len) }).map(drop)
+    }
+
+    /// Reads an option of the level SOL_PACKET.
+    pub(super) fn get<const N: usize>(&self, option: i32) -> io::Result<[u8; N]> {
+        self.get_at(libc::SOL_PACKET, option)
+    }
+
+    /// The error that waits on the socket, and clears it: poll(2) returns at once as long as there is one.
+    pub(super) fn take_error(&self) -> Option<io::Error> {
+        match self
+            .get_at(libc::SOL_SOCKET, libc::SO_ERROR)
+            .map(i32::from_ne_bytes)
+        {
+            Ok(0) => None,
+            Ok(code) => Some(io::Error::from_raw_os_error(code)),
+            Err(error) => Some(error),
+        }
+    }
+
+    fn get_at<const N: usize>(&self, level: i32, option: i32) -> io::Result<[u8; N]> {
+        let mut value = [0; N];
+        let mut len = socklen(N);
+        let fd = self.fd.as_raw_fd();
+        // SAFETY: `value` is writable for `len` bytes and `len` itself is, during the call.
+        result(unsafe {
+            libc::getsockopt(fd, level, option, value.as_mut_ptr().cast(), &raw mut len)
+        })?;
+        Ok(value)
+    }
+
+    /// Has the kernel send what waits in the transmit ring.
+    #[inline]
+    pub(super) fn send_ring(&self) -> io::Result<()> {
+        let fd = self.fd.as_raw_fd();
+        // SAFETY: without a buffer and without an address there is nothing that must stay valid.
+        let sent = unsafe {
+            libc::sendto(
+                fd,
+                std::ptr::null(),
+                0,
+                libc::MSG_DONTWAIT,
+                std::ptr::null(),
+                0,
+            )
+        };
+        if sent < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Asks about the interface of that name in the socket's network namespace.
+    pub(super) fn interface(&self, name: &str) -> io::Result<Interface> {
+        let name = CString::new(name)
+            .ok()
+            .filter(|name| name.count_bytes() <= NAME_LEN_MAX);
+        let name = name.ok_or(io::ErrorKind::InvalidInput)?;
+        let index = self.request(&name, libc::SIOCGIFINDEX)?;
+        let flags = self.request(&name, libc::SIOCGIFFLAGS)?;
+        let mtu = self.request(&name, libc::SIOCGIFMTU)?;
+        let hardware = self.request(&name, libc::SIOCGIFHWADDR)?;
+        // SAFETY: the request that succeeded fills in this member, as the others below.
+        let address = unsafe { hardware.ifr_ifru.ifru_hwaddr };
+        let mut mac = Mac([0; 6]);
+        for (byte, from) in mac.0.iter_mut().zip(address.sa_data) {
+            *byte = from.cast_unsigned();
+        }
+        // SAFETY: see above.
+        let flags = unsafe { flags.ifr_ifru.ifru_flags };
+        // SAFETY: see above.
+        let mtu = unsafe { mtu.ifr_ifru.ifru_mtu };
+        Ok(Interface {
+            // SAFETY: see above.
+            index: unsafe { index.ifr_ifru.ifru_ifindex },
+            up: i32::from(flags) & libc::IFF_UP != 0,
+            mtu: u32::try_from(mtu).unwrap_or(0),
+            hardware_type: address.sa_family,
+            mac,
+        })
+    }
+
+    fn request(&self, name: &CStr, request: libc::Ioctl) -> io::Result<libc::ifreq> {
+        // SAFETY: all bytes zero is a valid ifreq.
+        let mut argument: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, byte) in argument.ifr_name.iter_mut().zip(name.to_bytes()) {
+            *to = byte.cast_signed();
+        }
+        // SAFETY: these requests read and write one ifreq, which `argument` is for the time of the call.
+        result(unsafe { libc::ioctl(self.fd.as_raw_fd(), request, &raw mut argument) })?;
+        Ok(argument)
+    }
+}
+
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn result(returned: i32) -> io::Result<i32> {
+    if returned < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(returned)
+    }
+}
+
+fn socklen(len: usize) -> libc::socklen_t {
+    libc::socklen_t::try_from(len).expect("options and addresses are short")
+}

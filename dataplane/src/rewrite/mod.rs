@@ -1,0 +1,17 @@
+//! What the forwarding methods do to a packet: NAT and FULLNAT translate, TUN encapsulates, DR only sets MACs; and
+//! cutting what is larger than a link takes.
+
+pub mod fragment;
+pub mod related;
+pub mod segment;
+pub mod translate;
+pub mod tunnel;
+
+pub use fragment::fragment_ipv4;
+pub use related::translate_error;
+pub use segment::{tcp_segments, udp_segments};
+pub use translate::{Expired, Translation, decrement_ttl, set_macs, translate};
+pub use tunnel::{Outer, Tunnel, encapsulate};
+
+#[cfg(test)]
+mod tests;

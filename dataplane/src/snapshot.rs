@@ -1,0 +1,227 @@
+//! What the workers know of the configuration: compiled by control, immutable, published whole.
+//!
+//! ```text
+//!   control ── publish ──▶ Publisher { version, current }          worker, once per burst:
+//!                              ▲           │                          version moved? ── no ──▶ go on
+//!                              │           └── Arc<Snapshot> ◀──────── yes: take a reference, adjust own state
+//!                              └── seen by every worker: control may drop the old ones
+//! ```
+//! A worker never waits: where control holds the lock at that moment, it looks again at the next burst.
+
+use crate::Map;
+use crate::neighbour::NeighbourId;
+use crate::port::{Mac, PortId};
+use crate::rewrite::tunnel::Tunnel;
+use crate::route::Routes;
+use conntrack::{Method, Timeouts};
+use parking_lot::Mutex;
+use scheduler::{Load, Options, RealServer, RealServerId};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Names a service for as long as it is configured. Dense, so that it can index arrays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceId(pub u32);
+
+/// The whole of what a worker needs to decide.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Counts up with each publication; 0 is the empty snapshot before the first.
+    pub version: u64,
+    /// By [`PortId`].
+    pub ports: Vec<PortView>,
+    /// Addresses that the director answers for.
+    pub owned: Map<IpAddr, Owned>,
+    /// Where packets leave.
+    pub routes: Routes,
+    /// Changes with `routes` and `ports`, so that next hops cached in connections are looked up again.
+    pub route_generation: u16,
+    /// Services by what clients address.
+    pub services: Map<ServiceKey, Arc<Service>>,
+    /// By [`RealServerId`]; removed servers stay while connections refer to them.
+    pub servers: Vec<Option<Arc<Server>>>,
+    /// How long connections live without a packet.
+    pub timeouts: Timeouts,
+}
+
+/// A port as the snapshot sees it.
+#[derive(Clone, Debug)]
+pub struct PortView {
+    /// The name in the configuration.
+    pub name: String,
+    /// Source of the frames sent there.
+    pub mac: Mac,
+    /// Largest IP packet, bytes.
+    pub mtu: u32,
+    /// The director's own addresses there (DIP), with their prefix lengths.
+    pub addresses: Vec<(IpAddr, u8)>,
+}
+
+impl PortView {
+    /// The address to speak from to `target`: of its family, on its subnet if there is one.
+    #[must_use]
+    pub fn source_for(&self, target: IpAddr) -> Option<IpAddr> {
+        let same_family = self
+            .addresses
+            .iter()
+            .filter(|(address, _)| address.is_ipv4() == target.is_ipv4());
+        same_family
+            .clone()
+            .find(|(address, prefix)| crate::route::same_subnet(*address, target, *prefix))
+            .or_else(|| same_family.clone().next())
+            .map(|(address, _)| *address)
+    }
+}
+
+/// Why the director answers for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owned {
+    /// A service's address (VIP): ARP, ND and echo are answered here.
+    Virtual,
+    /// A FULLNAT source (LIP): likewise.
+    Local,
+    /// The director's own (DIP): likewise.
+    Director,
+    /// The director's own, but the kernel holds it too and answers for it.
+    Kernel,
+}
+
+/// What clients address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceKey {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Virtual address (VIP).
+    pub address: IpAddr,
+    /// Virtual port, host byte order.
+    pub port: u16,
+}
+
+/// A virtual service.
+#[derive(Debug)]
+pub struct Service {
+    /// Its name in the workers' arrays.
+    pub id: ServiceId,
+    /// What clients address.
+    pub key: ServiceKey,
+    /// The scheduling algorithm's name, known to the scheduler crate's registry.
+    pub scheduler: String,
+    /// Its flags.
+    pub scheduler_options: Options,
+    /// Real servers as the scheduler sees them: newest first, as in the kernel.
+    pub servers: Vec<RealServer>,
+    /// FULLNAT sources (LIP), each with the first and last port to use.
+    pub local_addresses: Vec<LocalAddress>,
+}
+
+/// A source address of FULLNAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalAddress {
+    /// LIP.
+    pub address: IpAddr,
+    /// First port of the pool.
+    pub first_port: u16,
+    /// Last port of the pool, included.
+    pub last_port: u16,
+}
+
+/// A real server as the packet path sees it.
+#[derive(Debug)]
+pub struct Server {
+    /// Its name in connections and counters.
+    pub id: RealServerId,
+    /// The service it belongs to.
+    pub service: ServiceId,
+    /// RIP.
+    pub address: IpAddr,
+    /// Its port, host byte order.
+    pub port: u16,
+    /// How packets get there.
+    pub method: Method,
+    /// Its connection counts, shared with the scheduler's view.
+    pub load: Arc<Load>,
+    /// The next hop on the way there.
+    pub next_hop: NextHop,
+    /// For TUN: the outer header.
+    pub tunnel: Option<Tunnel>,
+    /// False once it was removed from its service: connections to it end, replies are still translated.
+    pub present: bool,
+}
+
+/// Whom to hand a packet to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// The port it leaves by.
+    pub port: PortId,
+    /// The neighbour's address: a gateway or the destination itself.
+    pub address: IpAddr,
+    /// The neighbour's place in the neighbour table when the snapshot was compiled; the table may have evicted it.
+    pub neighbour: NeighbourId,
+}
+
+/// Hands the current snapshot to the workers.
+#[derive(Debug)]
+pub struct Publisher {
+    version: AtomicU64,
+    current: Mutex<Arc<Snapshot>>,
+    seen: Box<[AtomicU64]>,
+}
+
+impl Publisher {
+    /// For `workers` workers, with the empty snapshot.
+    #[must_use]
+    pub fn new(workers: usize) -> Arc<Publisher> {
+        Arc::new(Publisher {
+            version: AtomicU64::new(0),
+            current: Mutex::new(Arc::new(Snapshot::default())),
+            seen: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+        })
+    }
+
+    /// Gives `snapshot` the next version and makes it current. Returns the snapshot as published and the one before,
+    /// which the caller keeps until [`Publisher::seen_by_all`] reaches the new version: so it is freed by control,
+    /// not by a worker.
+    pub fn publish(&self, mut snapshot: Snapshot) -> (Arc<Snapshot>, Arc<Snapshot>) {
+        let mut current = self.current.lock();
+        snapshot.version = current.version + 1;
+        let new = Arc::new(snapshot);
+        let old = std::mem::replace(&mut *current, Arc::clone(&new));
+        // Release pairs with the Acquire in `newer_than`; the lock alone would do for the contents.
+        self.version.store(new.version, Ordering::Release);
+        (new, old)
+    }
+
+    /// The current snapshot.
+    #[must_use]
+    pub fn current(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.current.lock())
+    }
+
+    /// The current snapshot, if it is newer than `version` and control does not hold it at this moment.
+    #[inline]
+    #[must_use]
+    pub fn newer_than(&self, version: u64) -> Option<Arc<Snapshot>> {
+        // Acquire pairs with the Release in `publish`.
+        if self.version.load(Ordering::Acquire) == version {
+            return None;
+        }
+        self.current.try_lock().map(|current| Arc::clone(&current))
+    }
+
+    /// A worker says which version it works with from now on.
+    pub fn mark_seen(&self, worker: usize, version: u64) {
+        // Release pairs with the Acquire in `seen_by_all`: the worker has dropped what it had before.
+        self.seen[worker].store(version, Ordering::Release);
+    }
+
+    /// The oldest version that any worker may still be using.
+    #[must_use]
+    pub fn seen_by_all(&self) -> u64 {
+        self.seen
+            .iter()
+            .map(|seen| seen.load(Ordering::Acquire))
+            .min()
+            .unwrap_or(u64::MAX)
+    }
+}

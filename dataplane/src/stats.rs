@@ -1,0 +1,118 @@
+//! Counters: one set per worker, written by it alone, summed by whoever reads. All `Relaxed`; a reader may see one
+//! counter of a packet before another.
+
+use crate::reason::Reason;
+use conntrack::Direction;
+use scheduler::RealServerId;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Adds to a counter that only the calling thread writes: a load and a store, no LOCK prefix.
+#[inline]
+pub fn add(counter: &AtomicU64, count: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(count), Relaxed);
+}
+
+/// What one worker sent to and got from one real server. Bytes are those of the IP packets.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct ServerStats {
+    /// Connections scheduled to it.
+    pub connections: AtomicU64,
+    /// Packets from clients.
+    pub in_packets: AtomicU64,
+    /// Bytes from clients.
+    pub in_bytes: AtomicU64,
+    /// Packets to clients that passed through here (NAT, FULLNAT).
+    pub out_packets: AtomicU64,
+    /// Bytes to clients.
+    pub out_bytes: AtomicU64,
+}
+
+/// Counts a packet of a connection with `server`: `len` bytes of IP.
+#[inline]
+pub(crate) fn count_bytes(
+    stats: &WorkerStats,
+    server: RealServerId,
+    direction: Direction,
+    len: u32,
+) {
+    if let Some(stats) = stats.server(server) {
+        let (packets, bytes) = match direction {
+            Direction::Request => (&stats.in_packets, &stats.in_bytes),
+            Direction::Reply => (&stats.out_packets, &stats.out_bytes),
+        };
+        add(packets, 1);
+        add(bytes, u64::from(len));
+    }
+}
+
+/// The verdicts other than a drop.
+#[derive(Debug, Default)]
+pub struct VerdictStats {
+    /// Frames received.
+    pub received: AtomicU64,
+    /// Frames forwarded by a connection (one received GSO frame counts once).
+    pub forwarded: AtomicU64,
+    /// Answers made here: ARP, ND, echo, ICMP errors.
+    pub replied: AtomicU64,
+    /// Frames that are not ours, left to the kernel.
+    pub exceptions: AtomicU64,
+    /// Frames put aside until a neighbour answers. They are counted again when they are forwarded or dropped.
+    pub waiting: AtomicU64,
+}
+
+/// All counters of a worker.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct WorkerStats {
+    /// Verdicts.
+    pub verdicts: VerdictStats,
+    drops: [AtomicU64; Reason::ALL.len()],
+    /// Connections made.
+    pub connections: AtomicU64,
+    /// Bursts that held at least one frame.
+    pub bursts: AtomicU64,
+    /// Times the worker found nothing to do and slept.
+    pub sleeps: AtomicU64,
+    /// LIP ports this worker may use, all pools together. A gauge.
+    pub lip_ports: AtomicU64,
+    /// LIP ports in use. A gauge.
+    pub lip_ports_in_use: AtomicU64,
+    servers: Box<[ServerStats]>,
+}
+
+impl WorkerStats {
+    /// With room for servers of ids below `servers`.
+    #[must_use]
+    pub fn new(servers: usize) -> WorkerStats {
+        WorkerStats {
+            verdicts: VerdictStats::default(),
+            drops: [const { AtomicU64::new(0) }; Reason::ALL.len()],
+            connections: AtomicU64::new(0),
+            bursts: AtomicU64::new(0),
+            sleeps: AtomicU64::new(0),
+            lip_ports: AtomicU64::new(0),
+            lip_ports_in_use: AtomicU64::new(0),
+            servers: (0..servers).map(|_| ServerStats::default()).collect(),
+        }
+    }
+
+    /// Counts a drop. The worker alone.
+    #[inline]
+    pub fn count_drop(&self, reason: Reason) {
+        add(&self.drops[reason as usize], 1);
+    }
+
+    /// How often `reason` was met.
+    #[must_use]
+    pub fn drops(&self, reason: Reason) -> u64 {
+        self.drops[reason as usize].load(Relaxed)
+    }
+
+    /// A server's counters; `None` for an id beyond the limit given to [`new`](Self::new).
+    #[inline]
+    #[must_use]
+    pub fn server(&self, id: RealServerId) -> Option<&ServerStats> {
+        self.servers.get(id.0 as usize)
+    }
+}

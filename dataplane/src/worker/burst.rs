@@ -1,0 +1,146 @@
+//! The stages of a burst: parse and hash all, prefetching buckets; probe all, prefetching entries; decide each.
+
+use super::connection::Found;
+use super::family::Ip;
+use super::{Flows, Worker};
+use crate::frame::Frame;
+use crate::packet::wire::{TCP, UDP};
+use crate::packet::{Fragment, Packet, Parsed, parse};
+use crate::port::{BURST, Burst, Port};
+use crate::reason::Reason;
+use arrayvec::ArrayVec;
+use conntrack::{Hash, Probe, V4, V6};
+
+/// A packet of a flow between the stages.
+struct Lookup<F: Ip> {
+    packet: Packet<F>,
+    hash: Hash,
+    probe: Probe,
+}
+
+/// A frame between the stages.
+enum Staged {
+    Ipv4(Lookup<V4>),
+    Ipv6(Lookup<V6>),
+    /// Rare enough to be looked at when its turn comes.
+    Other(Parsed),
+}
+
+impl<P: Port> Worker<P> {
+    /// Decides every frame of a burst, in order, and leaves it empty.
+    pub(super) fn handle(&mut self, burst: &mut Burst) {
+        let mut staged: ArrayVec<Staged, BURST> = ArrayVec::new();
+        for frame in burst.iter() {
+            staged.push(self.stage(frame));
+        }
+        for one in &mut staged {
+            match one {
+                Staged::Ipv4(lookup) => lookup.probe = self.ipv4.table.probe(lookup.hash),
+                Staged::Ipv6(lookup) => lookup.probe = self.ipv6.table.probe(lookup.hash),
+                Staged::Other(_) => {}
+            }
+        }
+        for (frame, one) in burst.drain(..).zip(staged) {
+            match one {
+                Staged::Ipv4(lookup) => self.flow_v4(frame, &lookup),
+                Staged::Ipv6(lookup) => self.flow_v6(frame, &lookup),
+                Staged::Other(parsed) => self.other(frame, parsed),
+            }
+        }
+    }
+
+    #[inline]
+    fn stage(&self, frame: &Frame) -> Staged {
+        match parse(frame.bytes(), &frame.offload) {
+            Parsed::Ipv4(packet) if is_flow(&packet) => Staged::Ipv4(self.ipv4.begin(packet)),
+            Parsed::Ipv6(packet) if is_flow(&packet) => Staged::Ipv6(self.ipv6.begin(packet)),
+            other => Staged::Other(other),
+        }
+    }
+
+    #[inline]
+    fn flow_v4(&mut self, frame: Frame, lookup: &Lookup<V4>) {
+        let found = self.ipv4.find(lookup);
+        match found {
+            Some(found) => self.ipv4.forward(
+                &mut self.services,
+                &mut self.egress,
+                frame,
+                &lookup.packet,
+                found,
+            ),
+            None => self
+                .ipv4
+                .new_flow(&mut self.services, &mut self.egress, frame, &lookup.packet),
+        }
+    }
+
+    #[inline]
+    fn flow_v6(&mut self, frame: Frame, lookup: &Lookup<V6>) {
+        let found = self.ipv6.find(lookup);
+        match found {
+            Some(found) => self.ipv6.forward(
+                &mut self.services,
+                &mut self.egress,
+                frame,
+                &lookup.packet,
+                found,
+            ),
+            None => self
+                .ipv6
+                .new_flow(&mut self.services, &mut self.egress, frame, &lookup.packet),
+        }
+    }
+
+    #[cold]
+    fn other(&mut self, frame: Frame, parsed: Parsed) {
+        match parsed {
+            Parsed::Ipv4(packet) => self.control_v4(frame, &packet),
+            Parsed::Ipv6(packet) => self.control_v6(frame, &packet),
+            Parsed::Arp => self.arp(frame),
+            Parsed::Other => self.egress.exception(frame),
+            Parsed::Drop(reason) => self.egress.drop(frame, reason),
+        }
+    }
+}
+
+impl<F: Ip> Flows<F> {
+    #[inline]
+    fn begin(&self, packet: Packet<F>) -> Lookup<F> {
+        let hash = self.table.hash(&packet.tuple);
+        self.table.prefetch(hash);
+        Lookup {
+            packet,
+            hash,
+            probe: Probe::default(),
+        }
+    }
+
+    #[inline]
+    fn find(&self, lookup: &Lookup<F>) -> Option<Found> {
+        let (id, direction) = self
+            .table
+            .find(lookup.hash, lookup.probe, &lookup.packet.tuple)?;
+        Some(Found { id, direction })
+    }
+}
+
+/// Whether a packet is looked up by its own addresses and ports.
+#[inline]
+fn is_flow<F: Ip>(packet: &Packet<F>) -> bool {
+    matches!(packet.tuple.protocol, TCP | UDP) && packet.fragment == Fragment::None
+}
+
+/// A fragment, or a protocol without connections: ours to drop, or the kernel's.
+pub(super) fn not_a_flow<F: Ip, P: Port>(worker: &mut Worker<P>, frame: Frame, packet: &Packet<F>) {
+    let ours = worker
+        .egress
+        .snapshot
+        .owned
+        .contains_key(&packet.tuple.destination.into());
+    if ours && packet.fragment != Fragment::None {
+        worker.egress.drop(frame, Reason::Fragment);
+    } else {
+        worker.egress.exception(frame);
+    }
+}

@@ -1,0 +1,328 @@
+//! A packet of a known connection: its state, then on to the server or back to the client.
+
+use super::Flows;
+use super::cut::complete;
+use super::egress::{Egress, Hop, largest_packet};
+use super::family::Ip;
+use super::services::Services;
+use crate::frame::{Frame, Gso};
+use crate::packet::Packet;
+use crate::packet::checksum::Delta;
+use crate::packet::icmp::ErrorKind;
+use crate::packet::wire::TCP;
+use crate::port::Port;
+use crate::reason::Reason;
+use crate::rewrite::tunnel::{self, Outer};
+use crate::rewrite::{self, Translation};
+use crate::stats::count_bytes;
+use conntrack::{ConnectionId, Direction, Entry, Method, Path, State, TcpFlags, tcp_next};
+use scheduler::RealServerId;
+
+/// A connection that a packet belongs to, and which way the packet goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub(super) id: ConnectionId,
+    pub(super) direction: Direction,
+}
+
+impl<F: Ip> Flows<F> {
+    /// Forwards a packet of a connection.
+    #[inline]
+    pub(super) fn forward<P: Port>(
+        &mut self,
+        services: &mut Services,
+        egress: &mut Egress<P>,
+        frame: Frame,
+        packet: &Packet<F>,
+        found: Found,
+    ) {
+        let entry = self.table.entry(found.id);
+        let state = entry.state();
+        if matches!(state, State::TimeWait | State::Close)
+            && starts_anew(packet, found)
+            && entry.owner() == egress.worker
+        {
+            return self.replace(services, egress, frame, packet, found.id);
+        }
+        let next = next_state(entry, state, packet, found.direction);
+        let timeout = egress.snapshot.timeouts.of(next);
+        if next != state {
+            self.change_state(services, egress, found.id, state, next);
+        }
+        let entry = self.table.entry(found.id);
+        entry.touch(egress.now.after(timeout));
+
+        let server = RealServerId(entry.server());
+        count_bytes(
+            &egress.stats,
+            server,
+            found.direction,
+            packet.end - u32::from(packet.l3),
+        );
+        match found.direction {
+            Direction::Request => to_server(services, egress, frame, packet, entry),
+            Direction::Reply => to_client(egress, frame, packet, entry),
+        }
+    }
+
+    #[cold]
+    fn change_state<P: Port>(
+        &mut self,
+        services: &Services,
+        egress: &Egress<P>,
+        id: ConnectionId,
+        from: State,
+        to: State,
+    ) {
+        let entry = self.table.entry(id);
+        if self.table.advance(entry, from, to) {
+            services.connection_moved(RealServerId(entry.server()), from, to);
+            let timeouts = &egress.snapshot.timeouts;
+            if timeouts.of(to).0 < timeouts.of(from).0 {
+                self.owner.shorten(id, egress.now.after(timeouts.of(to)));
+            }
+        }
+    }
+
+    /// A SYN on a connection that has ended: the client uses its port again, and is scheduled again. Only the worker
+    /// that made the connection does so, since it alone can give its local port back; another one takes the SYN as the
+    /// beginning of a new life with the same server.
+    ///
+    /// Source: Linux net/netfilter/ipvs/ip_vs_core.c, conn_reuse_mode 1.
+    #[cold]
+    fn replace<P: Port>(
+        &mut self,
+        services: &mut Services,
+        egress: &mut Egress<P>,
+        frame: Frame,
+        packet: &Packet<F>,
+        id: ConnectionId,
+    ) {
+        if let Some(state) = self.owner.remove(id) {
+            let entry = self.table.entry(id);
+            services.connection_ended(RealServerId(entry.server()), state);
+            self.lips.give_back(entry);
+        }
+        self.new_flow(services, egress, frame, packet);
+    }
+}
+
+/// The state after a packet.
+#[inline]
+fn next_state<F: Ip>(
+    entry: &Entry<F>,
+    state: State,
+    packet: &Packet<F>,
+    direction: Direction,
+) -> State {
+    if packet.tuple.protocol != TCP {
+        return state;
+    }
+    let path = match entry.method() {
+        Method::Dr | Method::Tun => Path::OneWay,
+        _ => Path::TwoWay(direction),
+    };
+    tcp_next(state, path, packet.tcp_flags)
+}
+
+/// Whether a packet of a client begins a connection where one has ended.
+#[inline]
+fn starts_anew<F: Ip>(packet: &Packet<F>, found: Found) -> bool {
+    found.direction == Direction::Request
+        && packet.tuple.protocol == TCP
+        && packet.tcp_flags.has(TcpFlags::SYN)
+        && !packet.tcp_flags.has(TcpFlags::ACK)
+        && !packet.tcp_flags.has(TcpFlags::RST)
+}
+
+/// Sends a client's packet to the connection's server.
+#[inline]
+fn to_server<F: Ip, P: Port>(
+    services: &mut Services,
+    egress: &mut Egress<P>,
+    frame: Frame,
+    packet: &Packet<F>,
+    entry: &Entry<F>,
+) {
+    let id = RealServerId(entry.server());
+    let Some(state) = services.server(id).filter(|state| state.present) else {
+        return egress.drop(frame, Reason::ServerGone);
+    };
+    let hop = match egress.hop_to_server(id, state) {
+        Ok(hop) => hop,
+        Err(reason) => return egress.drop(frame, reason),
+    };
+    match entry.method() {
+        Method::Nat | Method::FullNat => {
+            translated(egress, frame, packet, hop, &request_translation(entry))
+        }
+        Method::Dr | Method::Tun | Method::Local => {
+            to_server_unchanged(egress, frame, packet, entry, hop)
+        }
+    }
+}
+
+/// Sends a packet to the connection's server as the client sent it: by MAC address, or through the tunnel.
+#[inline]
+pub(super) fn to_server_unchanged<F: Ip, P: Port>(
+    egress: &mut Egress<P>,
+    frame: Frame,
+    packet: &Packet<F>,
+    entry: &Entry<F>,
+    hop: Hop,
+) {
+    match entry.method() {
+        Method::Tun => to_tunnel(egress, frame, packet, RealServerId(entry.server()), hop),
+        _ => match ready(egress, frame, packet, hop, 0, packet.tuple.destination) {
+            Ready::Whole(frame) => egress.forward(frame, hop),
+            Ready::Fragments(frame, mtu) => egress.forward_fragments(frame, hop, mtu),
+            Ready::Refused => {}
+        },
+    }
+}
+
+/// Sends a server's packet to the connection's client (NAT and FULLNAT; the others' replies do not pass here).
+#[inline]
+fn to_client<F: Ip, P: Port>(
+    egress: &mut Egress<P>,
+    frame: Frame,
+    packet: &Packet<F>,
+    entry: &Entry<F>,
+) {
+    let hop = match egress.hop_to_client(entry) {
+        Ok(hop) => hop,
+        Err(reason) => return egress.drop(frame, reason),
+    };
+    translated(egress, frame, packet, hop, &reply_translation(entry));
+}
+
+/// Sends a packet on under other addresses. Errors about it come from the address that its sender talks to.
+#[inline]
+fn translated<F: Ip, P: Port>(
+    egress: &mut Egress<P>,
+    frame: Frame,
+    packet: &Packet<F>,
+    hop: Hop,
+    translation: &Translation<F>,
+) {
+    let (mut frame, fragment_to) =
+        match ready(egress, frame, packet, hop, 0, packet.tuple.destination) {
+            Ready::Whole(frame) => (frame, None),
+            Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
+            Ready::Refused => return,
+        };
+    let offload = frame.offload;
+    rewrite::translate(frame.bytes_mut(), packet, translation, &offload);
+    match fragment_to {
+        None => egress.forward(frame, hop),
+        Some(mtu) => egress.forward_fragments(frame, hop, mtu),
+    }
+}
+
+/// What NAT and FULLNAT change in a client's packet.
+#[inline]
+pub(super) fn request_translation<F: Ip>(entry: &Entry<F>) -> Translation<F> {
+    Translation {
+        source: entry.local(),
+        destination: Some((entry.real_address(), entry.real_port())),
+        ip_delta: Delta(entry.ip_delta()),
+        l4_delta: Delta(entry.l4_delta()),
+    }
+}
+
+/// What NAT and FULLNAT change in a server's packet.
+#[inline]
+pub(super) fn reply_translation<F: Ip>(entry: &Entry<F>) -> Translation<F> {
+    Translation {
+        source: Some((entry.virtual_address(), entry.virtual_port())),
+        destination: entry.local().map(|_| (entry.client(), entry.client_port())),
+        ip_delta: Delta(entry.ip_delta()).negated(),
+        l4_delta: Delta(entry.l4_delta()).negated(),
+    }
+}
+
+/// What is left to do with a packet whose headers are ready for the next link.
+enum Ready {
+    /// It fits.
+    Whole(Frame),
+    /// It must be fragmented to packets of this many bytes.
+    Fragments(Frame, u32),
+    /// Its sender was told, and the frame is gone.
+    Refused,
+}
+
+/// One hop less to live, and not too large for the next link: or else the sender is told by `speaker`.
+#[inline]
+fn ready<F: Ip, P: Port>(
+    egress: &mut Egress<P>,
+    mut frame: Frame,
+    packet: &Packet<F>,
+    hop: Hop,
+    overhead: usize,
+    speaker: F::Address,
+) -> Ready {
+    if rewrite::decrement_ttl(frame.bytes_mut(), packet).is_err() {
+        egress.refuse(
+            frame,
+            packet,
+            ErrorKind::TimeExceeded,
+            speaker,
+            Reason::TtlExpired,
+        );
+        return Ready::Refused;
+    }
+    let Some(mtu) = egress.exceeded_mtu(largest_packet(&frame, packet) + overhead, hop.port())
+    else {
+        return Ready::Whole(frame);
+    };
+    if !packet.dont_fragment && frame.offload.gso == Gso::None {
+        return Ready::Fragments(frame, mtu);
+    }
+    let room = (mtu as usize).saturating_sub(overhead);
+    let kind = ErrorKind::FragmentationNeeded {
+        mtu: u16::try_from(room).unwrap_or(u16::MAX),
+    };
+    egress.refuse(frame, packet, kind, speaker, Reason::TooBig);
+    Ready::Refused
+}
+
+/// Sends a packet through the tunnel to a server.
+fn to_tunnel<F: Ip, P: Port>(
+    egress: &mut Egress<P>,
+    frame: Frame,
+    packet: &Packet<F>,
+    server: RealServerId,
+    hop: Hop,
+) {
+    let tunnel = egress.snapshot.servers[server.0 as usize]
+        .as_ref()
+        .and_then(|server| server.tunnel);
+    let Some(tunnel) = tunnel else {
+        return egress.drop(frame, Reason::ServerGone);
+    };
+    let speaker = packet.tuple.destination;
+    let (mut frame, fragment_to) =
+        match ready(egress, frame, packet, hop, tunnel.overhead(), speaker) {
+            Ready::Whole(frame) if frame.offload.gso != Gso::None => {
+                return egress.tunnel_segments(frame, packet, &tunnel, hop);
+            }
+            Ready::Whole(frame) => (frame, None),
+            Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
+            Ready::Refused => return,
+        };
+    if let (Some(mtu), Outer::V6 { .. }) = (fragment_to, tunnel.outer) {
+        let room = mtu.saturating_sub(u32::try_from(tunnel.overhead()).unwrap_or(0));
+        return egress.tunnel_fragments(frame, packet, &tunnel, hop, room);
+    }
+    // Whoever reads the outer header does not finish the inner checksum.
+    complete(&mut frame);
+    let identification = egress.next_identification();
+    match (
+        tunnel::encapsulate(&mut frame, packet, &tunnel, identification),
+        fragment_to,
+    ) {
+        (Ok(()), None) => egress.forward(frame, hop),
+        (Ok(()), Some(mtu)) => egress.forward_fragments(frame, hop, mtu),
+        (Err(reason), _) => egress.drop(frame, reason),
+    }
+}

@@ -1,0 +1,213 @@
+//! A worker: one thread, one queue pair of every port, run to completion.
+//!
+//! ```text
+//!   run_once ─▶ adopt a newer snapshot, if there is one
+//!            ─▶ for each port: receive a burst ─▶ stage (burst.rs) ─▶ decide (connection.rs, new_flow.rs, icmp.rs, local.rs)
+//!                                                                        └─▶ Egress (egress.rs): forward, wait, reply, drop
+//!            ─▶ quiescent ─▶ timers, at most once a tick: waiting packets, neighbours, announcements
+//! ```
+//! A worker shares with the others only the connection tables, the neighbour table and the servers' load. Nothing it
+//! does waits for anybody.
+
+mod burst;
+mod connection;
+mod cut;
+mod egress;
+mod family;
+mod icmp;
+mod lips;
+mod local;
+mod new_flow;
+mod run;
+mod services;
+mod waiting;
+
+pub use run::{Idle, ticks_since};
+
+use crate::neighbour::NeighbourTable;
+use crate::port::{Burst, Port};
+use crate::snapshot::{Publisher, Snapshot};
+use crate::stats::{WorkerStats, add};
+use conntrack::{ConnectionId, Entry, Expiry, Owner, Table, Ticks, V4, V6};
+use egress::Egress;
+use family::Ip;
+use lips::LipPools;
+use scheduler::RealServerId;
+use services::Services;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Connections whose timers may fire between two bursts.
+const TIMER_BUDGET: usize = 64;
+/// Ticks in a second.
+const SECOND: u32 = Ticks::from_seconds(1).0;
+
+/// The connection tables that all workers share.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    /// Connections of IPv4 clients.
+    pub ipv4: Arc<Table<V4>>,
+    /// Connections of IPv6 clients.
+    pub ipv6: Arc<Table<V6>>,
+}
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct WorkerParts<P> {
+    /// Its number, from 0.
+    pub index: u16,
+    /// How many workers there are.
+    pub workers: u16,
+    /// Its queue pair of each port, by [`PortId`](crate::port::PortId).
+    pub ports: Vec<P>,
+    /// Shared with the other workers.
+    pub tables: Tables,
+    /// Shared with the other workers.
+    pub neighbours: Arc<NeighbourTable>,
+    /// Where the snapshots come from.
+    pub publisher: Arc<Publisher>,
+    /// Its counters.
+    pub stats: Arc<WorkerStats>,
+}
+
+/// The connections of one family, as one worker has them.
+struct Flows<F: Ip> {
+    table: Arc<Table<F>>,
+    owner: Owner<F>,
+    lips: LipPools<F>,
+    /// More timers were due than the last call had room for.
+    timers_behind: bool,
+}
+
+/// See the module's text.
+pub struct Worker<P: Port> {
+    ipv4: Flows<V4>,
+    ipv6: Flows<V6>,
+    services: Services,
+    egress: Egress<P>,
+    publisher: Arc<Publisher>,
+    burst: Burst,
+    last_tick: Ticks,
+}
+
+impl<P: Port> Worker<P> {
+    /// A worker that has seen no snapshot yet.
+    #[must_use]
+    pub fn new(parts: WorkerParts<P>, now: Ticks) -> Worker<P> {
+        let WorkerParts {
+            index,
+            workers,
+            ports,
+            tables,
+            neighbours,
+            publisher,
+            stats,
+        } = parts;
+        Worker {
+            ipv4: Flows::new(tables.ipv4, index, workers),
+            ipv6: Flows::new(tables.ipv6, index, workers),
+            services: Services::new(index),
+            egress: Egress::new(index, ports, neighbours, stats, now),
+            publisher,
+            burst: Burst::new(),
+            last_tick: now,
+        }
+    }
+
+    /// One round: at most one burst of each port. Returns how many frames there were.
+    ///
+    /// `now` must not go back.
+    pub fn run_once(&mut self, now: Ticks) -> usize {
+        self.egress.now = now;
+        if let Some(snapshot) = self.publisher.newer_than(self.egress.snapshot.version) {
+            self.adopt(snapshot);
+        }
+        let mut frames = 0;
+        for port in 0..self.egress.ports.len() {
+            let mut burst = std::mem::take(&mut self.burst);
+            let count = self.egress.ports[port].receive(&mut burst);
+            if count > 0 {
+                frames += count;
+                add(&self.egress.stats.verdicts.received, count as u64);
+                add(&self.egress.stats.bursts, 1);
+                self.handle(&mut burst);
+            }
+            self.burst = burst;
+        }
+        let ticked = now != self.last_tick;
+        if ticked {
+            self.tick();
+        }
+        if ticked || self.ipv4.timers_behind || self.ipv6.timers_behind {
+            self.ipv4.expire(&mut self.services, now);
+            self.ipv6.expire(&mut self.services, now);
+        }
+        if frames > 0 || ticked {
+            self.egress.flush();
+        }
+        self.ipv4.owner.quiescent();
+        self.ipv6.owner.quiescent();
+        frames
+    }
+
+    /// The ports, for whoever made them.
+    pub fn ports_mut(&mut self) -> &mut [P] {
+        &mut self.egress.ports
+    }
+
+    /// Takes a new snapshot over. Off the packet path; may allocate.
+    fn adopt(&mut self, snapshot: Arc<Snapshot>) {
+        self.services.adopt(&snapshot);
+        self.ipv4.lips.adopt(&snapshot);
+        self.ipv6.lips.adopt(&snapshot);
+        self.egress.adopt(snapshot);
+        self.publisher.mark_seen(
+            usize::from(self.egress.worker),
+            self.egress.snapshot.version,
+        );
+    }
+
+    /// What is due with time, once a tick at most.
+    fn tick(&mut self) {
+        let now = self.egress.now;
+        let second = now.0 / SECOND;
+        if second != self.last_tick.0 / SECOND {
+            self.services.tick(second);
+            self.egress.refill_icmp();
+            let (all, used) = [self.ipv4.lips.usage(), self.ipv6.lips.usage()]
+                .into_iter()
+                .fold((0, 0), |(all, used), (more, more_used)| {
+                    (all + more, used + more_used)
+                });
+            self.egress.stats.lip_ports.store(all, Relaxed);
+            self.egress.stats.lip_ports_in_use.store(used, Relaxed);
+        }
+        self.egress.tick(self.last_tick);
+        self.last_tick = now;
+    }
+}
+
+impl<F: Ip> Flows<F> {
+    fn new(table: Arc<Table<F>>, index: u16, workers: u16) -> Flows<F> {
+        Flows {
+            owner: Owner::new(Arc::clone(&table), index),
+            lips: LipPools::new(index, workers),
+            table,
+            timers_behind: false,
+        }
+    }
+
+    /// Ends connections whose time is over, a bounded number of them.
+    fn expire(&mut self, services: &mut Services, now: Ticks) {
+        let (table, lips) = (&self.table, &mut self.lips);
+        let mut on_expiry = |_: ConnectionId, entry: &Entry<F>| {
+            if let Some(state) = table.end(entry) {
+                services.connection_ended(RealServerId(entry.server()), state);
+                lips.give_back(entry);
+            }
+            Expiry::Remove
+        };
+        let fired = self.owner.advance_timers(now, TIMER_BUDGET, &mut on_expiry);
+        self.timers_behind = fired >= TIMER_BUDGET;
+    }
+}

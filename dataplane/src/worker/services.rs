@@ -1,0 +1,177 @@
+//! What a worker keeps for each service and each server between packets: the scheduler's state, the neighbour in use.
+
+use crate::neighbour::NeighbourId;
+use crate::snapshot::{Server, Service, ServiceId, Snapshot};
+use conntrack::State;
+use scheduler::{Activity, Flow, Load, Options, RealServerId, Scheduler};
+use std::sync::Arc;
+
+/// A service's scheduler with this worker's state of it.
+struct ServiceState {
+    scheduler: Box<dyn Scheduler>,
+    name: String,
+    options: Options,
+    service: Arc<Service>,
+    /// Where the next FULLNAT connection begins to look for a local address.
+    next_lip: usize,
+}
+
+/// What the packet path wants of a server: small, dense, indexed by id.
+#[derive(Default)]
+pub(super) struct ServerState {
+    /// The next hop as last resolved.
+    pub(super) neighbour: NeighbourId,
+    /// False once it was removed from its service.
+    pub(super) present: bool,
+    load: Option<Arc<Load>>,
+}
+
+/// All services and servers as one worker has them.
+pub(super) struct Services {
+    worker: usize,
+    services: Vec<Option<ServiceState>>,
+    servers: Vec<ServerState>,
+}
+
+impl Services {
+    pub(super) fn new(worker: u16) -> Services {
+        Services {
+            worker: usize::from(worker),
+            services: Vec::new(),
+            servers: Vec::new(),
+        }
+    }
+
+    /// Brings the schedulers up to date. Those whose service did not change are left alone.
+    pub(super) fn adopt(&mut self, snapshot: &Snapshot) {
+        let mut old: Vec<_> = std::mem::take(&mut self.services);
+        for service in snapshot.services.values() {
+            let index = service.id.0 as usize;
+            if self.services.len() <= index {
+                self.services.resize_with(index + 1, || None);
+            }
+            let before = old.get_mut(index).and_then(Option::take);
+            self.services[index] = Some(self.updated(before, service));
+        }
+        self.servers
+            .resize_with(snapshot.servers.len(), ServerState::default);
+        for (state, server) in self.servers.iter_mut().zip(&snapshot.servers) {
+            *state = server.as_deref().map(ServerState::of).unwrap_or_default();
+        }
+    }
+
+    fn updated(&self, before: Option<ServiceState>, service: &Arc<Service>) -> ServiceState {
+        let kept = before.filter(|state| {
+            state.service.key == service.key
+                && state.name == service.scheduler
+                && state.options == service.scheduler_options
+        });
+        match kept {
+            Some(mut state) => {
+                if !Arc::ptr_eq(&state.service, service) {
+                    state.scheduler.servers_changed(&service.servers);
+                    state.service = Arc::clone(service);
+                }
+                state
+            }
+            None => {
+                let options = Options {
+                    stagger: self.worker,
+                    ..service.scheduler_options
+                };
+                let mut scheduler = scheduler::create(&service.scheduler, &options).expect(
+                    "control checks a scheduler's name and options before it publishes them",
+                );
+                scheduler.servers_changed(&service.servers);
+                ServiceState {
+                    scheduler,
+                    name: service.scheduler.clone(),
+                    options: service.scheduler_options,
+                    service: Arc::clone(service),
+                    next_lip: self.worker,
+                }
+            }
+        }
+    }
+
+    /// The server for a new flow of `service`.
+    pub(super) fn pick(&mut self, service: ServiceId, flow: &Flow) -> Option<RealServerId> {
+        let state = self.services.get_mut(service.0 as usize)?.as_mut()?;
+        let index = state.scheduler.pick(flow, &state.service.servers)?;
+        state.service.servers.get(index).map(|server| server.id)
+    }
+
+    /// Where to begin looking for a local address: another one for each connection of `service`.
+    pub(super) fn next_lip(&mut self, service: ServiceId) -> usize {
+        let Some(state) = self
+            .services
+            .get_mut(service.0 as usize)
+            .and_then(Option::as_mut)
+        else {
+            return 0;
+        };
+        let count = state.service.local_addresses.len();
+        state.next_lip = if state.next_lip + 1 < count {
+            state.next_lip + 1
+        } else {
+            0
+        };
+        state.next_lip
+    }
+
+    /// What is kept of a server; `None` for an id that no snapshot had.
+    #[inline]
+    pub(super) fn server(&mut self, id: RealServerId) -> Option<&mut ServerState> {
+        self.servers.get_mut(id.0 as usize)
+    }
+
+    /// Counts a new connection.
+    pub(super) fn connection_began(&self, server: RealServerId, state: State) {
+        self.shift(server, None, Some(activity(state)));
+    }
+
+    /// Counts a change of state.
+    pub(super) fn connection_moved(&self, server: RealServerId, from: State, to: State) {
+        self.shift(server, Some(activity(from)), Some(activity(to)));
+    }
+
+    /// Counts a connection off.
+    pub(super) fn connection_ended(&self, server: RealServerId, state: State) {
+        self.shift(server, Some(activity(state)), None);
+    }
+
+    fn shift(&self, server: RealServerId, from: Option<Activity>, to: Option<Activity>) {
+        if let Some(load) = self
+            .servers
+            .get(server.0 as usize)
+            .and_then(|server| server.load.as_ref())
+        {
+            load.shift(from, to);
+        }
+    }
+
+    /// Lets schedulers that keep time know it.
+    pub(super) fn tick(&mut self, seconds: u32) {
+        for state in self.services.iter_mut().flatten() {
+            state.scheduler.tick(seconds);
+        }
+    }
+}
+
+impl ServerState {
+    fn of(server: &Server) -> ServerState {
+        ServerState {
+            neighbour: server.next_hop.neighbour,
+            present: server.present,
+            load: Some(Arc::clone(&server.load)),
+        }
+    }
+}
+
+fn activity(state: State) -> Activity {
+    if state.is_active() {
+        Activity::Active
+    } else {
+        Activity::Inactive
+    }
+}
