@@ -41,7 +41,12 @@ pub fn established(method: Method, flows: u32) -> Worker<LoopPort> {
     let counted = director.stats[0]
         .connections
         .load(std::sync::atomic::Ordering::Relaxed);
-    assert_eq!(counted, u64::from(flows), "every flow has a connection");
+    let drops: Vec<_> = dataplane::reason::Reason::ALL
+        .iter()
+        .map(|&reason| (reason.name(), director.stats[0].drops(reason)))
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    assert_eq!(counted, u64::from(flows), "every flow has a connection; dropped: {drops:?}");
     // In an order that no prefetcher of the CPU foresees.
     let frames = (0..flows)
         .map(|flow| request(scatter(flow, flows), ACK))
@@ -62,7 +67,7 @@ impl Director {
             capacity,
             half_open_percent: 100,
             workers: 2,
-            seeds: [1, 2, 3, 4],
+            seeds: conntrack::random_seeds(),
         };
         let tables = Tables {
             ipv4: Table::<V4>::new(&config(flows + flows / 8 + 2048))

@@ -1,1 +1,3 @@
 //! What the command line shares with the tests.
+
+pub mod lab;
