@@ -27,7 +27,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// Hosts on the links that a director can know at once.
+/// Hosts on the links that a director can know at once, at least; twice as many as its servers otherwise.
 const NEIGHBOURS: usize = 16_384;
 /// Buffers of a memory port, and bytes of each.
 const MEMORY_BUFFERS: (u32, u32) = (256, 2048);
@@ -175,7 +175,7 @@ impl Director {
             ipv4: Table::new(&table_config(&settings))?,
             ipv6: Table::new(&table_config(&settings))?,
         };
-        let neighbours = Arc::new(NeighbourTable::new(NEIGHBOURS));
+        let neighbours = Arc::new(NeighbourTable::new(NEIGHBOURS.max(2 * servers)));
         let publisher = Publisher::new(usize::from(settings.workers));
         let stats: Vec<_> = (0..settings.workers)
             .map(|_| Arc::new(WorkerStats::new(servers)))
