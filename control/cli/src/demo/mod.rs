@@ -36,7 +36,7 @@ pub struct Options {
           default_values_t = Family::ALL)]
     pub families: Vec<Family>,
     /// Packet threads of the director.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub workers: u8,
     /// Print the results as JSON instead of a table.
     #[arg(long)]

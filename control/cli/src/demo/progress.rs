@@ -2,7 +2,7 @@
 
 use super::Measurement;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr};
 
 pub(super) struct Progress {
     /// `None` without a terminal.
@@ -44,10 +44,11 @@ impl Progress {
     pub(super) fn end(&self, of: &Measurement) {
         if self.bar.is_none() {
             let (round, rounds, name) = (self.round, self.rounds, name(of));
-            eprintln!(
-                "[{round}/{rounds}] {name}: {} requests, {} failures",
-                of.requests(),
-                of.failures
+            let (requests, failures) = (of.requests(), of.failures);
+            // The demo goes on when nobody listens any more; its exit status tells the outcome.
+            let _ = writeln!(
+                stderr(),
+                "[{round}/{rounds}] {name}: {requests} requests, {failures} failures"
             );
         }
     }
