@@ -1,3 +1,4 @@
 //! What the command line shares with the tests.
 
+pub mod demo;
 pub mod lab;
