@@ -8,7 +8,8 @@ mod report;
 
 pub use report::Report;
 
-use control::config::{Configuration, Driver, Mistake, PortSettings, ReadError};
+use conntrack::Ticks;
+use control::config::{AnsweredBy, Configuration, Driver, Mistake, Pin, PortSettings, ReadError};
 use control::{Director, StartError};
 use dataplane::port::pcap::{Capture, CaptureError, PcapPort};
 use dataplane::port::{Mac, PortId, PortInfo};
@@ -19,8 +20,6 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-
-use conntrack::Ticks;
 
 /// The name of the port that stands for all.
 const PORT: &str = "capture";
@@ -87,7 +86,11 @@ pub fn run(options: &Options) -> Result<(Report, Vec<Mistake>), ReplayError> {
             director.worker_parts(0, vec![port.write_to(&options.output)?]),
             Ticks(0),
         ),
-        clock: Clock::starting(capture.frame(0).map_or(Duration::ZERO, |frame| frame.timestamp)),
+        clock: Clock::starting(
+            capture
+                .frame(0)
+                .map_or(Duration::ZERO, |frame| frame.timestamp),
+        ),
         waited: 0,
         director,
     };
@@ -147,7 +150,13 @@ impl Replay {
 
     /// A frame that waits goes out before the next one comes in.
     fn answer_waiting(&mut self) {
-        let waited = self.director.status().workers.iter().map(|worker| worker.waiting).sum();
+        let waited = self
+            .director
+            .status()
+            .workers
+            .iter()
+            .map(|worker| worker.waiting)
+            .sum();
         if waited != self.waited {
             self.waited = waited;
             self.answer();
@@ -175,31 +184,37 @@ impl Replay {
 struct Clock {
     start: Duration,
     now: Duration,
-    ticks: u32,
+    /// Ticks by which the director is ahead.
+    extra: u32,
 }
 
 impl Clock {
     fn starting(now: Duration) -> Clock {
-        Clock { start: now, now, ticks: 0 }
+        Clock {
+            start: now,
+            now,
+            extra: 0,
+        }
     }
 
-    fn ticks(&mut self) -> Ticks {
+    fn ticks(&self) -> Ticks {
         let elapsed = self.now.saturating_sub(self.start).as_millis() / 10;
-        // Ticks wrap after sixteen months; a capture that long would be misjudged, not a shorter one.
+        // Ticks wrap after sixteen months; a longer capture would be misjudged.
         let elapsed = u32::try_from(elapsed).unwrap_or(u32::MAX);
-        self.ticks = self.ticks.max(elapsed);
-        Ticks(self.ticks)
+        Ticks(elapsed.wrapping_add(self.extra))
     }
 
     fn pass_tick(&mut self) {
-        self.ticks += 1;
+        self.extra += 1;
     }
 }
 
 /// The configuration with all ports' addresses on one port, for one worker.
 fn on_one_port(mut configuration: Configuration) -> Configuration {
     let ports = std::mem::take(&mut configuration.ports);
-    let answered_by = ports.first().map_or(control::config::AnsweredBy::Uvs, |port| port.answered_by);
+    let answered_by = ports
+        .first()
+        .map_or(AnsweredBy::Uvs, |port| port.answered_by);
     configuration.ports = vec![PortSettings {
         name: PORT.into(),
         driver: Driver::Memory,
@@ -212,7 +227,7 @@ fn on_one_port(mut configuration: Configuration) -> Configuration {
         }
     }
     configuration.director.workers = 1;
-    configuration.director.pin = control::config::Pin::Nowhere;
+    configuration.director.pin = Pin::Nowhere;
     configuration
 }
 
@@ -240,6 +255,5 @@ fn progress(frames: usize) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} frames  {per_sec}  {eta} left");
-    ProgressBar::new(frames as u64)
-        .with_style(style.expect("the template is right"))
+    ProgressBar::new(frames as u64).with_style(style.expect("the template is right"))
 }

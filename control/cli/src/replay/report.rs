@@ -33,19 +33,32 @@ impl fmt::Display for Report {
         for worker in &self.status.workers {
             writeln!(f, "{:<28}{:>12}", "Forwarded", worker.forwarded)?;
             writeln!(f, "{:<28}{:>12}", "Waited for a neighbour", worker.waiting)?;
-            writeln!(f, "{:<28}{:>12}", "Sent by the director itself", worker.replied)?;
+            writeln!(
+                f,
+                "{:<28}{:>12}",
+                "Sent by the director itself", worker.replied
+            )?;
             writeln!(f, "{:<28}{:>12}", "Left to the kernel", worker.exceptions)?;
             writeln!(f, "{:<28}{:>12}", "Dropped", worker.dropped)?;
             writeln!(f, "{:<28}{:>12}", "Connections made", worker.connections)?;
         }
-        let met: Vec<_> = self.status.drops.iter().filter(|(_, count)| *count > 0).collect();
+        let met: Vec<_> = self
+            .status
+            .drops
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .collect();
         if !met.is_empty() {
             writeln!(f, "\n{:<28}{:>12}", "Drop reason", "Frames")?;
             for (reason, count) in met {
                 writeln!(f, "{:<28}{count:>12}", reason.name())?;
             }
         }
-        writeln!(f, "\n{:<44}{:>12}{:>12}{:>12}", "Server", "Connections", "Packets in", "out")?;
+        writeln!(
+            f,
+            "\n{:<44}{:>12}{:>12}{:>12}",
+            "Server", "Connections", "Packets in", "out"
+        )?;
         for service in &self.services {
             writeln!(f, "{} {}", service.listen, service.scheduler)?;
             for server in &service.servers {
