@@ -4,6 +4,7 @@ use crate::config::{Accepted, Configuration, ReadError};
 use crate::director::{ApplyError, Director};
 use crate::grpc::DirectorService;
 use crate::plan::Plan;
+use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub enum ServeError {
     /// The control socket or the signals are out of order.
     #[error("control: {0}")]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
     /// gRPC is out of order.
     #[error("control: {0}")]
     Grpc(#[from] tonic::transport::Error),
@@ -66,6 +67,31 @@ pub fn reload(director: &Director, file: &Path) -> Result<Plan, ReloadError> {
     Ok(director.apply(read(file)?)?)
 }
 
+/// The signals that uvsd heeds, from the moment this is made: to be made before anybody can see that uvsd starts.
+#[derive(Debug)]
+pub struct Signals {
+    hang_up: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            hang_up: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
 /// Serves until SIGTERM or SIGINT; SIGHUP reloads `file`.
 ///
 /// # Errors
@@ -73,6 +99,7 @@ pub fn reload(director: &Director, file: &Path) -> Result<Plan, ReloadError> {
 pub async fn serve(
     director: Arc<Director>,
     listener: UnixListener,
+    signals: Signals,
     file: &Path,
 ) -> Result<(), ServeError> {
     listener.set_nonblocking(true)?;
@@ -85,8 +112,8 @@ pub async fn serve(
     };
     let mut server = tokio::spawn(server.serve_with_incoming_shutdown(incoming, until));
     let ended = tokio::select! {
-        ended = &mut server => return ended.map_err(std::io::Error::other)?.map_err(ServeError::Grpc),
-        ended = watch_over(&director, file) => ended,
+        ended = &mut server => return ended.map_err(io::Error::other)?.map_err(ServeError::Grpc),
+        ended = watch_over(&director, signals, file) => ended,
     };
     // A client that does not let go must not keep uvsd from stopping.
     let _ = stop.send(true);
@@ -95,16 +122,17 @@ pub async fn serve(
 }
 
 /// Heeds signals and looks after the director, until it is to stop.
-async fn watch_over(director: &Arc<Director>, file: &Path) -> Result<(), ServeError> {
-    let mut hang_up = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+async fn watch_over(
+    director: &Director,
+    mut signals: Signals,
+    file: &Path,
+) -> Result<(), ServeError> {
     let mut round = tokio::time::interval(ROUND);
     loop {
         tokio::select! {
-            _ = heard(&mut terminate) => break,
-            _ = heard(&mut interrupt) => break,
-            _ = heard(&mut hang_up) => log_reload(reload(director, file)),
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.hang_up.recv() => log_reload(reload(director, file)),
             _ = round.tick() => {
                 director.tidy();
                 let ended = director.ended_workers();
@@ -116,10 +144,6 @@ async fn watch_over(director: &Arc<Director>, file: &Path) -> Result<(), ServeEr
     }
     tracing::info!("stopping");
     Ok(())
-}
-
-async fn heard(signal: &mut Signal) -> Option<()> {
-    signal.recv().await
 }
 
 fn log_reload(reloaded: Result<Plan, ReloadError>) {

@@ -2,9 +2,10 @@
 
 use anyhow::Context;
 use clap::Parser;
-use control::daemon;
+use control::daemon::{self, Signals};
 use control::director::Director;
 use control::socket::ControlSocket;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
     match run(&arguments.config) {
@@ -63,23 +65,30 @@ fn check(file: &Path) -> ExitCode {
 
 fn run(file: &Path) -> anyhow::Result<()> {
     let configuration = daemon::read(file)?;
-    // The socket first: where another uvsd runs, no port is touched.
-    let (_socket, listener) = ControlSocket::bind(&configuration.director.control)?;
-    let (services, control) = (
-        configuration.services.len(),
-        configuration.director.control.clone(),
-    );
-    let director = Arc::new(Director::start(configuration)?);
+    let control = configuration.director.control.clone();
+    let services = configuration.services.len();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("control thread")?;
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::new().context("signals")?
+    };
+    // The socket first: where another uvsd runs, no port is touched.
+    let (_socket, listener) = ControlSocket::bind(&control)?;
+    let director = Arc::new(Director::start(configuration)?);
+    let version = env!("CARGO_PKG_VERSION");
     tracing::info!(
-        "uvsd {}: {services} services, control socket {}",
-        env!("CARGO_PKG_VERSION"),
+        "uvsd {version}: {services} services, control socket {}",
         control.display()
     );
-    let served = runtime.block_on(daemon::serve(Arc::clone(&director), listener, file));
+    let served = runtime.block_on(daemon::serve(
+        Arc::clone(&director),
+        listener,
+        signals,
+        file,
+    ));
     // Before the director: tasks that are still there may hold it.
     drop(runtime);
     if let Some(director) = Arc::into_inner(director) {

@@ -273,6 +273,10 @@ fn examples() -> Vec<(String, String)> {
     let files = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path());
+    let files = files.filter(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "toml")
+    });
     let examples: Vec<_> = files
         .map(|path| {
             (

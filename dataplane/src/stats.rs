@@ -12,6 +12,12 @@ pub fn add(counter: &AtomicU64, count: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(count), Relaxed);
 }
 
+/// Takes from a gauge that only the calling thread writes.
+#[inline]
+pub(crate) fn subtract(gauge: &AtomicU64, count: u64) {
+    gauge.store(gauge.load(Relaxed).wrapping_sub(count), Relaxed);
+}
+
 /// What one worker sent to and got from one real server. Bytes are those of the IP packets.
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -46,18 +52,25 @@ pub(crate) fn count_bytes(
     }
 }
 
-/// The verdicts other than a drop.
+/// Where frames come from, and the verdicts other than a drop. The books balance between bursts:
+///
+/// ```text
+///   received + originated == forwarded + replied + exceptions + waiting + drops of all reasons
+/// ```
 #[derive(Debug, Default)]
 pub struct VerdictStats {
     /// Frames received.
     pub received: AtomicU64,
+    /// Frames made here that answer no question: ICMP errors, ARP requests and neighbour solicitations, announcements;
+    /// those that were dropped included.
+    pub originated: AtomicU64,
     /// Frames forwarded by a connection (one received GSO frame counts once).
     pub forwarded: AtomicU64,
-    /// Answers made here: ARP, ND, echo, ICMP errors.
+    /// Frames of our own making that were sent: answers to ARP, ND and echo requests, and what was originated.
     pub replied: AtomicU64,
     /// Frames that are not ours, left to the kernel.
     pub exceptions: AtomicU64,
-    /// Frames put aside until a neighbour answers. They are counted again when they are forwarded or dropped.
+    /// Frames that wait for a neighbour to answer. A gauge.
     pub waiting: AtomicU64,
 }
 

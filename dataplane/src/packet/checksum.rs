@@ -114,6 +114,7 @@ pub(crate) const fn never_zero(checksum: u16) -> u16 {
 ///
 /// Words are added in host order, four bytes at a time into 64 bits, and turned around once at the end, which RFC 1071
 /// §2 (B) allows.
+#[inline]
 #[must_use]
 pub fn sum(bytes: &[u8]) -> u16 {
     let (words, rest) = bytes.as_chunks::<4>();
@@ -136,6 +137,7 @@ pub fn sum(bytes: &[u8]) -> u16 {
 }
 
 /// The checksum of an IPv4 header whose checksum field is 0; 0 for a header with a correct one.
+#[inline]
 #[must_use]
 pub fn ipv4_header(header: &[u8]) -> u16 {
     !sum(header)

@@ -1,4 +1,5 @@
-//! ICMP and ICMPv6: errors and echo replies that the director sends; those that it relays are in [`quoted`].
+//! ICMP and ICMPv6: errors and echo replies that the director sends; those that it relays are read by
+//! [`parse_error`].
 
 mod quoted;
 

@@ -6,6 +6,10 @@ pub mod crc32c;
 pub mod icmp;
 pub mod ndp;
 mod parse;
+#[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 pub use conntrack::{Family, TcpFlags, Tuple, V4, V6};

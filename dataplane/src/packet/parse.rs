@@ -88,7 +88,13 @@ fn ipv4(frame: &[u8]) -> Result<Packet<V4>, Reason> {
     if frame.len() < end {
         return Err(Reason::BadLength);
     }
-    if checksum::ipv4_header(&frame[l3..l4]) != 0 {
+    // Nearly all headers have this length, which the compiler then knows.
+    let checksum = if header_len == IPV4_LEN {
+        checksum::ipv4_header(header)
+    } else {
+        checksum::ipv4_header(&frame[l3..l4])
+    };
+    if checksum != 0 {
         return Err(Reason::BadIpChecksum);
     }
     let source = V4::read_address(header, V4::SOURCE);

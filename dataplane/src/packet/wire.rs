@@ -102,9 +102,9 @@ pub trait Wire: Family {
     /// TOS or traffic class.
     fn tos(frame: &[u8], l3: usize) -> u8;
 
-    /// Gives the header the length of a datagram of `len` bytes (header included), counts an IPv4 identification up
-    /// by `step`, and makes the header checksum anew.
-    fn resize(frame: &mut [u8], l3: usize, len: u16, step: u16);
+    /// Gives the header the length of a datagram of `len` bytes (header included, and no longer than it was), counts
+    /// an IPv4 identification up by `step`, and makes the header checksum anew.
+    fn resize(frame: &mut [u8], l3: usize, len: usize, step: u16);
 
     /// The sum of the pseudo-header that an ICMP message's checksum covers: 0 for IPv4, which has none there.
     fn icmp_pseudo_header(source: Self::Address, destination: Self::Address, len: u32) -> u16;
@@ -145,8 +145,12 @@ impl Wire for V4 {
         frame[l3 + 1]
     }
 
-    fn resize(frame: &mut [u8], l3: usize, len: u16, step: u16) {
-        write_u16(frame, l3 + 2, len);
+    fn resize(frame: &mut [u8], l3: usize, len: usize, step: u16) {
+        write_u16(
+            frame,
+            l3 + 2,
+            u16::try_from(len).expect("no longer than it was"),
+        );
         let id = read_u16(frame, l3 + 4).wrapping_add(step);
         write_u16(frame, l3 + 4, id);
         write_ipv4_checksum(frame, l3);
@@ -190,8 +194,12 @@ impl Wire for V6 {
         (frame[l3] << 4) | (frame[l3 + 1] >> 4)
     }
 
-    fn resize(frame: &mut [u8], l3: usize, len: u16, _: u16) {
-        write_u16(frame, l3 + 4, len.saturating_sub(40));
+    fn resize(frame: &mut [u8], l3: usize, len: usize, _: u16) {
+        write_u16(
+            frame,
+            l3 + 4,
+            u16::try_from(len - IPV6_LEN).expect("no longer than it was"),
+        );
     }
 
     #[inline]

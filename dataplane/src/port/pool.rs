@@ -59,6 +59,12 @@ impl Pool {
         self.free.is_empty()
     }
 
+    /// How many buffers are lent out.
+    #[cfg(test)]
+    pub(super) fn lent(&self) -> usize {
+        self.buffers.lent.len() - self.free.len()
+    }
+
     /// Takes a frame back.
     ///
     /// # Panics

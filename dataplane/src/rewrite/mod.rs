@@ -12,3 +12,6 @@ pub use related::translate_error;
 pub use segment::{tcp_segments, udp_segments};
 pub use translate::{Expired, Translation, decrement_ttl, set_macs, translate};
 pub use tunnel::{Outer, Tunnel, encapsulate};
+
+#[cfg(test)]
+mod tests;

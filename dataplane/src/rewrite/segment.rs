@@ -27,7 +27,7 @@ pub fn tcp_segments<F: Wire>(
     emit: &mut dyn FnMut(&mut [u8]),
 ) -> usize {
     let l4 = packet.l4();
-    if packet.tuple.protocol != wire::TCP {
+    if packet.tuple.protocol != wire::TCP || packet.fragment != Fragment::None {
         return 0;
     }
     let header_len = usize::from(frame[l4 + 12] >> 4) * 4;
@@ -72,7 +72,7 @@ pub fn udp_segments<F: Wire>(
     emit: &mut dyn FnMut(&mut [u8]),
 ) -> usize {
     let l4 = packet.l4();
-    if packet.tuple.protocol != wire::UDP {
+    if packet.tuple.protocol != wire::UDP || packet.fragment != Fragment::None {
         return 0;
     }
     let without_checksum = !offload.partial_checksum && read_u16(frame, l4 + 6) == 0;
@@ -116,10 +116,9 @@ fn cut<F: Wire>(
     let segment_len = usize::from(offload.segment_len);
     let data = &frame[payload..packet.end()];
     let longest = payload + segment_len.min(data.len());
-    if segment_len == 0 || scratch.len() < longest || packet.fragment != Fragment::None {
+    if segment_len == 0 || scratch.len() < longest {
         return 0;
     }
-    scratch[..payload].copy_from_slice(&frame[..payload]);
     // A datagram has less than 64 KiB of data, so there are at most as many segments, and at least one.
     let count = data.len().div_ceil(segment_len).max(1);
     for index in 0..count {
@@ -131,9 +130,8 @@ fn cut<F: Wire>(
         scratch[payload..end].copy_from_slice(part);
         let segment = &mut scratch[..end];
         let l3 = packet.l3();
-        let len = u16::try_from(end - l3).expect("part of a datagram that has a 16-bit length");
         let index = u16::try_from(index).expect("fewer segments than bytes in a datagram");
-        F::resize(segment, l3, len, index);
+        F::resize(segment, l3, end - l3, index);
         let offset = u32::try_from(offset).expect("less than a datagram");
         finish(
             segment,

@@ -89,7 +89,7 @@ pub fn encapsulate<F: Wire>(
 /// `TooBig`: no outer length field could hold it. `NoHeadroom`: `out` is too short.
 ///
 /// # Panics
-/// When `packet` does not describe `frame`.
+/// When `packet` is not what `parse` made of this frame.
 pub fn encapsulate_copy<F: Wire>(
     frame: &[u8],
     packet: &Packet<F>,

@@ -33,7 +33,7 @@ impl<P: Port> Egress<P> {
             sent += usize::from(self.forward_piece(piece, hop));
         });
         self.scratch = scratch;
-        self.finish_pieces(frame, count, sent);
+        self.finish_pieces(frame, hop, count, sent);
     }
 
     /// Sends a GSO frame through a tunnel, each of its segments by itself.
@@ -72,7 +72,7 @@ impl<P: Port> Egress<P> {
             &mut emit,
         );
         self.scratch = scratch;
-        self.finish_pieces(frame, count, sent);
+        self.finish_pieces(frame, hop, count, sent);
     }
 
     /// Sends an IPv4 packet through an IPv6 tunnel whose link it does not fit: the inner packet is fragmented.
@@ -106,22 +106,29 @@ impl<P: Port> Egress<P> {
             },
         );
         self.scratch = scratch;
-        self.finish_pieces(frame, count, sent);
+        self.finish_pieces(frame, hop, count, sent);
     }
 
-    /// A frame sent in pieces counts once: as forwarded only if all of it left.
-    fn finish_pieces(&mut self, frame: Frame, count: usize, sent: usize) {
-        if count > 0 && sent == count {
-            add(&self.stats.verdicts.forwarded, 1);
-            self.release(frame);
-        } else {
-            let reason = if count == 0 {
-                Reason::TooBig
-            } else {
-                Reason::TransmitFull
-            };
-            self.drop(frame, reason);
-        }
+    /// A frame sent in pieces counts once, and as forwarded only if all of it left.
+    fn finish_pieces(&mut self, frame: Frame, hop: Hop, count: usize, sent: usize) {
+        let reason = match hop {
+            _ if count == 0 => Reason::TooBig,
+            Hop::Ready(..) if sent == count => {
+                add(&self.stats.verdicts.forwarded, 1);
+                return self.release(frame);
+            }
+            Hop::Wait(..) if sent == count => {
+                self.waiting.count_newest();
+                add(&self.stats.verdicts.waiting, 1);
+                return self.release(frame);
+            }
+            Hop::Ready(..) => Reason::TransmitFull,
+            Hop::Wait(..) => {
+                self.waiting.forget_newest(sent);
+                Reason::NeighbourQueueFull
+            }
+        };
+        self.drop(frame, reason);
     }
 
     /// Sends one piece of a forwarded frame, complete but for its MAC addresses.
@@ -131,7 +138,7 @@ impl<P: Port> Egress<P> {
                 crate::rewrite::set_macs(bytes, mac, self.snapshot.ports[usize::from(port.0)].mac);
                 self.ports[usize::from(port.0)].send(bytes, &Offload::NONE)
             }
-            Hop::Wait(neighbour, _) => self.wait_with(bytes, Offload::NONE, neighbour),
+            Hop::Wait(neighbour, _) => self.wait_with(bytes, Offload::NONE, neighbour, false),
         }
     }
 }

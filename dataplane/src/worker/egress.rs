@@ -1,21 +1,21 @@
 //! Where every packet ends: forwarded, put aside until its neighbour answers, answered, or dropped for a reason.
 
+use super::announce::Announcements;
 use super::family::Ip;
 use super::services::ServerState;
-use super::waiting::{PATIENCE, WaitingQueue};
+use super::waiting::WaitingQueue;
 use crate::frame::{Frame, Gso, Offload};
-use crate::neighbour::{NeighbourId, NeighbourTable, Probe, Resolution};
+use crate::neighbour::{NeighbourId, NeighbourTable, Resolution};
+use crate::packet::Packet;
 use crate::packet::icmp::ErrorKind;
 use crate::packet::wire::{TCP, UDP_LEN};
-use crate::packet::{Packet, arp, ndp};
 use crate::port::{Mac, Port, PortId, Sent};
 use crate::reason::Reason;
 use crate::rewrite::set_macs;
-use crate::snapshot::{Owned, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::stats::{WorkerStats, add};
 use conntrack::{Entry, Ticks};
 use scheduler::RealServerId;
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -23,10 +23,6 @@ use std::sync::Arc;
 pub(super) const LARGEST_FRAME: usize = 14 + 65_535;
 /// ICMP errors a worker may send in a second.
 const ICMP_PER_SECOND: u32 = 1000;
-/// How often a new address is announced, a second apart.
-const ANNOUNCEMENTS: u8 = 3;
-/// Slices of the neighbour table, one aged each tick: the whole table once a second.
-const NEIGHBOUR_SLICES: usize = 100;
 
 /// Where a packet goes next.
 #[derive(Clone, Copy, Debug)]
@@ -45,14 +41,6 @@ impl Hop {
     }
 }
 
-/// An address still to be announced.
-struct Announcement {
-    address: IpAddr,
-    port: PortId,
-    left: u8,
-    due: Ticks,
-}
-
 /// See the module's text.
 pub(super) struct Egress<P: Port> {
     pub(super) worker: u16,
@@ -61,9 +49,9 @@ pub(super) struct Egress<P: Port> {
     pub(super) stats: Arc<WorkerStats>,
     pub(super) now: Ticks,
     pub(super) scratch: Box<[u8]>,
-    neighbours: Arc<NeighbourTable>,
-    waiting: WaitingQueue,
-    announcements: VecDeque<Announcement>,
+    pub(super) neighbours: Arc<NeighbourTable>,
+    pub(super) waiting: WaitingQueue,
+    pub(super) announcements: Announcements,
     icmp_left: u32,
     identification: u16,
 }
@@ -85,7 +73,7 @@ impl<P: Port> Egress<P> {
             scratch: vec![0; LARGEST_FRAME].into_boxed_slice(),
             neighbours,
             waiting: WaitingQueue::new(),
-            announcements: VecDeque::new(),
+            announcements: Announcements::default(),
             icmp_left: ICMP_PER_SECOND,
             identification: 0,
         }
@@ -95,13 +83,7 @@ impl<P: Port> Egress<P> {
     pub(super) fn adopt(&mut self, snapshot: Arc<Snapshot>) {
         if self.worker == 0 {
             self.announcements
-                .retain(|announcement| snapshot.owned.contains_key(&announcement.address));
-            for (&address, &owned) in &snapshot.owned {
-                if owned != Owned::Kernel && !self.snapshot.owned.contains_key(&address) {
-                    self.announcements
-                        .extend(announcements(&snapshot, address, self.now));
-                }
-            }
+                .adopt(&self.snapshot, &snapshot, self.now);
         }
         self.snapshot = snapshot;
     }
@@ -161,33 +143,27 @@ impl<P: Port> Egress<P> {
 
     #[cold]
     fn wait(&mut self, frame: Frame, neighbour: NeighbourId) {
-        if self.wait_with(frame.bytes(), frame.offload, neighbour) {
+        if self.wait_with(frame.bytes(), frame.offload, neighbour, true) {
+            add(&self.stats.verdicts.waiting, 1);
             self.release(frame);
         } else {
             self.drop(frame, Reason::NeighbourQueueFull);
         }
     }
 
-    /// Copies a frame into the queue of those that wait, and asks for the neighbour. False when the queue is full.
-    pub(super) fn wait_with(
-        &mut self,
-        bytes: &[u8],
-        offload: Offload,
-        neighbour: NeighbourId,
-    ) -> bool {
-        self.ask_for(neighbour);
-        let taken = self.waiting.push(bytes, offload, neighbour, self.now);
-        add(&self.stats.verdicts.waiting, u64::from(taken));
-        taken
-    }
-
-    /// Sends a frame of our own making, complete, by `port`.
+    /// Sends a frame of our own making, complete, by `port`: the verdict of the frame that it answers.
     pub(super) fn reply(&mut self, port: PortId, bytes: &[u8]) {
         if self.ports[usize::from(port.0)].send(bytes, &Offload::NONE) {
             add(&self.stats.verdicts.replied, 1);
         } else {
             self.stats.count_drop(Reason::TransmitFull);
         }
+    }
+
+    /// Sends a frame of our own making that is no received frame's verdict.
+    pub(super) fn originate(&mut self, port: PortId, bytes: &[u8]) {
+        add(&self.stats.verdicts.originated, 1);
+        self.reply(port, bytes);
     }
 
     /// Tells the sender of a packet what became of it, from `source`; then drops it for `reason`.
@@ -200,9 +176,7 @@ impl<P: Port> Egress<P> {
         source: F::Address,
         reason: Reason,
     ) {
-        if self.icmp_left == 0 {
-            self.stats.count_drop(Reason::IcmpRateLimited);
-        } else {
+        if self.may_send_icmp() {
             let mut scratch = std::mem::take(&mut self.scratch);
             let identification = self.next_identification();
             if let Some(len) = F::icmp_error(
@@ -214,11 +188,20 @@ impl<P: Port> Egress<P> {
                 identification,
             ) {
                 self.icmp_left -= 1;
-                self.reply(frame.port, &scratch[..len]);
+                self.originate(frame.port, &scratch[..len]);
             }
             self.scratch = scratch;
         }
         self.drop(frame, reason);
+    }
+
+    /// Whether the rate limit allows another ICMP error; counts one that it does not allow.
+    pub(super) fn may_send_icmp(&self) -> bool {
+        if self.icmp_left == 0 {
+            add(&self.stats.verdicts.originated, 1);
+            self.stats.count_drop(Reason::IcmpRateLimited);
+        }
+        self.icmp_left > 0
     }
 
     pub(super) fn refill_icmp(&mut self) {
@@ -299,116 +282,6 @@ impl<P: Port> Egress<P> {
         (len > mtu as usize).then_some(mtu)
     }
 
-    // Neighbours.
-
-    fn ask_for(&mut self, id: NeighbourId) {
-        if let Some(probe) = self.neighbours.claim_probe(id, self.now) {
-            self.ask(&probe);
-        }
-    }
-
-    /// Sends an ARP request or a neighbour solicitation.
-    fn ask(&mut self, probe: &Probe) {
-        let Some(view) = self.snapshot.ports.get(usize::from(probe.port.0)) else {
-            return;
-        };
-        let Some(source) = view.source_for(probe.address) else {
-            return;
-        };
-        let mac = view.mac;
-        match (probe.address, source) {
-            (IpAddr::V4(target), IpAddr::V4(source)) => {
-                self.reply(probe.port, &arp::request(mac, source, target, probe.mac));
-            }
-            (IpAddr::V6(target), IpAddr::V6(source)) => {
-                self.reply(
-                    probe.port,
-                    &ndp::solicitation(mac, source, target, probe.mac),
-                );
-            }
-            _ => unreachable!("source_for answers with an address of the target's family"),
-        }
-    }
-
-    /// A neighbour told its hardware address: packets that waited for it at this worker go out.
-    pub(super) fn learn(&mut self, port: PortId, address: IpAddr, mac: Mac) {
-        if self.neighbours.learn(port, address, mac, self.now) {
-            self.serve_waiting();
-        }
-    }
-
-    /// What is due with time: packets that waited, neighbours to be asked, addresses to be announced.
-    pub(super) fn tick(&mut self, last: Ticks) {
-        if !self.waiting.is_empty() {
-            self.serve_waiting();
-        }
-        if self.worker != 0 {
-            return;
-        }
-        let neighbours = Arc::clone(&self.neighbours);
-        let now = self.now;
-        let slices = (now.0.wrapping_sub(last.0) as usize).min(NEIGHBOUR_SLICES);
-        for back in 0..slices {
-            let slice = now.0 as usize % NEIGHBOUR_SLICES + NEIGHBOUR_SLICES - back;
-            neighbours.age(slice, NEIGHBOUR_SLICES, now, &mut |probe| self.ask(&probe));
-        }
-        self.announce();
-    }
-
-    fn serve_waiting(&mut self) {
-        let mut waiting = std::mem::replace(&mut self.waiting, WaitingQueue::none());
-        waiting.retain(|packet| {
-            match self.neighbours.resolve(packet.neighbour, self.now) {
-                Resolution::Mac(mac, port) => {
-                    set_macs(
-                        &mut packet.bytes,
-                        mac,
-                        self.snapshot.ports[usize::from(port.0)].mac,
-                    );
-                    if self.ports[usize::from(port.0)].send(&packet.bytes, &packet.offload) {
-                        add(&self.stats.verdicts.forwarded, 1);
-                    } else {
-                        self.stats.count_drop(Reason::TransmitFull);
-                    }
-                    return false;
-                }
-                Resolution::Pending(_) if !packet.since.after(PATIENCE).has_passed(self.now) => {
-                    return true;
-                }
-                _ => self.stats.count_drop(Reason::NeighbourUnreachable),
-            }
-            false
-        });
-        self.waiting = waiting;
-    }
-
-    fn announce(&mut self) {
-        for _ in 0..self.announcements.len() {
-            let Some(mut next) = self.announcements.pop_front() else {
-                return;
-            };
-            if next.due.has_passed(self.now) {
-                self.announce_one(next.address, next.port);
-                next.left -= 1;
-                next.due = self.now.after(Ticks::from_seconds(1));
-            }
-            if next.left > 0 {
-                self.announcements.push_back(next);
-            }
-        }
-    }
-
-    fn announce_one(&mut self, address: IpAddr, port: PortId) {
-        let Some(view) = self.snapshot.ports.get(usize::from(port.0)) else {
-            return;
-        };
-        let mac = view.mac;
-        match address {
-            IpAddr::V4(address) => self.reply(port, &arp::gratuitous(mac, address)),
-            IpAddr::V6(address) => self.reply(port, &ndp::unsolicited(mac, address)),
-        }
-    }
-
     /// Hands what was queued to the NICs.
     #[inline]
     pub(super) fn flush(&mut self) {
@@ -431,25 +304,4 @@ pub(super) fn largest_packet<F: Ip>(frame: &Frame, packet: &Packet<F>) -> usize 
         _ => UDP_LEN,
     };
     l4 + header_len - l3 + usize::from(frame.offload.segment_len)
-}
-
-/// Where and when to announce an address: on the ports whose subnet it is in, or else on all.
-fn announcements(snapshot: &Snapshot, address: IpAddr, now: Ticks) -> Vec<Announcement> {
-    let on_link = |index: usize| {
-        let subnets = &snapshot.ports[index].addresses;
-        subnets
-            .iter()
-            .any(|(own, prefix)| crate::route::same_subnet(*own, address, *prefix))
-    };
-    let all = 0..snapshot.ports.len();
-    let somewhere = all.clone().any(on_link);
-    all.filter(|index| !somewhere || on_link(*index))
-        .filter_map(|index| u16::try_from(index).ok())
-        .map(|index| Announcement {
-            address,
-            port: PortId(index),
-            left: ANNOUNCEMENTS,
-            due: now,
-        })
-        .collect()
 }

@@ -9,6 +9,7 @@
 //! A worker shares with the others only the connection tables, the neighbour table and the servers' load. Nothing it
 //! does waits for anybody.
 
+mod announce;
 mod burst;
 mod connection;
 mod cut;
@@ -20,6 +21,9 @@ mod local;
 mod new_flow;
 mod run;
 mod services;
+#[cfg(test)]
+mod tests;
+mod upkeep;
 mod waiting;
 
 pub use run::{Idle, ticks_since};

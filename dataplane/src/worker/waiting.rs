@@ -11,11 +11,13 @@ pub(super) const WAITING: usize = 512;
 pub(super) const WAITING_FOR_ONE: usize = 64;
 /// How long a packet waits at most.
 pub(super) const PATIENCE: Ticks = Ticks::from_seconds(3);
-/// A buffer that held a larger frame is not kept.
-const KEPT_BUFFER: usize = 4096;
+/// What a buffer holds from the start. One that had to grow for a larger frame shrinks again afterwards.
+const BUFFER_LEN: usize = 2048;
 
 /// A copy of a packet, complete but for its MAC addresses.
 pub(super) struct Waiting {
+    /// Of the pieces of a frame that was cut, the last alone stands for the frame in the counters.
+    pub(super) counts: bool,
     pub(super) bytes: Vec<u8>,
     pub(super) offload: Offload,
     pub(super) neighbour: NeighbourId,
@@ -32,15 +34,9 @@ impl WaitingQueue {
     pub(super) fn new() -> WaitingQueue {
         WaitingQueue {
             packets: VecDeque::with_capacity(WAITING),
-            spare: (0..WAITING).map(|_| Vec::with_capacity(2048)).collect(),
-        }
-    }
-
-    /// A queue without buffers, to stand in while the real one is being walked through.
-    pub(super) fn none() -> WaitingQueue {
-        WaitingQueue {
-            packets: VecDeque::new(),
-            spare: Vec::new(),
+            spare: (0..WAITING)
+                .map(|_| Vec::with_capacity(BUFFER_LEN))
+                .collect(),
         }
     }
 
@@ -51,6 +47,7 @@ impl WaitingQueue {
         offload: Offload,
         neighbour: NeighbourId,
         now: Ticks,
+        counts: bool,
     ) -> bool {
         let already = self
             .packets
@@ -60,10 +57,10 @@ impl WaitingQueue {
         if self.packets.len() >= WAITING || already >= WAITING_FOR_ONE {
             return false;
         }
-        let mut bytes = self.spare.pop().unwrap_or_default();
-        bytes.clear();
+        let mut bytes = self.spare.pop().expect("a buffer for each place");
         bytes.extend_from_slice(frame);
         self.packets.push_back(Waiting {
+            counts,
             bytes,
             offload,
             neighbour,
@@ -72,8 +69,20 @@ impl WaitingQueue {
         true
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.packets.is_empty()
+    /// The newest packet stands for a frame from now on.
+    pub(super) fn count_newest(&mut self) {
+        if let Some(newest) = self.packets.back_mut() {
+            newest.counts = true;
+        }
+    }
+
+    /// Forgets the newest `count` packets.
+    pub(super) fn forget_newest(&mut self, count: usize) {
+        for _ in 0..count {
+            if let Some(packet) = self.packets.pop_back() {
+                self.keep(packet.bytes);
+            }
+        }
     }
 
     /// Shows each packet to `keep`, oldest first; those it answers with false leave the queue.
@@ -84,9 +93,15 @@ impl WaitingQueue {
             };
             if keep(&mut packet) {
                 self.packets.push_back(packet);
-            } else if packet.bytes.capacity() <= KEPT_BUFFER {
-                self.spare.push(packet.bytes);
+            } else {
+                self.keep(packet.bytes);
             }
         }
+    }
+
+    fn keep(&mut self, mut bytes: Vec<u8>) {
+        bytes.clear();
+        bytes.shrink_to(BUFFER_LEN);
+        self.spare.push(bytes);
     }
 }

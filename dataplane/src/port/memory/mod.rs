@@ -63,6 +63,12 @@ impl MemoryPort {
         };
         (port, MemoryWire { queues })
     }
+
+    /// How many of its buffers nobody has given back yet.
+    #[cfg(test)]
+    pub(crate) fn lent(&self) -> usize {
+        self.pool.lent()
+    }
 }
 
 impl MemoryWire {

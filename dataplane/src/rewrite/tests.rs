@@ -1,0 +1,8 @@
+//! Tests of the rewriters.
+
+mod cutting;
+mod hostile;
+mod kernel;
+mod translating;
+mod tunnelling;
+mod vectors;

@@ -1,0 +1,89 @@
+//! Telling the links of addresses that the director takes: three times, a second apart.
+//!
+//! Source: RFC 5227 §2.3, RFC 4861 §7.2.6.
+
+use crate::port::PortId;
+use crate::snapshot::{Owned, Snapshot};
+use conntrack::Ticks;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+/// Announcements that go out in one tick: many new addresses do not fill a transmit ring.
+pub(super) const PER_TICK: usize = 64;
+/// How often an address is announced.
+const TIMES: u8 = 3;
+/// Between two announcements of an address.
+const INTERVAL: Ticks = Ticks::from_seconds(1);
+
+/// An address still to be announced.
+struct Announcement {
+    address: IpAddr,
+    port: PortId,
+    left: u8,
+    due: Ticks,
+}
+
+/// Announcements to come: those due at once in front, then by the time they are due.
+#[derive(Default)]
+pub(super) struct Announcements {
+    queue: VecDeque<Announcement>,
+}
+
+impl Announcements {
+    /// Adds the addresses that `new` has and `old` has not, and forgets those that `new` has not.
+    pub(super) fn adopt(&mut self, old: &Snapshot, new: &Snapshot, now: Ticks) {
+        self.queue
+            .retain(|announcement| is_announced(new, announcement.address));
+        for &address in new.owned.keys() {
+            if is_announced(new, address) && !is_announced(old, address) {
+                for port in ports_of(new, address) {
+                    self.queue.push_front(Announcement {
+                        address,
+                        port,
+                        left: TIMES,
+                        due: now,
+                    });
+                }
+            }
+        }
+    }
+
+    /// The next one that is due.
+    pub(super) fn next(&mut self, now: Ticks) -> Option<(IpAddr, PortId)> {
+        if !self.queue.front()?.due.has_passed(now) {
+            return None;
+        }
+        let next = self.queue.pop_front()?;
+        if next.left > 1 {
+            self.queue.push_back(Announcement {
+                left: next.left - 1,
+                due: now.after(INTERVAL),
+                ..next
+            });
+        }
+        Some((next.address, next.port))
+    }
+}
+
+/// Whether the director, not the kernel, speaks for an address.
+fn is_announced(snapshot: &Snapshot, address: IpAddr) -> bool {
+    snapshot
+        .owned
+        .get(&address)
+        .is_some_and(|&owned| owned != Owned::Kernel)
+}
+
+/// Where to announce an address: on the ports whose subnet it is in, or else on all.
+fn ports_of(snapshot: &Snapshot, address: IpAddr) -> impl Iterator<Item = PortId> {
+    let on_link = move |index: usize| {
+        let subnets = &snapshot.ports[index].addresses;
+        subnets
+            .iter()
+            .any(|(own, prefix)| crate::route::same_subnet(*own, address, *prefix))
+    };
+    let all = 0..snapshot.ports.len();
+    let somewhere = all.clone().any(on_link);
+    all.filter(move |index| !somewhere || on_link(*index))
+        .filter_map(|index| u16::try_from(index).ok())
+        .map(PortId)
+}
