@@ -1,10 +1,11 @@
 //! `uvs demo` as a user runs it. Needs root (CAP_SYS_ADMIN): fails without.
 #![allow(clippy::unwrap_used, reason = "helpers panic as their tests do")]
 
-use nix::sys::signal::{Signal, kill};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -76,17 +77,18 @@ fn an_interrupted_demo_ends_soon_and_tells_what_it_has() {
 
 #[test]
 fn a_killed_demo_leaves_nothing_behind() {
-    let named = named_namespaces();
-    let mut child = demo(&["--requests", "1000000"]);
-    let namespaces = namespaces_of(&mut child);
-    kill(pid(&child), Signal::SIGKILL).unwrap();
+    let before = traces();
+    let mut child = demo(&["--requests", "100000"]);
+    wait_for_work(&mut child);
+    let group = pid(&child);
+    kill(group, Signal::SIGKILL).unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(9));
-    let left: Vec<_> = namespaces
-        .intersection(&namespaces_in_use())
-        .cloned()
-        .collect();
-    assert!(left.is_empty(), "{left:?}");
-    assert_eq!(named_namespaces(), named);
+    assert_eq!(
+        killpg(group, None),
+        Err(Errno::ESRCH),
+        "a process of the group is left"
+    );
+    assert_eq!(traces(), before);
 }
 
 #[test]
@@ -108,9 +110,10 @@ fn report_of(output: &Output) -> Value {
     parsed.unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
+/// A demo in a process group of its own.
 fn demo(arguments: &[&str]) -> Child {
     let mut command = Command::new(UVS);
-    command.arg("demo").args(arguments);
+    command.arg("demo").args(arguments).process_group(0);
     command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -122,14 +125,13 @@ fn pid(child: &Child) -> Pid {
     Pid::from_raw(child.id().try_into().unwrap())
 }
 
-/// The namespaces of a demo's threads, once clients and servers are at work.
-fn namespaces_of(child: &mut Child) -> HashSet<PathBuf> {
+/// Waits until clients and servers are at work.
+fn wait_for_work(child: &mut Child) {
     let tasks = format!("/proc/{}/task", child.id());
     for _ in 0..200 {
-        let namespaces = namespaces_below(Path::new(&tasks));
-        // The process's own, the client's and three servers'; the director's as well.
-        if namespaces.len() >= 5 {
-            return namespaces;
+        // The process's own namespace, the client's and three servers'; the director's as well.
+        if namespaces_below(Path::new(&tasks)).len() >= 5 {
+            return;
         }
         if child.try_wait().unwrap().is_some() {
             break;
@@ -147,26 +149,29 @@ fn namespaces_of(child: &mut Child) -> HashSet<PathBuf> {
     panic!("the demo did not get to work: {message}");
 }
 
-/// The namespaces of all threads of all processes.
-fn namespaces_in_use() -> HashSet<PathBuf> {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    processes
-        .flat_map(|process| namespaces_below(&process.path().join("task")))
-        .collect()
-}
-
 fn namespaces_below(tasks: &Path) -> HashSet<PathBuf> {
-    // Threads and processes come and go while they are listed.
+    // Threads come and go while they are listed.
     let tasks = fs::read_dir(tasks).into_iter().flatten().flatten();
     tasks
         .flat_map(|task| fs::read_link(task.path().join("ns/net")))
         .collect()
 }
 
-/// What `ip netns` would list.
-fn named_namespaces() -> HashSet<PathBuf> {
-    let named = fs::read_dir("/run/netns").into_iter().flatten().flatten();
-    named.map(|entry| entry.path()).collect()
+/// What a namespace could be kept alive by, or seen by, outside its process: names, mounts and interfaces.
+fn traces() -> BTreeSet<String> {
+    let names = ["/run/netns", "/sys/class/net"]
+        .into_iter()
+        .flat_map(fs::read_dir)
+        .flatten();
+    let names = names
+        .flatten()
+        .map(|entry| entry.path().display().to_string());
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mounts = mounts
+        .lines()
+        .filter(|line| line.contains(" nsfs "))
+        .map(str::to_owned);
+    names.chain(mounts).collect()
 }
 
 /// A program where everybody may run it.

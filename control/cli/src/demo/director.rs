@@ -12,8 +12,11 @@ use std::net::SocketAddr;
 pub const SERVERS: u8 = 3;
 /// The servers' weights.
 pub const WEIGHTS: [u8; SERVERS as usize] = [3, 2, 1];
-/// How many local addresses per family FULLNAT has.
-pub const LIPS: u8 = 2;
+/// How many local addresses per family FULLNAT has: each serves some 64 k connections of a protocol, and of those that
+/// ended none is forgotten before the demo ends.
+pub const LIPS: u8 = 4;
+/// Connections that the director can remember, per family: more than the demo makes.
+const CONNECTIONS: u32 = 262_144;
 
 /// Why the director did not start.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +48,7 @@ pub fn configuration(method: Method, families: &[Family], workers: u8) -> String
     let mut text = format!(
         "[director]\n\
          workers = {workers}\n\
-         connections = 65536\n\
+         connections = {CONNECTIONS}\n\
          [port.wan]\n\
          driver = \"af_packet\"\n\
          interface = \"eth0\"\n\

@@ -25,7 +25,7 @@ use std::time::Instant;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Requests for each method, family and protocol.
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub requests: u32,
     /// Only these ways of forwarding.
     #[arg(long = "mode", value_name = "MODE", value_delimiter = ',', value_enum,
@@ -64,25 +64,15 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<Report, DemoError
     let mut progress = Progress::new(rounds, options.requests);
     let mut measurements = Vec::with_capacity(rounds);
     for method in &options.methods {
-        let topology = Topology::new(*method, &options.families, SERVERS)?;
-        let director = Director::start(&topology, &options.families, options.workers)?;
-        for family in &options.families {
-            for protocol in Protocol::ALL {
-                if interrupt.signal().is_some() {
-                    break;
-                }
-                let measurement = Measurement::new(*method, *family, protocol);
-                progress.begin(&measurement);
-                let tunnelled_before = topology.tunnelled();
-                let requests = options.requests;
-                let step = || progress.step();
-                let mut measurement = drive(&topology, measurement, requests, interrupt, step)?;
-                measurement.tunnelled = topology.tunnelled() - tunnelled_before;
-                progress.end(&measurement);
-                measurements.push(measurement);
-            }
+        if interrupt.signal().is_none() {
+            measure(
+                *method,
+                options,
+                interrupt,
+                &mut progress,
+                &mut measurements,
+            )?;
         }
-        director.stop();
     }
     progress.finish();
     let interrupted = interrupt.signal().is_some();
@@ -92,4 +82,33 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<Report, DemoError
         interrupted,
         elapsed: started.elapsed(),
     })
+}
+
+/// Adds the measurements of one method, of both families and protocols.
+fn measure(
+    method: Method,
+    options: &Options,
+    interrupt: &Interrupt,
+    progress: &mut Progress,
+    measurements: &mut Vec<Measurement>,
+) -> Result<(), DemoError> {
+    let topology = Topology::new(method, &options.families, SERVERS)?;
+    let director = Director::start(&topology, &options.families, options.workers)?;
+    for family in &options.families {
+        for protocol in Protocol::ALL {
+            if interrupt.signal().is_some() {
+                return Ok(());
+            }
+            let measurement = Measurement::new(method, *family, protocol);
+            progress.begin(&measurement);
+            let tunnelled_before = topology.tunnelled();
+            let step = || progress.step();
+            let mut measurement = drive(&topology, measurement, options.requests, interrupt, step)?;
+            measurement.tunnelled = topology.tunnelled() - tunnelled_before;
+            progress.end(&measurement);
+            measurements.push(measurement);
+        }
+    }
+    director.stop();
+    Ok(())
 }
