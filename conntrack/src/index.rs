@@ -281,3 +281,119 @@ impl Index {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const HASH: Hash = Hash {
+        bucket: 15,
+        tag: 0xbeef,
+    };
+
+    fn slot(index: u32) -> Slot {
+        Slot::pending(
+            HASH,
+            Direction::Reply,
+            ConnectionId {
+                index,
+                generation: 5,
+            },
+        )
+    }
+
+    fn overflows(index: &Index) -> Vec<u64> {
+        (0..CHAIN_LIMIT)
+            .map(|distance| index.bucket(HASH, distance).overflow.load(Relaxed))
+            .collect()
+    }
+
+    #[test]
+    fn a_slot_keeps_its_fields() {
+        let id = ConnectionId {
+            index: u32::MAX,
+            generation: GENERATION,
+        };
+        for direction in [Direction::Request, Direction::Reply] {
+            let slot = Slot::pending(HASH, direction, id);
+            assert!(slot.is_pending() && slot.has_tag(HASH));
+            let slot = slot.confirmed();
+            assert!(!slot.is_pending() && slot.has_tag(HASH));
+            assert_eq!((slot.id(), slot.direction()), (id, direction));
+        }
+    }
+
+    #[test]
+    fn an_empty_slot_has_no_tag_not_even_zero() {
+        let index = Index::new(10).unwrap();
+        let hash = Hash { bucket: 3, tag: 0 };
+        assert_eq!(index.probe(hash).candidates, 0);
+        assert_eq!(index.search(hash, |place, _| Some(place)), None);
+    }
+
+    #[test]
+    fn a_chain_takes_as_many_keys_as_its_buckets_have_slots() {
+        // The chain begins in the last bucket and goes round.
+        let index = Index::new(10).unwrap();
+        assert_eq!(index.slots(), 16 * SLOTS as u64);
+        let limit = CHAIN_LIMIT * u32::try_from(SLOTS).unwrap();
+        let places: Vec<_> = (1..=limit)
+            .map(|number| index.claim(HASH, slot(number)).unwrap())
+            .collect();
+        assert!(places.is_sorted());
+        assert_eq!(index.claim(HASH, slot(limit + 1)), None);
+        assert_eq!(
+            overflows(&index),
+            [49, 42, 35, 28, 21, 14, 7, 0],
+            "a refused claim leaves no count"
+        );
+        assert_eq!(index.probe(HASH).candidates, 0x7f);
+
+        let mut seen = 0;
+        index.search::<()>(HASH, |_, _| {
+            seen += 1;
+            None
+        });
+        assert_eq!(seen, limit);
+
+        for (number, &place) in (1..).zip(&places) {
+            assert!(
+                !index.release(HASH, place, slot(number).confirmed()),
+                "it is pending"
+            );
+            assert!(index.confirm(HASH, place, slot(number)));
+            assert!(index.release(HASH, place, slot(number).confirmed()));
+            assert!(
+                !index.release(HASH, place, slot(number).confirmed()),
+                "once"
+            );
+        }
+        assert_eq!(overflows(&index), [0; 8]);
+    }
+
+    #[test]
+    fn a_search_ends_where_nothing_overflowed() {
+        let index = Index::new(10).unwrap();
+        for number in 1..=7 {
+            index.claim(HASH, slot(number)).unwrap();
+        }
+        // A neighbour's own key with the same tag is not on this chain.
+        index.claim(Hash { bucket: 0, ..HASH }, slot(8)).unwrap();
+        let mut seen = 0;
+        index.search::<()>(HASH, |place, _| {
+            assert_eq!(place.distance, 0);
+            seen += 1;
+            None
+        });
+        assert_eq!(seen, 7);
+    }
+
+    #[test]
+    fn every_hash_has_a_bucket() {
+        for capacity in [1, 7, 1000, 100_003] {
+            let index = Index::new(capacity).unwrap();
+            assert_eq!(index.cut(0).bucket, 0);
+            assert_eq!(index.cut(u64::MAX).bucket, index.count - 1);
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! The table that all workers share: what may be done with a connection by whoever found it.
 
-use crate::entry::{ConnectionId, ConnectionView, Entry};
+use crate::entry::{ConnectionId, ConnectionView, Entry, Vitality};
 use crate::family::Family;
 use crate::index::{Hash, Index, Probe, Slot};
 use crate::memory::{self, Pages, Slab};
@@ -194,7 +194,7 @@ impl<F: Family> Table<F> {
         let entry = self.entry(slot.id());
         let is_it = !slot.is_pending()
             && entry.matches(slot.direction(), tuple)
-            && entry.state() != State::Dead;
+            && entry.vitality() == Vitality::Alive;
         is_it.then(|| (slot.id(), slot.direction()))
     }
 
@@ -214,9 +214,9 @@ impl<F: Family> Table<F> {
     #[inline]
     #[must_use]
     pub fn get(&self, id: ConnectionId) -> Option<&Entry<F>> {
-        self.entries
-            .get(id.index as usize)
-            .filter(|entry| entry.generation() == id.generation && entry.state() != State::Dead)
+        self.entries.get(id.index as usize).filter(|entry| {
+            entry.generation() == id.generation && entry.vitality() == Vitality::Alive
+        })
     }
 
     /// Moves a connection's state. True for the one who moved it, who then counts; false when somebody else was
@@ -267,7 +267,7 @@ impl<F: Family> Table<F> {
     pub fn for_each(&self, mut visit: impl FnMut(ConnectionId, ConnectionView<F>)) {
         for index in 1..self.pool.end() {
             let entry = &self.entries[index as usize];
-            // Acquire, with the Release of `show`: the fields are at least as new as this life.
+            // Acquire, with the Release of `give_birth`: the fields are at least as new as this life.
             let life = entry.life(Ordering::Acquire);
             if !life.1 {
                 continue;
