@@ -222,23 +222,25 @@ mod tests {
     #[test]
     fn a_key_whose_chain_is_full_is_refused_and_counted() {
         let config = TableConfig {
-            capacity: 1000,
+            capacity: 120,
             half_open_percent: 100,
             workers: 1,
             seeds: [5, 6, 7, 8],
         };
         let table = Table::<V4>::new(&config).unwrap();
         let mut owner = Owner::new(table.clone(), 0);
-        let home = std::ptr::from_ref(table.index.home(table.hash(&flow(0).request_tuple())));
-        let mut same_home = (0..)
-            .map(flow)
-            .filter(|flow| std::ptr::eq(table.index.home(table.hash(&flow.request_tuple())), home));
+        let chain = |flow: &NewConnection<V4>| {
+            let hash = table.hash(&flow.request_tuple());
+            [0, 1].map(|distance| std::ptr::from_ref(table.index.bucket(hash, distance)))
+        };
+        let wanted = chain(&flow(0));
+        let mut same_chain = (0..).map(flow).filter(|flow| chain(flow) == wanted);
         let limit = crate::index::CHAIN_LIMIT as usize * crate::index::SLOTS;
-        let flows: Vec<_> = same_home.by_ref().take(limit).collect();
+        let flows: Vec<_> = same_chain.by_ref().take(limit).collect();
         for flow in &flows {
             owner.insert(flow, Ticks(0)).unwrap();
         }
-        let one_more = same_home.next().unwrap();
+        let one_more = same_chain.next().unwrap();
         assert_eq!(
             owner.insert(&one_more, Ticks(0)),
             Err(InsertError::ChainFull)
