@@ -477,7 +477,7 @@ impl<F: Family> Entry<F> {
     pub(crate) fn give_birth(&self, state: State) {
         // Release, with the Acquire of `vitality`.
         self.state.store(state as u8, Ordering::Release);
-        // Release, with the Acquire in `Table::for_each`: whoever sees this life sees what `fill` wrote for it.
+        // Release, with the Acquire in `Table::copy`: whoever sees this life sees what `fill` wrote for it.
         self.generation
             .store(self.generation() | LIVE, Ordering::Release);
     }

@@ -105,7 +105,7 @@ impl<F: Family> Owner<F> {
             index,
             generation: entry.generation(),
         };
-        // Release, with the Acquire fence in `Table::for_each`: whoever copies a field of this life sees that the one
+        // Release, with the Acquire fence in `Table::copy`: whoever copies a field of this life sees that the one
         // before is over.
         fence(Ordering::Release);
         let deadline = now.after(new.timeout);
