@@ -189,10 +189,12 @@ struct Clock {
 }
 
 impl Clock {
-    fn starting(now: Duration) -> Clock {
+    /// A moment before the first frame, in which the worker gets ready.
+    fn starting(first: Duration) -> Clock {
+        let start = first.saturating_sub(STEP);
         Clock {
-            start: now,
-            now,
+            start,
+            now: start,
             extra: 0,
         }
     }
