@@ -1,1 +1,21 @@
 //! Configuration, the gRPC service and the daemon.
+//!
+//! ```text
+//!   file ─ config ─▶ Configuration ─ director ─▶ ports, tables, workers
+//!                                      ├─ plan      what a new configuration changes
+//!                                      ├─ compile   Configuration ─▶ Snapshot
+//!                                      └─ status ─▶ grpc ─▶ the control socket (socket), served by daemon
+//! ```
+
+mod compile;
+pub mod config;
+pub mod daemon;
+pub mod director;
+pub mod grpc;
+mod plan;
+pub mod socket;
+pub mod status;
+
+pub use compile::{NoRoom, Traffic};
+pub use director::{ApplyError, Director, StartError};
+pub use plan::Plan;

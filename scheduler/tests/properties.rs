@@ -158,6 +158,9 @@ fn live(name: &str, options: &Options, steps: &[Step]) -> Result<(), TestCaseErr
 }
 
 proptest! {
+    // A case goes through all schedulers, some of which fill large tables at each change.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     #[test]
     fn every_scheduler_picks_usable_servers_only_and_one_if_there_is_one(
         options in options(),
@@ -168,6 +171,9 @@ proptest! {
         }
     }
 
+}
+
+proptest! {
     #[test]
     fn wrr_gives_each_server_exactly_its_weight_in_a_round(weights in prop::collection::vec(0_u16..30, 1..10)) {
         let list = servers(&weights);

@@ -80,6 +80,7 @@ impl Services {
     }
 
     fn updated(&self, before: Option<ServiceState>, service: &Arc<Service>) -> ServiceState {
+        let is_new = before.is_none();
         let kept = before.filter(|state| {
             state.service.key == service.key
                 && state.name == service.scheduler
@@ -101,6 +102,10 @@ impl Services {
                 let mut scheduler = scheduler::create(&service.scheduler, &options).expect(
                     "control checks a scheduler's name and options before it publishes them",
                 );
+                if is_new {
+                    // A service begins empty and has its servers added; a new scheduler on a live one finds them there.
+                    scheduler.servers_changed(&[]);
+                }
                 scheduler.servers_changed(&service.servers);
                 ServiceState {
                     scheduler,

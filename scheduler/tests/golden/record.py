@@ -1,76 +1,111 @@
 #!/usr/bin/env python3
-"""Make a golden file of what a kernel chose for one service of a recorded scenario.
+"""Ask a kernel for the choices in golden files.
 
-    ipvs-oracle run NAME.json -o RESULT.json        (or `ipvs-oracle schedule ... --scenario NAME.json` before it)
-    record.py NAME.json RESULT.json SERVICE "how it was made" > NAME.txt
+    record.py FILE.txt...       play each on a kernel's IPVS and write down what it chose
+    record.py --check FILE.txt  only say where it chose otherwise
 
-SERVICE is as in the ipvsadm lines: 10.0.0.100:80, or a firewall mark with the start of the addresses that get
-it: 5=10.5.0.
+The files say what is done; ../golden.rs has their grammar. What stands after an arrow counts only by its length, so a
+new file may have any letters there. Needs `ipvs-oracle` on the path (or its place in IPVS_ORACLE), which boots
+Linux 6.1 as a process; a file takes some seconds.
+
+A service whose servers have port 0 is one by firewall mark, its destinations those of the file, and direct routing.
 """
 import json
-import shlex
+import os
+import subprocess
 import sys
+import tempfile
 
-METHODS = {"-m", "-g", "-i"}
+MARK = 5
 
 
-def words(line, service):
-    """Command letter, service, and the options of an ipvsadm line as a dictionary."""
-    parts = shlex.split(line)
-    options, index = {}, 1
-    while index < len(parts):
-        if parts[index] in METHODS:
-            index += 1
-            continue
-        options[parts[index]] = parts[index + 1]
-        index += 2
-    named = next(options[key] for key in ("-t", "-u", "-f") if key in options)
-    return parts[0], named == service, options
+def server_of(words):
+    """The address of an `add` line without the port, and the port."""
+    address, _, port = words[2].rpartition(":")
+    return address, int(port)
+
+
+def scenario(lines):
+    """What ipvs-oracle is to do for the lines of a file."""
+    opens = [words for words in lines if words[0] == "open"]
+    servers = {words[1]: server_of(words) for words in lines if words[0] == "add"}
+    marked = all(port == 0 for _, port in servers.values())
+    result = {"about": "choices of a scheduler", "steps": []}
+    if marked:
+        result["vips"] = sorted({words[3].rpartition(":")[0] for words in opens})
+        result["iptables"] = [f"-t mangle -A PREROUTING -d {vip} -j MARK --set-mark {MARK}" for vip in result["vips"]]
+        service = f"-f {MARK}"
+    else:
+        service = f"{'-t' if opens[0][1] == 'tcp' else '-u'} {opens[0][3]}"
+
+    def server(command, words):
+        address, port = servers[words[1]]
+        name = address if marked else f"{address}:{port}"
+        line = f"{command} {service} -r {name}"
+        if command != "-d":
+            line += f" {'-g' if marked else '-m'} -w {words[words.index('weight') + 1]}"
+            line += f" -x {words[-1]}" if "most" in words else ""
+        return {"ipvsadm": line}
+
+    attached = False
+    for words in lines:
+        if words[0] == "scheduler":
+            options = f" -b {','.join(words[2:])}" if words[2:] else ""
+            step = {"ipvsadm": f"{'-E' if attached else '-A'} {service} -s {words[1]}{options}"}
+            attached = True
+        elif words[0] in ("add", "edit", "delete"):
+            step = server({"add": "-a", "edit": "-e", "delete": "-d"}[words[0]], words)
+        elif words[0] == "open":
+            step = {"open": {
+                "n": len(words[10]), "proto": words[1], "src": words[2], "dst": words[3], "first": int(words[5]),
+                "vary": words[7], "stride": int(words[8]), "until": "established"}}
+        else:
+            step = {"close": {"which": [int(number) for number in words[1:]], "how": "fin"}}
+        result["steps"].append(step)
+    return result, servers
+
+
+def play(plan):
+    with tempfile.TemporaryDirectory() as directory:
+        asked, told = (os.path.join(directory, name) for name in ("scenario.json", "result.json"))
+        with open(asked, "w", encoding="utf-8") as file:
+            json.dump(plan, file)
+        subprocess.run([os.environ.get("IPVS_ORACLE", "ipvs-oracle"), "run", asked, "-o", told], check=True)
+        with open(told, encoding="utf-8") as file:
+            return json.load(file)["results"]
+
+
+def record(path, check):
+    with open(path, encoding="utf-8") as file:
+        text = file.read().splitlines()
+    places = [number for number, line in enumerate(text) if line and not line.startswith("#")]
+    plan, servers = scenario([text[number].split() for number in places])
+    letters = {address: letter for letter, (address, _) in servers.items()}
+    same = True
+    for number, step in zip(places, play(plan), strict=True):
+        for command in step.get("ipvsadm", []):
+            if command["rc"]:
+                sys.exit(f"{path}:{number + 1}: {command['output']}")
+        if "open" in step:
+            chosen = "".join(
+                "-" if choice is None else letters.get(choice) or letters[choice.rpartition(":")[0]]
+                for choice in step["open"]["choices"])
+            before, _, written = text[number].rpartition(" ")
+            if written != chosen:
+                same = False
+                print(f"{path}:{number + 1}: {chosen}")
+            text[number] = f"{before} {chosen}"
+    if not check:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("\n".join(text) + "\n")
+    return same
 
 
 def main():
-    scenario, result = (json.load(open(path, encoding="utf-8")) for path in sys.argv[1:3])
-    service, _, prefix = sys.argv[3].partition("=")
-    print(f"# {sys.argv[4]}")
-    letters = {}
-
-    def letter(server):
-        if server not in letters:
-            letters[server] = chr(ord("A") + len(letters))
-        return letters[server]
-
-    for step, record in zip(scenario["steps"], result["results"], strict=True):
-        lines = step.get("ipvsadm", [])
-        for line in [lines] if isinstance(lines, str) else lines:
-            command, ours, options = words(line, service)
-            if not ours:
-                continue
-            if command in ("-A", "-E"):
-                print(" ".join(["scheduler", options["-s"], *options.get("-b", "").split(",")]).rstrip())
-                continue
-            server = options["-r"] if ":" in options["-r"] else options["-r"] + ":0"
-            name = letter(server)
-            if command == "-d":
-                print(f"delete {name}")
-            else:
-                limit = f" at most {options['-x']}" if "-x" in options else ""
-                verb = {"-a": f"add {name} {server}", "-e": f"edit {name}"}[command]
-                print(f"{verb} weight {options.get('-w', 1)}{limit}")
-        if "open" in step:
-            plan = step["open"]
-            if plan["dst"] == service or (prefix and plan["dst"].startswith(prefix)):
-                by_address = {name.rpartition(":")[0]: known for name, known in letters.items()}
-                chosen = [
-                    "-" if choice is None else letters.get(choice) or by_address[choice]
-                    for choice in record["open"]["choices"]
-                ]
-                print("open", plan.get("proto", "tcp"), plan["src"], plan["dst"], "first", plan.get("first", 0),
-                      "vary", plan.get("vary", "port"), plan.get("stride", 1), "->", "".join(chosen))
-                ours_last = True
-            else:
-                ours_last = False
-        if "close" in step and ours_last:
-            print("close", *step["close"]["which"])
+    check = sys.argv[1:2] == ["--check"]
+    # All of them, not only up to the first that differs.
+    same = [record(path, check) for path in sys.argv[1 + check:]]
+    sys.exit(check and not all(same))
 
 
 main()

@@ -2,8 +2,10 @@ use crate::frame::Offload;
 use crate::packet::sample::{self, Sample, client_v4, client_v6, fix_header, tcp};
 use crate::packet::wire::{TCP, Wire};
 use crate::packet::{Packet, TcpFlags, V4, V6};
+use crate::port::memory::MemoryPort;
+use crate::port::{Burst, Mac, Port, PortId, PortInfo};
 use crate::reason::Reason;
-use crate::rewrite::tunnel::{Outer, Tunnel, encapsulate_copy};
+use crate::rewrite::tunnel::{Outer, Tunnel, encapsulate, encapsulate_copy};
 
 /// The encapsulated frame, in a buffer that is larger than it must be.
 pub(super) fn encapsulated<F: Wire>(
@@ -206,6 +208,45 @@ fn what_no_length_field_holds_is_too_big() {
         encapsulated(&frame, &packet, &over_v6(), 0),
         Err(Reason::TooBig)
     );
+}
+
+#[test]
+fn in_its_own_buffer_a_frame_grows_at_the_front_while_there_is_room() {
+    let info = PortInfo {
+        name: "memory".into(),
+        mac: Mac([2; 6]),
+        mtu: 1500,
+        driver: "memory",
+    };
+    let (mut port, wire) = MemoryPort::new(PortId(0), info, 1, 2048);
+    let inner = v4_frame(0, true);
+    wire.inject(&[&inner[..], &[0xaa; 6]].concat());
+    let mut burst = Burst::new();
+    assert_eq!(port.receive(&mut burst), 1);
+    let mut frame = burst.pop().unwrap();
+    let room = frame.headroom() / 40;
+    let mut expected = inner;
+    for depth in 0..=room {
+        let result = if depth == 0 {
+            let packet = V4::packet(frame.bytes(), &Offload::NONE);
+            encapsulate(&mut frame, &packet, &over_v6(), 0)
+        } else {
+            let packet = V6::packet(frame.bytes(), &Offload::NONE);
+            encapsulate(&mut frame, &packet, &over_v6(), 0)
+        };
+        if depth == room {
+            assert_eq!(result, Err(Reason::NoHeadroom));
+        } else {
+            assert_eq!(result, Ok(()));
+            expected = if depth == 0 {
+                tunnelled::<V4>(&expected, &over_v6())
+            } else {
+                tunnelled::<V6>(&expected, &over_v6())
+            };
+        }
+        assert_eq!(frame.bytes(), expected);
+    }
+    port.release(frame);
 }
 
 #[test]

@@ -1,0 +1,10 @@
+//! Compiles the .proto files without protoc.
+
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=uvs");
+    let files = protox::compile(["uvs/v1/director.proto"], ["."])?;
+    tonic_prost_build::configure().compile_fds(files)?;
+    Ok(())
+}

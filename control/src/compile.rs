@@ -1,0 +1,494 @@
+//! Turns a configuration into a [`Snapshot`]: gives services and servers their numbers, which they keep from one
+//! configuration to the next, and finds each server's way.
+
+use crate::config::{
+    AnsweredBy, Configuration, LipPool, Listen, PortSettings, Server as ServerSettings,
+    Service as ServiceSettings,
+};
+use conntrack::{Method, Ticks, Timeouts};
+use dataplane::neighbour::{NeighbourId, NeighbourTable};
+use dataplane::port::PortInfo;
+use dataplane::rewrite::tunnel::{Outer, Tunnel};
+use dataplane::route::Routes;
+use dataplane::snapshot::{
+    LocalAddress, NextHop, Owned, PortView, Server, Service, ServiceId, ServiceKey, Snapshot,
+};
+use dataplane::stats::WorkerStats;
+use scheduler::{Load, RealServer, RealServerId, Weight};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// What a server is known by from one configuration to the next.
+pub(crate) type ServerKey = (Listen, SocketAddr);
+
+/// What clients and a server exchanged, all workers together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Connections scheduled.
+    pub connections: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// Bytes of IP packets from clients.
+    pub in_bytes: u64,
+    /// Packets to clients that passed through the director.
+    pub out_packets: u64,
+    /// Bytes of IP packets to clients that passed through the director.
+    pub out_bytes: u64,
+}
+
+impl Traffic {
+    /// Everything that was ever counted under an id, whoever had it.
+    fn of(stats: &[Arc<WorkerStats>], id: RealServerId) -> Traffic {
+        let mut sum = Traffic::default();
+        for server in stats.iter().filter_map(|worker| worker.server(id)) {
+            let add = |total: &mut u64, counter: &AtomicU64| {
+                *total = total.wrapping_add(counter.load(Relaxed))
+            };
+            add(&mut sum.connections, &server.connections);
+            add(&mut sum.in_packets, &server.in_packets);
+            add(&mut sum.in_bytes, &server.in_bytes);
+            add(&mut sum.out_packets, &server.out_packets);
+            add(&mut sum.out_bytes, &server.out_bytes);
+        }
+        sum
+    }
+
+    fn since(self, before: Traffic) -> Traffic {
+        Traffic {
+            connections: self.connections.wrapping_sub(before.connections),
+            in_packets: self.in_packets.wrapping_sub(before.in_packets),
+            in_bytes: self.in_bytes.wrapping_sub(before.in_bytes),
+            out_packets: self.out_packets.wrapping_sub(before.out_packets),
+            out_bytes: self.out_bytes.wrapping_sub(before.out_bytes),
+        }
+    }
+}
+
+/// There is no number left for a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{wanted} servers and {lingering} removed ones that connections still refer to are too many; accepted: {limit} in \
+     all (director.servers), or wait for those connections to end"
+)]
+pub struct NoRoom {
+    /// Servers of the new configuration.
+    pub wanted: usize,
+    /// Removed servers that connections refer to.
+    pub lingering: usize,
+    /// Numbers there are.
+    pub limit: usize,
+}
+
+/// A server that has a number.
+struct Known {
+    id: RealServerId,
+    load: Arc<Load>,
+    /// What had been counted under the number before the server got it.
+    before: Traffic,
+    /// The version of the first snapshot that has it no more; 0 while it is configured.
+    removed_in: u64,
+}
+
+impl Known {
+    fn is_in_use(&self) -> bool {
+        self.load.active() > 0 || self.load.inactive() > 0 || self.load.persistent() > 0
+    }
+}
+
+/// Numbers, the lowest free one first.
+#[derive(Default)]
+struct Numbers {
+    free: BTreeSet<u32>,
+    next: u32,
+}
+
+impl Numbers {
+    fn take(&mut self) -> u32 {
+        self.free.pop_first().unwrap_or_else(|| {
+            self.next += 1;
+            self.next - 1
+        })
+    }
+
+    fn give_back(&mut self, number: u32) {
+        self.free.insert(number);
+    }
+}
+
+/// Compiles one configuration after the other.
+pub(crate) struct Compiler {
+    ports: Vec<PortInfo>,
+    neighbours: Arc<NeighbourTable>,
+    stats: Vec<Arc<WorkerStats>>,
+    server_limit: usize,
+    servers: HashMap<ServerKey, Known>,
+    server_ids: Numbers,
+    services: HashMap<Listen, ServiceId>,
+    service_ids: Numbers,
+}
+
+/// What was current before a compilation.
+pub(crate) struct Before<'b> {
+    /// None at the start.
+    pub(crate) configuration: Option<&'b Configuration>,
+    pub(crate) snapshot: &'b Snapshot,
+    /// The oldest version that a worker may still be using.
+    pub(crate) seen_by_all: u64,
+}
+
+impl Compiler {
+    pub(crate) fn new(
+        ports: Vec<PortInfo>,
+        neighbours: Arc<NeighbourTable>,
+        stats: Vec<Arc<WorkerStats>>,
+        server_limit: usize,
+    ) -> Compiler {
+        Compiler {
+            ports,
+            neighbours,
+            stats,
+            server_limit,
+            servers: HashMap::new(),
+            server_ids: Numbers::default(),
+            services: HashMap::new(),
+            service_ids: Numbers::default(),
+        }
+    }
+
+    /// The snapshot of a configuration that [`check`](crate::config::check) found nothing wrong with. Where there is no
+    /// room nothing has changed.
+    pub(crate) fn compile(
+        &mut self,
+        configuration: &Configuration,
+        before: &Before<'_>,
+        now: Ticks,
+    ) -> Result<Snapshot, NoRoom> {
+        self.forget(before.seen_by_all);
+        self.renumber(configuration, before.snapshot.version + 1)?;
+        let routes = configuration.routing();
+        let ports: Vec<PortView> = self
+            .ports
+            .iter()
+            .zip(&configuration.ports)
+            .map(port_view)
+            .collect();
+        let mut servers = vec![None; self.server_ids.next as usize];
+        let mut services = Vec::new();
+        for service in &configuration.services {
+            let id = self.services[&service.listen];
+            for server in &service.servers {
+                let known = &self.servers[&(service.listen, server.address)];
+                let compiled = self.server(id, server, known, &routes, &ports, now);
+                servers[known.id.0 as usize] = Some(Arc::new(compiled));
+            }
+            let compiled = self.service(service, configuration, before);
+            services.push((compiled.key, compiled));
+        }
+        for known in self.servers.values().filter(|known| known.removed_in != 0) {
+            let index = known.id.0 as usize;
+            servers[index] = before
+                .snapshot
+                .servers
+                .get(index)
+                .and_then(Option::as_deref)
+                .map(removed);
+        }
+        let same_ways = before.configuration.is_some_and(|old| {
+            old.routes == configuration.routes && old.ports == configuration.ports
+        });
+        let mut timeouts = Timeouts::default();
+        let seconds = configuration.timeouts;
+        timeouts.set(seconds.tcp, seconds.tcp_fin, seconds.udp);
+        Ok(Snapshot {
+            version: 0,
+            ports,
+            owned: owned(configuration).into_iter().collect(),
+            routes,
+            route_generation: before
+                .snapshot
+                .route_generation
+                .wrapping_add(u16::from(!same_ways)),
+            services: services.into_iter().collect(),
+            servers,
+            timeouts,
+        })
+    }
+
+    /// The number and load of a configured server, and its traffic so far.
+    pub(crate) fn server_facts(
+        &self,
+        key: &ServerKey,
+    ) -> Option<(RealServerId, Arc<Load>, Traffic)> {
+        let known = self.servers.get(key)?;
+        Some((
+            known.id,
+            Arc::clone(&known.load),
+            Traffic::of(&self.stats, known.id).since(known.before),
+        ))
+    }
+
+    /// Frees the numbers of removed servers that no connection refers to, nor can any more: every worker has seen that
+    /// they are gone.
+    pub(crate) fn forget(&mut self, seen_by_all: u64) {
+        let ids = &mut self.server_ids;
+        self.servers.retain(|_, known| {
+            let stays =
+                known.removed_in == 0 || known.removed_in > seen_by_all || known.is_in_use();
+            if !stays {
+                ids.give_back(known.id.0);
+            }
+            stays
+        });
+    }
+
+    /// Gives numbers to what is new, and marks what is no longer configured.
+    fn renumber(&mut self, configuration: &Configuration, version: u64) -> Result<(), NoRoom> {
+        let wanted: HashSet<ServerKey> = keys(configuration).collect();
+        let lingering = self
+            .servers
+            .keys()
+            .filter(|key| !wanted.contains(key))
+            .count();
+        if wanted.len() + lingering > self.server_limit {
+            return Err(NoRoom {
+                wanted: wanted.len(),
+                lingering,
+                limit: self.server_limit,
+            });
+        }
+        for (key, known) in &mut self.servers {
+            match wanted.contains(key) {
+                true => known.removed_in = 0,
+                false if known.removed_in == 0 => known.removed_in = version,
+                false => {}
+            }
+        }
+        for key in keys(configuration) {
+            self.servers.entry(key).or_insert_with(|| {
+                let id = RealServerId(self.server_ids.take());
+                Known {
+                    id,
+                    load: Arc::default(),
+                    before: Traffic::of(&self.stats, id),
+                    removed_in: 0,
+                }
+            });
+        }
+        let listens: HashSet<Listen> = configuration
+            .services
+            .iter()
+            .map(|service| service.listen)
+            .collect();
+        let ids = &mut self.service_ids;
+        self.services.retain(|listen, id| {
+            let stays = listens.contains(listen);
+            if !stays {
+                ids.give_back(id.0);
+            }
+            stays
+        });
+        for listen in listens {
+            self.services
+                .entry(listen)
+                .or_insert_with(|| ServiceId(self.service_ids.take()));
+        }
+        Ok(())
+    }
+
+    fn server(
+        &self,
+        service: ServiceId,
+        server: &ServerSettings,
+        known: &Known,
+        routes: &Routes,
+        ports: &[PortView],
+        now: Ticks,
+    ) -> Server {
+        let address = server.address.ip();
+        let (port, next) = routes
+            .lookup(address)
+            .expect("a checked configuration has a way to every server");
+        // Without room the worker looks for a place itself, when a packet comes.
+        let neighbour = self
+            .neighbours
+            .intern(port, next, now)
+            .unwrap_or(NeighbourId::NONE);
+        let source = ports[usize::from(port.0)].source_for(address);
+        Server {
+            id: known.id,
+            service,
+            address,
+            port: server.address.port(),
+            method: server.method,
+            load: Arc::clone(&known.load),
+            next_hop: NextHop {
+                port,
+                address: next,
+                neighbour,
+            },
+            tunnel: source
+                .filter(|_| server.method == Method::Tun)
+                .and_then(|source| tunnel(source, address)),
+            present: true,
+        }
+    }
+
+    /// The same service as before where nothing of it changed, so that the schedulers' state stays.
+    fn service(
+        &self,
+        service: &ServiceSettings,
+        configuration: &Configuration,
+        before: &Before<'_>,
+    ) -> Arc<Service> {
+        let key = service_key(&service.listen);
+        let local_addresses = local_addresses(service, &configuration.lip_pools);
+        let id = self.services[&service.listen];
+        let servers: Vec<RealServer> = service
+            .servers
+            .iter()
+            .rev()
+            .map(|server| self.real_server(service, server))
+            .collect();
+        let unchanged = before.snapshot.services.get(&key).filter(|old| {
+            old.id == id
+                && old.scheduler == service.scheduler
+                && old.scheduler_options == service.flags
+                && old.local_addresses == local_addresses
+                && old.servers.len() == servers.len()
+                && old
+                    .servers
+                    .iter()
+                    .zip(&servers)
+                    .all(|(old, new)| (old.id, old.weight) == (new.id, new.weight))
+        });
+        unchanged.map(Arc::clone).unwrap_or_else(|| {
+            Arc::new(Service {
+                id,
+                key,
+                scheduler: service.scheduler.to_owned(),
+                scheduler_options: service.flags,
+                servers,
+                local_addresses,
+            })
+        })
+    }
+
+    fn real_server(&self, service: &ServiceSettings, server: &ServerSettings) -> RealServer {
+        let known = &self.servers[&(service.listen, server.address)];
+        RealServer {
+            id: known.id,
+            address: server.address.ip(),
+            port: server.address.port(),
+            weight: Weight(server.weight),
+            load: Arc::clone(&known.load),
+        }
+    }
+}
+
+fn keys(configuration: &Configuration) -> impl Iterator<Item = ServerKey> {
+    configuration.services.iter().flat_map(|service| {
+        service
+            .servers
+            .iter()
+            .map(|server| (service.listen, server.address))
+    })
+}
+
+fn service_key(listen: &Listen) -> ServiceKey {
+    ServiceKey {
+        protocol: listen.protocol.number(),
+        address: listen.address.ip(),
+        port: listen.address.port(),
+    }
+}
+
+fn port_view((info, settings): (&PortInfo, &PortSettings)) -> PortView {
+    PortView {
+        name: info.name.clone(),
+        mac: info.mac,
+        mtu: info.mtu,
+        addresses: settings
+            .addresses
+            .iter()
+            .map(|prefix| (prefix.address, prefix.len))
+            .collect(),
+    }
+}
+
+/// The addresses that the director answers for. What the kernel answers for stays with it, even where it is a VIP.
+fn owned(configuration: &Configuration) -> HashMap<IpAddr, Owned> {
+    let mut owned: HashMap<IpAddr, Owned> = configuration
+        .services
+        .iter()
+        .map(|service| (service.listen.address.ip(), Owned::Virtual))
+        .collect();
+    for pool in &configuration.lip_pools {
+        owned.extend(
+            pool.addresses
+                .iter()
+                .map(|address| (*address, Owned::Local)),
+        );
+    }
+    for port in &configuration.ports {
+        let why = match port.answered_by {
+            AnsweredBy::Uvs => Owned::Director,
+            AnsweredBy::Kernel => Owned::Kernel,
+        };
+        owned.extend(port.addresses.iter().map(|prefix| (prefix.address, why)));
+    }
+    owned
+}
+
+/// The FULLNAT sources of a service: those of its pool that are of its family.
+fn local_addresses(service: &ServiceSettings, pools: &[LipPool]) -> Vec<LocalAddress> {
+    let pool = service
+        .lip_pool
+        .as_ref()
+        .and_then(|name| pools.iter().find(|pool| pool.name == *name));
+    let addresses = pool
+        .into_iter()
+        .flat_map(|pool| pool.addresses.iter().map(move |address| (pool, *address)));
+    addresses
+        .filter(|(_, address)| address.is_ipv4() == service.listen.address.is_ipv4())
+        .map(|(pool, address)| LocalAddress {
+            address,
+            first_port: pool.first_port,
+            last_port: pool.last_port,
+        })
+        .collect()
+}
+
+fn tunnel(source: IpAddr, destination: IpAddr) -> Option<Tunnel> {
+    let outer = match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => Outer::V4 {
+            source,
+            destination,
+        },
+        (IpAddr::V6(source), IpAddr::V6(destination)) => Outer::V6 {
+            source,
+            destination,
+        },
+        _ => return None,
+    };
+    Some(Tunnel {
+        outer,
+        copy_dont_fragment: true,
+    })
+}
+
+/// A server as it was, but gone.
+fn removed(server: &Server) -> Arc<Server> {
+    Arc::new(Server {
+        id: server.id,
+        service: server.service,
+        address: server.address,
+        port: server.port,
+        method: server.method,
+        load: Arc::clone(&server.load),
+        next_hop: server.next_hop,
+        tunnel: server.tunnel,
+        present: false,
+    })
+}

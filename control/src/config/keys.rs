@@ -1,0 +1,403 @@
+//! Every key of a configuration: what it takes, what holds without it, and what it means.
+
+/// What a key takes.
+#[derive(Clone, Copy, Debug)]
+pub enum Accepts {
+    /// A whole number within bounds, both included.
+    Number(u64, u64),
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A string, array or boolean of the described form.
+    Form(&'static str),
+}
+
+impl Accepts {
+    /// In words, for a message.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Accepts::Number(low, high) => format!("{low} to {high}"),
+            Accepts::Word(words) => words
+                .iter()
+                .map(|word| format!("\"{word}\""))
+                .collect::<Vec<_>>()
+                .join(", "),
+            Accepts::Form(form) => (*form).to_owned(),
+        }
+    }
+}
+
+/// One key of a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// As written.
+    pub name: &'static str,
+    /// What its value is, with the article: "a weight".
+    pub what: &'static str,
+    /// What one element is, with the article, where the value is a list; otherwise as `what`.
+    pub each: &'static str,
+    /// What it takes.
+    pub accepts: Accepts,
+    /// What holds without it; `None` where it must be there.
+    pub default: Option<&'static str>,
+    /// What it means.
+    pub about: &'static str,
+}
+
+/// A table of a configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Table {
+    /// As written in a header: "service.server".
+    pub name: &'static str,
+    /// What stands in it.
+    pub keys: &'static [Key],
+}
+
+impl Table {
+    /// The key of this name.
+    ///
+    /// # Panics
+    /// When the table has none: the reader and the table are out of step.
+    pub(super) fn key(&self, name: &str) -> &'static Key {
+        self.keys
+            .iter()
+            .find(|key| key.name == name)
+            .unwrap_or_else(|| unreachable!("{} has no key {name}", self.name))
+    }
+}
+
+const ADDRESS_AND_PORT: &str = "\"ADDRESS:PORT\", \"[IPV6]:PORT\" or the address alone for the service's port, such as \"10.2.0.11:8080\"";
+const SECONDS_LIMIT: u64 = 31 * 24 * 3600;
+const CPU_LIMIT: u64 = 1023;
+/// Largest number of a CPU that a worker can be bound to.
+pub(super) const LAST_CPU: u64 = CPU_LIMIT;
+
+/// The top of a file.
+pub const TOP: Table = Table {
+    name: "",
+    keys: &[
+        table("director", "the director's own settings"),
+        table(
+            "port",
+            "the director's ports, each by a name of its own: [port.wan]",
+        ),
+        table("route", "where packets go that leave no port's subnet"),
+        table("lip_pool", "local addresses for FULLNAT"),
+        table("service", "the virtual services"),
+        table("timeouts", "how long idle connections are remembered"),
+    ],
+};
+
+/// `[director]`.
+pub const DIRECTOR: Table = Table {
+    name: "director",
+    keys: &[
+        optional(
+            "workers",
+            "a number of workers",
+            Accepts::Number(1, 64),
+            "1",
+            "packet threads; each owns one queue of every port",
+        ),
+        optional(
+            "connections",
+            "a number of connections",
+            Accepts::Number(1, 1_000_000_000),
+            "1000000",
+            "capacity of the connection table, per address family; all its memory is taken at the start",
+        ),
+        optional(
+            "servers",
+            "a number of servers",
+            Accepts::Number(1, 131_072),
+            "4096",
+            "room for real servers, removed ones included while connections refer to them",
+        ),
+        optional(
+            "half_open_percent",
+            "a percentage",
+            Accepts::Number(1, 100),
+            "25",
+            "share of the table that half-open TCP connections may fill",
+        ),
+        optional(
+            "idle",
+            "what a worker does without packets",
+            Accepts::Word(&["sleep", "poll"]),
+            "\"sleep\"",
+            "sleep: wait in the kernel for packets; poll: never give the core away",
+        ),
+        optional(
+            "pin",
+            "a choice of CPUs",
+            Accepts::Form(
+                "true (worker N on CPU N), false, or one CPU number (0 to 1023) per worker, each once, such as [2, 3]",
+            ),
+            "false",
+            "binds each worker to a CPU",
+        ),
+        optional(
+            "control",
+            "a control socket",
+            Accepts::Form("\"unix:\" and an absolute path of at most 100 bytes"),
+            "\"unix:/run/uvs/uvs.sock\"",
+            "where the gRPC service listens",
+        ),
+    ],
+};
+
+/// `[port.NAME]`.
+pub const PORT: Table = Table {
+    name: "port",
+    keys: &[
+        required(
+            "driver",
+            "a driver",
+            Accepts::Word(&["af_packet", "memory"]),
+            "af_packet: a kernel interface; memory: nothing outside the process, for tests",
+        ),
+        optional(
+            "interface",
+            "an interface name",
+            Accepts::Form("1 to 15 bytes without '/', ':' or blanks"),
+            "none; af_packet needs it",
+            "the kernel interface",
+        ),
+        of(
+            "an own address with its prefix length",
+            optional(
+                "addresses",
+                "a list of the director's addresses",
+                Accepts::Form(
+                    "at most 64 unicast addresses with their prefix lengths, such as [\"10.1.0.1/24\", \"fd00:1::1/64\"]",
+                ),
+                "[]",
+                "the director's own addresses (DIP) and, by their prefixes, the subnets on the port's link",
+            ),
+        ),
+        optional(
+            "answered_by",
+            "who answers for the port's addresses",
+            Accepts::Word(&["uvs", "kernel"]),
+            "\"uvs\"",
+            "uvs: nobody else has `addresses`, ARP, ND and ping are answered here; kernel: the kernel's interface has them too and answers itself",
+        ),
+    ],
+};
+
+/// `[[route]]`.
+pub const ROUTE: Table = Table {
+    name: "route",
+    keys: &[
+        required(
+            "to",
+            "a destination network",
+            Accepts::Form("a network without host bits, such as \"10.3.0.0/16\" or \"::/0\""),
+            "the destinations",
+        ),
+        optional(
+            "via",
+            "a gateway",
+            Accepts::Form("a unicast address in a port's subnet"),
+            "none: on the link of `port`",
+            "the next hop",
+        ),
+        optional(
+            "port",
+            "the name of a port",
+            Accepts::Form("the NAME of a [port.NAME]"),
+            "the port in whose subnet `via` lies",
+            "the port to leave by",
+        ),
+    ],
+};
+
+/// `[[lip_pool]]`.
+pub const LIP_POOL: Table = Table {
+    name: "lip_pool",
+    keys: &[
+        required(
+            "name",
+            "a pool's name",
+            Accepts::Form("1 to 32 letters, digits, '-' or '_', each name once"),
+            "how services refer to it",
+        ),
+        of(
+            "a local address",
+            required(
+                "addresses",
+                "a list of local addresses",
+                Accepts::Form(
+                    "1 to 1024 unicast addresses, such as [\"10.2.0.200\", \"10.2.0.201\"]",
+                ),
+                "the local addresses (LIP): requests reach the servers from them",
+            ),
+        ),
+        optional(
+            "ports",
+            "a range of ports",
+            Accepts::Form("\"LOW-HIGH\" within 1 to 65535"),
+            "\"1024-65535\"",
+            "the local ports, shared out among the workers",
+        ),
+    ],
+};
+
+/// `[[service]]`.
+pub const SERVICE: Table = Table {
+    name: "service",
+    keys: &[
+        required(
+            "listen",
+            "a virtual service",
+            Accepts::Form(
+                "\"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 1 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\"",
+            ),
+            "protocol, virtual address (VIP) and port; the director answers ARP and ND for the address",
+        ),
+        optional(
+            "scheduler",
+            "a scheduler",
+            Accepts::Word(scheduler::NAMES),
+            "\"wlc\"",
+            "which server gets a new flow",
+        ),
+        of(
+            "a flag of this scheduler",
+            optional(
+                "flags",
+                "a list of scheduler flags",
+                Accepts::Form(
+                    "of \"sh-port\" and \"sh-fallback\" (with sh), \"mh-port\" and \"mh-fallback\" (with mh), each once",
+                ),
+                "[]",
+                "variations of the scheduler",
+            ),
+        ),
+        required(
+            "method",
+            "a forwarding method",
+            Accepts::Word(METHODS),
+            "how packets reach the servers",
+        ),
+        optional(
+            "lip_pool",
+            "a pool of local addresses",
+            Accepts::Form("the name of a [[lip_pool]] with addresses of the service's family"),
+            "none; fullnat needs it",
+            "where FULLNAT takes local addresses from",
+        ),
+        table("server", "the real servers, the newest last"),
+    ],
+};
+
+/// `[[service.server]]`.
+pub const SERVER: Table = Table {
+    name: "service.server",
+    keys: &[
+        required(
+            "address",
+            "a real server",
+            Accepts::Form(ADDRESS_AND_PORT),
+            "the server's address (RIP) and port",
+        ),
+        optional(
+            "weight",
+            "a weight",
+            Accepts::Number(0, 65_535),
+            "1",
+            "share of new flows; 0: none, while known connections go on",
+        ),
+        optional(
+            "method",
+            "a forwarding method",
+            Accepts::Word(METHODS),
+            "the service's",
+            "how packets reach this server",
+        ),
+    ],
+};
+
+/// `[timeouts]`.
+pub const TIMEOUTS: Table = Table {
+    name: "timeouts",
+    keys: &[
+        optional(
+            "tcp",
+            "a timeout in seconds",
+            Accepts::Number(1, SECONDS_LIMIT),
+            "900",
+            "seconds an established TCP connection may be silent",
+        ),
+        optional(
+            "tcp_fin",
+            "a timeout in seconds",
+            Accepts::Number(1, SECONDS_LIMIT),
+            "120",
+            "seconds after the first FIN",
+        ),
+        optional(
+            "udp",
+            "a timeout in seconds",
+            Accepts::Number(1, SECONDS_LIMIT),
+            "300",
+            "seconds a UDP flow may be silent",
+        ),
+    ],
+};
+
+/// Forwarding methods, in the words of a file.
+const METHODS: &[&str] = &["nat", "dr", "tun", "fullnat"];
+
+/// All tables.
+pub const TABLES: &[Table] = &[
+    TOP, DIRECTOR, PORT, ROUTE, LIP_POOL, SERVICE, SERVER, TIMEOUTS,
+];
+
+const fn required(
+    name: &'static str,
+    what: &'static str,
+    accepts: Accepts,
+    about: &'static str,
+) -> Key {
+    Key {
+        name,
+        what,
+        each: what,
+        accepts,
+        default: None,
+        about,
+    }
+}
+
+const fn optional(
+    name: &'static str,
+    what: &'static str,
+    accepts: Accepts,
+    default: &'static str,
+    about: &'static str,
+) -> Key {
+    Key {
+        name,
+        what,
+        each: what,
+        accepts,
+        default: Some(default),
+        about,
+    }
+}
+
+const fn table(name: &'static str, about: &'static str) -> Key {
+    Key {
+        name,
+        what: "a table",
+        each: "a table",
+        accepts: Accepts::Form("a table"),
+        default: Some("none"),
+        about,
+    }
+}
+
+const fn of(each: &'static str, key: Key) -> Key {
+    Key { each, ..key }
+}

@@ -1,0 +1,224 @@
+//! A configuration as a value: each field is within its limits; [`check`](super::check) looks at them together.
+
+use super::Prefix;
+use conntrack::Method;
+use scheduler::Options;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+/// Everything a director is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configuration {
+    /// What is fixed at the start.
+    pub director: DirectorSettings,
+    /// In the order of the file; fixed at the start.
+    pub ports: Vec<PortSettings>,
+    /// Static routes, beyond the subnets of the ports' addresses.
+    pub routes: Vec<Route>,
+    /// Local addresses for FULLNAT.
+    pub lip_pools: Vec<LipPool>,
+    /// Virtual services.
+    pub services: Vec<Service>,
+    /// How long idle connections are remembered.
+    pub timeouts: TimeoutSettings,
+}
+
+/// `[director]`: all of it fixed at the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectorSettings {
+    /// Packet threads.
+    pub workers: u16,
+    /// Capacity of the connection table, per family.
+    pub connections: u32,
+    /// Room for real servers.
+    pub servers: u32,
+    /// Share of the table for half-open connections, percent.
+    pub half_open_percent: u8,
+    /// What a worker does without packets.
+    pub idle: Idle,
+    /// Which worker on which CPU.
+    pub pin: Pin,
+    /// The Unix socket of the gRPC service.
+    pub control: PathBuf,
+}
+
+impl Default for DirectorSettings {
+    fn default() -> DirectorSettings {
+        DirectorSettings {
+            workers: 1,
+            connections: 1_000_000,
+            servers: 4096,
+            half_open_percent: 25,
+            idle: Idle::Sleep,
+            pin: Pin::Nowhere,
+            control: PathBuf::from("/run/uvs/uvs.sock"),
+        }
+    }
+}
+
+/// What a worker does without packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Waits in the kernel.
+    Sleep,
+    /// Looks again at once.
+    Poll,
+}
+
+/// Which worker runs on which CPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pin {
+    /// Wherever the kernel puts it.
+    Nowhere,
+    /// Worker N on CPU N.
+    InOrder,
+    /// Worker N on the Nth of these.
+    To(Vec<u16>),
+}
+
+/// `[port.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortSettings {
+    /// NAME.
+    pub name: String,
+    /// How frames come and go.
+    pub driver: Driver,
+    /// The director's own addresses (DIP).
+    pub addresses: Vec<Prefix>,
+    /// Who answers for them.
+    pub answered_by: AnsweredBy,
+}
+
+/// How frames come and go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// A kernel interface.
+    AfPacket {
+        /// Its name.
+        interface: String,
+    },
+    /// Nothing outside the process.
+    Memory,
+}
+
+/// Who answers for a port's own addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnsweredBy {
+    /// The director.
+    Uvs,
+    /// The kernel's interface, which has them too.
+    Kernel,
+}
+
+/// `[[route]]`: by a gateway, or on a port's link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The destinations; no host bits.
+    pub to: Prefix,
+    /// The next hop; `None`: the destination itself.
+    pub via: Option<IpAddr>,
+    /// The port to leave by; `None`: in whose subnet `via` lies.
+    pub port: Option<String>,
+}
+
+/// `[[lip_pool]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LipPool {
+    /// How services refer to it.
+    pub name: String,
+    /// LIPs.
+    pub addresses: Vec<IpAddr>,
+    /// First local port.
+    pub first_port: u16,
+    /// Last local port, included.
+    pub last_port: u16,
+}
+
+/// The protocol of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// The IP protocol number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+        }
+    }
+}
+
+/// What clients address: `tcp 10.0.0.100:80`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Listen {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// VIP and port.
+    pub address: SocketAddr,
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = match self.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        write!(f, "{protocol} {}", self.address)
+    }
+}
+
+/// `[[service]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// What clients address.
+    pub listen: Listen,
+    /// One of the scheduler crate's names.
+    pub scheduler: &'static str,
+    /// Variations of the scheduler; `stagger` is the workers' own matter.
+    pub flags: Options,
+    /// How packets reach servers that do not say it themselves.
+    pub method: Method,
+    /// Where FULLNAT takes local addresses from.
+    pub lip_pool: Option<String>,
+    /// In the order of adding, the newest last.
+    pub servers: Vec<Server>,
+}
+
+/// `[[service.server]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// RIP and port.
+    pub address: SocketAddr,
+    /// Share of new flows.
+    pub weight: u16,
+    /// How packets reach it.
+    pub method: Method,
+}
+
+/// `[timeouts]`, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeoutSettings {
+    /// Established TCP connections.
+    pub tcp: u32,
+    /// TCP connections after the first FIN.
+    pub tcp_fin: u32,
+    /// UDP flows.
+    pub udp: u32,
+}
+
+impl Default for TimeoutSettings {
+    fn default() -> TimeoutSettings {
+        TimeoutSettings {
+            tcp: 900,
+            tcp_fin: 120,
+            udp: 300,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The gRPC service: a director's answers as messages.
+
+use crate::config::Protocol;
+use crate::director::Director;
+use crate::status::{
+    NeighbourStatus, PortStatus, ServerStatus, ServiceStatus, Status as DirectorStatus,
+    WorkerStatus,
+};
+use conntrack::{Method, TableStatistics};
+use dataplane::port::Mac;
+use proto::v1;
+use scheduler::Options;
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+/// Answers for one director.
+#[derive(Clone)]
+pub struct DirectorService {
+    director: Arc<Director>,
+}
+
+impl DirectorService {
+    /// The service of `director`, to be handed to a tonic server.
+    #[must_use]
+    pub fn server(director: Arc<Director>) -> v1::director_server::DirectorServer<DirectorService> {
+        v1::director_server::DirectorServer::new(DirectorService { director })
+    }
+}
+
+#[tonic::async_trait]
+impl v1::director_server::Director for DirectorService {
+    async fn get_status(
+        &self,
+        _: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        Ok(Response::new(status(&self.director.status())))
+    }
+
+    async fn list_services(
+        &self,
+        _: Request<v1::ListServicesRequest>,
+    ) -> Result<Response<v1::ListServicesResponse>, Status> {
+        let services = self.director.services().iter().map(service).collect();
+        Ok(Response::new(v1::ListServicesResponse { services }))
+    }
+}
+
+fn status(status: &DirectorStatus) -> v1::GetStatusResponse {
+    let [ipv4, ipv6] = &status.tables;
+    let (capacity, in_use) = status.lip_ports;
+    let drops = status.drops.iter().map(|(reason, packets)| v1::Drop {
+        reason: reason.name().to_owned(),
+        packets: *packets,
+    });
+    v1::GetStatusResponse {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_ms: u64::try_from(status.uptime.as_millis()).unwrap_or(u64::MAX),
+        configuration_version: status.version,
+        workers: (0u32..)
+            .zip(&status.workers)
+            .map(|(index, status)| worker(index, status))
+            .collect(),
+        ports: status.ports.iter().map(port).collect(),
+        tables: vec![table("ipv4", ipv4), table("ipv6", ipv6)],
+        drops: drops.collect(),
+        lip_ports: Some(v1::LipPorts { capacity, in_use }),
+        neighbours: status.neighbours.iter().map(neighbour).collect(),
+    }
+}
+
+fn worker(index: u32, status: &WorkerStatus) -> v1::Worker {
+    v1::Worker {
+        index,
+        running: status.running,
+        received: status.received,
+        forwarded: status.forwarded,
+        replied: status.replied,
+        exceptions: status.exceptions,
+        waiting: status.waiting,
+        dropped: status.dropped,
+        connections: status.connections,
+        bursts: status.bursts,
+        sleeps: status.sleeps,
+    }
+}
+
+fn port(status: &PortStatus) -> v1::Port {
+    v1::Port {
+        name: status.info.name.clone(),
+        driver: status.info.driver.to_owned(),
+        mac: mac(status.info.mac),
+        mtu: status.info.mtu,
+        addresses: status.addresses.clone(),
+    }
+}
+
+fn table(family: &str, statistics: &TableStatistics) -> v1::ConnectionTable {
+    v1::ConnectionTable {
+        family: family.to_owned(),
+        capacity: statistics.capacity.into(),
+        connections: statistics.entries,
+        half_open: statistics.half_open.into(),
+        half_open_limit: statistics.half_open_limit.into(),
+        refused_full: statistics.inserts_refused_full,
+        refused_half_open: statistics.inserts_refused_half_open,
+        bytes: statistics.bytes,
+    }
+}
+
+fn neighbour(status: &NeighbourStatus) -> v1::Neighbour {
+    v1::Neighbour {
+        port: status.port.clone(),
+        address: status.address.to_string(),
+        mac: status.mac.map(mac).unwrap_or_default(),
+        state: status.state.to_owned(),
+    }
+}
+
+fn service(status: &ServiceStatus) -> v1::Service {
+    let protocol = match status.listen.protocol {
+        Protocol::Tcp => v1::Protocol::Tcp,
+        Protocol::Udp => v1::Protocol::Udp,
+    };
+    v1::Service {
+        key: Some(v1::ServiceKey {
+            protocol: protocol.into(),
+            address: status.listen.address.ip().to_string(),
+            port: status.listen.address.port().into(),
+        }),
+        scheduler: status.scheduler.to_owned(),
+        flags: flags(&status.flags),
+        servers: status.servers.iter().map(server).collect(),
+    }
+}
+
+fn server(status: &ServerStatus) -> v1::RealServer {
+    let method = match status.method {
+        Method::Nat => v1::Method::Nat,
+        Method::Dr => v1::Method::Dr,
+        Method::Tun => v1::Method::Tun,
+        Method::FullNat => v1::Method::Fullnat,
+        Method::Local => v1::Method::Unspecified,
+    };
+    v1::RealServer {
+        address: status.address.ip().to_string(),
+        port: status.address.port().into(),
+        method: method.into(),
+        weight: status.weight.into(),
+        active: status.active,
+        inactive: status.inactive,
+        connections: status.traffic.connections,
+        in_packets: status.traffic.in_packets,
+        in_bytes: status.traffic.in_bytes,
+        out_packets: status.traffic.out_packets,
+        out_bytes: status.traffic.out_bytes,
+    }
+}
+
+fn flags(flags: &Options) -> Vec<String> {
+    let flags = [
+        (flags.sh_port, "sh-port"),
+        (flags.sh_fallback, "sh-fallback"),
+        (flags.mh_port, "mh-port"),
+        (flags.mh_fallback, "mh-fallback"),
+    ];
+    flags
+        .iter()
+        .filter(|(set, _)| *set)
+        .map(|(_, name)| (*name).to_owned())
+        .collect()
+}
+
+fn mac(Mac(bytes): Mac) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}

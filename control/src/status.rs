@@ -1,0 +1,228 @@
+//! What a director tells of itself, as plain values.
+
+use crate::compile::Traffic;
+use crate::config::{Listen, Service as ServiceSettings};
+use crate::director::Director;
+use conntrack::{Method, TableStatistics};
+use dataplane::port::{Mac, PortInfo};
+use dataplane::reason::Reason;
+use scheduler::{Options, RealServerId};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// How a director does.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Since the start.
+    pub uptime: Duration,
+    /// Configurations published so far.
+    pub version: u64,
+    /// By number.
+    pub workers: Vec<WorkerStatus>,
+    /// By their place in the configuration.
+    pub ports: Vec<PortStatus>,
+    /// The connections of IPv4 and of IPv6 clients.
+    pub tables: [TableStatistics; 2],
+    /// Every reason, all workers together.
+    pub drops: Vec<(Reason, u64)>,
+    /// Ports of local addresses, and how many of them are in use: summed over workers and servers.
+    pub lip_ports: (u64, u64),
+    /// The hosts on the links.
+    pub neighbours: Vec<NeighbourStatus>,
+}
+
+/// How a worker does. Counters since the start.
+#[derive(Clone, Debug)]
+pub struct WorkerStatus {
+    /// False when its thread has ended on its own.
+    pub running: bool,
+    /// Frames received.
+    pub received: u64,
+    /// Frames forwarded.
+    pub forwarded: u64,
+    /// Answers made here.
+    pub replied: u64,
+    /// Frames left to the kernel.
+    pub exceptions: u64,
+    /// Frames put aside until a neighbour answered.
+    pub waiting: u64,
+    /// Frames dropped.
+    pub dropped: u64,
+    /// Connections made.
+    pub connections: u64,
+    /// Bursts of at least one frame.
+    pub bursts: u64,
+    /// Times it slept.
+    pub sleeps: u64,
+}
+
+/// A port.
+#[derive(Clone, Debug)]
+pub struct PortStatus {
+    /// What it said of itself when it was opened.
+    pub info: PortInfo,
+    /// The director's addresses there, with prefix lengths.
+    pub addresses: Vec<String>,
+}
+
+/// A host on a port's link.
+#[derive(Clone, Debug)]
+pub struct NeighbourStatus {
+    /// The port's name.
+    pub port: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its hardware address, if known.
+    pub mac: Option<Mac>,
+    /// "incomplete", "reachable", "stale" or "failed".
+    pub state: &'static str,
+}
+
+/// A virtual service.
+#[derive(Clone, Debug)]
+pub struct ServiceStatus {
+    /// What clients address.
+    pub listen: Listen,
+    /// The scheduler's name.
+    pub scheduler: &'static str,
+    /// Its flags.
+    pub flags: Options,
+    /// In the order of adding, the newest last.
+    pub servers: Vec<ServerStatus>,
+}
+
+/// A real server.
+#[derive(Clone, Debug)]
+pub struct ServerStatus {
+    /// Its number, kept as long as it is configured or referred to.
+    pub id: RealServerId,
+    /// RIP and port.
+    pub address: SocketAddr,
+    /// How packets reach it.
+    pub method: Method,
+    /// Share of new flows.
+    pub weight: u16,
+    /// ActiveConn.
+    pub active: u32,
+    /// InActConn.
+    pub inactive: u32,
+    /// Since it was added.
+    pub traffic: Traffic,
+}
+
+impl Director {
+    /// How the director does, at this moment.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let workers: Vec<_> = (0..self.stats.len())
+            .map(|worker| self.worker(worker))
+            .collect();
+        let drops = |reason: Reason| self.stats.iter().map(|stats| stats.drops(reason)).sum();
+        let lip_ports = |gauge: fn(&dataplane::stats::WorkerStats) -> &AtomicU64| {
+            self.stats
+                .iter()
+                .map(|stats| gauge(stats).load(Relaxed))
+                .sum()
+        };
+        Status {
+            uptime: self.started.elapsed(),
+            version: self.publisher.current().version,
+            workers,
+            ports: self.port_statuses(),
+            tables: [self.tables.ipv4.statistics(), self.tables.ipv6.statistics()],
+            drops: Reason::ALL
+                .iter()
+                .map(|reason| (*reason, drops(*reason)))
+                .collect(),
+            lip_ports: (
+                lip_ports(|stats| &stats.lip_ports),
+                lip_ports(|stats| &stats.lip_ports_in_use),
+            ),
+            neighbours: self.neighbour_statuses(),
+        }
+    }
+
+    /// The services with their servers, by protocol, address and port.
+    #[must_use]
+    pub fn services(&self) -> Vec<ServiceStatus> {
+        let current = self.current.lock();
+        let mut services: Vec<_> = current.configuration.services.iter().collect();
+        services.sort_by_key(|service| service.listen);
+        let server = |service: &ServiceSettings, place: usize| {
+            let server = &service.servers[place];
+            let facts = current
+                .compiler
+                .server_facts(&(service.listen, server.address));
+            let (id, load, traffic) = facts.expect("every configured server has a number");
+            ServerStatus {
+                id,
+                address: server.address,
+                method: server.method,
+                weight: server.weight,
+                active: load.active(),
+                inactive: load.inactive(),
+                traffic,
+            }
+        };
+        let services = services.into_iter().map(|service| ServiceStatus {
+            listen: service.listen,
+            scheduler: service.scheduler,
+            flags: service.flags,
+            servers: (0..service.servers.len())
+                .map(|place| server(service, place))
+                .collect(),
+        });
+        services.collect()
+    }
+
+    fn worker(&self, worker: usize) -> WorkerStatus {
+        let stats = &self.stats[worker];
+        let get = |counter: &AtomicU64| counter.load(Relaxed);
+        WorkerStatus {
+            running: self
+                .threads
+                .get(worker)
+                .is_some_and(|thread| !thread.is_finished()),
+            received: get(&stats.verdicts.received),
+            forwarded: get(&stats.verdicts.forwarded),
+            replied: get(&stats.verdicts.replied),
+            exceptions: get(&stats.verdicts.exceptions),
+            waiting: get(&stats.verdicts.waiting),
+            dropped: Reason::ALL.iter().map(|reason| stats.drops(*reason)).sum(),
+            connections: get(&stats.connections),
+            bursts: get(&stats.bursts),
+            sleeps: get(&stats.sleeps),
+        }
+    }
+
+    fn port_statuses(&self) -> Vec<PortStatus> {
+        let current = self.current.lock();
+        let ports = self.ports.iter().zip(&current.configuration.ports);
+        let ports = ports.map(|(info, settings)| PortStatus {
+            info: info.clone(),
+            addresses: settings.addresses.iter().map(ToString::to_string).collect(),
+        });
+        ports.collect()
+    }
+
+    fn neighbour_statuses(&self) -> Vec<NeighbourStatus> {
+        let name = |index: u16| {
+            self.ports
+                .get(usize::from(index))
+                .map(|port| port.name.clone())
+                .unwrap_or_default()
+        };
+        let neighbours = self.neighbours.list().into_iter();
+        let mut neighbours: Vec<_> = neighbours
+            .map(|(port, address, mac, state)| NeighbourStatus {
+                port: name(port.0),
+                address,
+                mac,
+                state,
+            })
+            .collect();
+        neighbours.sort_by(|a, b| (&a.port, a.address).cmp(&(&b.port, b.address)));
+        neighbours
+    }
+}

@@ -1,0 +1,328 @@
+/// What is changed in `GOOD` (nothing: appended), to what, and the whole answer.
+const CASES: &[(&str, &str, &str)] = &[
+    (
+        "workers = 2",
+        "workers = 65",
+        "f.toml:2: director.workers: 65 is not a number of workers; accepted: 1 to 64",
+    ),
+    (
+        "workers = 2",
+        "workers = \"two\"",
+        "f.toml:2: director.workers: \"two\" is not a number of workers; accepted: 1 to 64",
+    ),
+    (
+        "workers = 2",
+        "workers = -1",
+        "f.toml:2: director.workers: -1 is not a number of workers; accepted: 1 to 64",
+    ),
+    (
+        "workers = 2",
+        "wokers = 2",
+        "f.toml:2: director.wokers: unknown key; did you mean `workers`?",
+    ),
+    (
+        "workers = 2",
+        "threads = 2",
+        "f.toml:2: director.threads: unknown key; known here: workers, connections, servers, half_open_percent, idle, pin, control",
+    ),
+    (
+        "workers = 2",
+        "workers = ",
+        "f.toml:2: syntax: string values must be quoted, expected literal string",
+    ),
+    (
+        "workers = 2",
+        "idle = \"slep\"",
+        "f.toml:2: director.idle: \"slep\" is not what a worker does without packets; accepted: \"sleep\", \"poll\"",
+    ),
+    (
+        "workers = 2",
+        "workers = 2\npin = [1]",
+        "f.toml:3: director.pin: [1] is not a choice of CPUs; accepted: true (worker N on CPU N), false, or one CPU number (0 to 1023) per worker, each once, such as [2, 3]",
+    ),
+    (
+        "workers = 2",
+        "workers = 2\npin = [1, 1]",
+        "f.toml:3: director.pin: [1, 1] is not a choice of CPUs; accepted: true (worker N on CPU N), false, or one CPU number (0 to 1023) per worker, each once, such as [2, 3]",
+    ),
+    (
+        "workers = 2",
+        "pin = 3",
+        "f.toml:2: director.pin: 3 is not a choice of CPUs; accepted: true (worker N on CPU N), false, or one CPU number (0 to 1023) per worker, each once, such as [2, 3]",
+    ),
+    (
+        "workers = 2",
+        "workers = 2\npin = [0, 1, 2]",
+        "f.toml:3: director.pin: 3 entries are too many; accepted: at most 2",
+    ),
+    (
+        "workers = 2",
+        "control = \"/run/x\"",
+        "f.toml:2: director.control: \"/run/x\" is not a control socket; accepted: \"unix:\" and an absolute path of at most 100 bytes",
+    ),
+    (
+        "workers = 2",
+        "connections = 0",
+        "f.toml:2: director.connections: 0 is not a number of connections; accepted: 1 to 1000000000",
+    ),
+    (
+        "[director]\nworkers = 2",
+        "director = 3",
+        "f.toml:1: director: 3 is not a table; accepted: [director] above its keys",
+    ),
+    (
+        "[director]",
+        "[[director]]",
+        "f.toml:1: director: a list of tables is not a table; accepted: [director] above its keys",
+    ),
+    (
+        "",
+        "[colour]\nred = 1",
+        "f.toml:39: colour: unknown key; known here: director, port, route, lip_pool, service, timeouts",
+    ),
+    (
+        "[port.wan]",
+        "[port.\"w n\"]",
+        "f.toml:4: port.\"w n\": w n is not a port's name; accepted: 1 to 32 letters, digits, '-' or '_'",
+    ),
+    (
+        "driver = \"af_packet\"",
+        "driver = \"dpdk\"",
+        "f.toml:5: port.wan.driver: \"dpdk\" is not a driver; accepted: \"af_packet\", \"memory\"",
+    ),
+    (
+        "interface = \"eth0\"",
+        "",
+        "f.toml:4: port.wan.interface: missing: the interface of driver \"af_packet\"; accepted: 1 to 15 bytes without '/', ':' or blanks",
+    ),
+    (
+        "interface = \"eth0\"",
+        "interface = \"a/b\"",
+        "f.toml:6: port.wan.interface: \"a/b\" is not an interface name; accepted: 1 to 15 bytes without '/', ':' or blanks",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"memory\"\ninterface = \"eth0\"",
+        "f.toml:11: port.lan.interface: only driver \"af_packet\" has an interface",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"af_packet\"\ninterface = \"eth0\"",
+        "f.toml:11: port.lan.interface: eth0 is already port.wan.interface; accepted: each once",
+    ),
+    (
+        "10.2.0.1/24",
+        "10.2.0.1",
+        "f.toml:11: port.lan.addresses[0]: \"10.2.0.1\" is not an own address with its prefix length; accepted: at most 64 unicast addresses with their prefix lengths, such as [\"10.1.0.1/24\", \"fd00:1::1/64\"]",
+    ),
+    (
+        "10.2.0.1/24",
+        "224.0.0.1/24",
+        "f.toml:11: port.lan.addresses[0]: \"224.0.0.1/24\" is not an own address with its prefix length; accepted: at most 64 unicast addresses with their prefix lengths, such as [\"10.1.0.1/24\", \"fd00:1::1/64\"]",
+    ),
+    (
+        "\"fd00:1::1/64\"",
+        "\"10.1.0.1/24\"",
+        "f.toml:7: port.wan.addresses[1]: 10.1.0.1 is already port.wan.addresses[0]; accepted: each once",
+    ),
+    (
+        "10.3.0.0/16",
+        "10.3.0.1/16",
+        "f.toml:14: route[0].to: \"10.3.0.1/16\" is not a destination network; accepted: a network without host bits, such as \"10.3.0.0/16\" or \"::/0\"",
+    ),
+    (
+        "via = \"10.2.0.254\"",
+        "",
+        "f.toml:13: route[0].via: missing: the way there; accepted: `via = \"GATEWAY\"`, `port = \"NAME\"` or both",
+    ),
+    (
+        "via = \"10.2.0.254\"",
+        "via = \"10.7.0.254\"",
+        "f.toml:15: route[0].via: 10.7.0.254 is not an address in a port's subnet; accepted: 10.1.0.0/24, fd00:1::/64, 10.2.0.0/24",
+    ),
+    (
+        "via = \"10.2.0.254\"",
+        "via = \"fd00:1::fe\"",
+        "f.toml:15: route[0].via: fd00:1::fe is not a gateway for this destination; accepted: an IPv4 address",
+    ),
+    (
+        "via = \"10.2.0.254\"",
+        "via = \"10.2.0.254\"\nport = \"wan\"",
+        "f.toml:15: route[0].via: 10.2.0.254 is not an address in a port's subnet; accepted: 10.1.0.0/24, fd00:1::/64, 10.2.0.0/24",
+    ),
+    (
+        "via = \"10.2.0.254\"",
+        "port = \"lane\"",
+        "f.toml:15: route[0].port: lane is not the name of a port; accepted: wan, lan",
+    ),
+    (
+        "",
+        "[[route]]\nto = \"10.3.0.0/16\"\nvia = \"10.2.0.253\"",
+        "f.toml:40: route[1].to: 10.3.0.0/16 is already route[0].to; accepted: each once",
+    ),
+    (
+        "name = \"pool\"",
+        "name = \"\"",
+        "f.toml:18: lip_pool[0].name: \"\" is not a pool's name; accepted: 1 to 32 letters, digits, '-' or '_', each name once",
+    ),
+    (
+        "[\"10.2.0.200\"]",
+        "[]",
+        "f.toml:19: lip_pool[0].addresses: [] is not a list of local addresses; accepted: 1 to 1024 unicast addresses, such as [\"10.2.0.200\", \"10.2.0.201\"]",
+    ),
+    (
+        "10.2.0.200",
+        "10.2.0.1",
+        "f.toml:19: lip_pool[0].addresses[0]: 10.2.0.1 is already port.lan.addresses[0]; accepted: each once",
+    ),
+    (
+        "10.2.0.200",
+        "10.1.0.100",
+        "f.toml:22: service[0].listen: tcp 10.1.0.100:80 is a local address of FULLNAT; accepted: an address that is in no [[lip_pool]]\nf.toml:28: service[1].listen: udp 10.1.0.100:53 is a local address of FULLNAT; accepted: an address that is in no [[lip_pool]]",
+    ),
+    (
+        "10.2.0.200",
+        "fd00:2::200",
+        "f.toml:30: service[1].lip_pool: pool is not a pool of the service's family; accepted: a pool with an IPv4 address",
+    ),
+    (
+        "name = \"pool\"",
+        "name = \"pool\"\nports = \"0-65535\"",
+        "f.toml:19: lip_pool[0].ports: \"0-65535\" is not a range of ports; accepted: \"LOW-HIGH\" within 1 to 65535",
+    ),
+    (
+        "name = \"pool\"",
+        "name = \"pool\"\nports = \"9-8\"",
+        "f.toml:19: lip_pool[0].ports: \"9-8\" is not a range of ports; accepted: \"LOW-HIGH\" within 1 to 65535",
+    ),
+    (
+        "tcp 10.1.0.100:80",
+        "sctp 10.1.0.100:80",
+        "f.toml:22: service[0].listen: \"sctp 10.1.0.100:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 1 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\"",
+    ),
+    (
+        "tcp 10.1.0.100:80",
+        "tcp 10.1.0.100:0",
+        "f.toml:22: service[0].listen: \"tcp 10.1.0.100:0\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 1 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\"",
+    ),
+    (
+        "tcp 10.1.0.100:80",
+        "tcp 127.0.0.1:80",
+        "f.toml:22: service[0].listen: \"tcp 127.0.0.1:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 1 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\"",
+    ),
+    (
+        "tcp 10.1.0.100:80",
+        "tcp [::ffff:10.1.0.100]:80",
+        "f.toml:22: service[0].listen: \"tcp [::ffff:10.1.0.100]:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 1 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\"",
+    ),
+    (
+        "tcp 10.1.0.100:80",
+        "udp 10.1.0.100:53",
+        "f.toml:28: service[1].listen: udp 10.1.0.100:53 is already service[0].listen; accepted: each once",
+    ),
+    (
+        "method = \"nat\"",
+        "",
+        "f.toml:21: service[0].method: missing: a forwarding method; accepted: \"nat\", \"dr\", \"tun\", \"fullnat\"",
+    ),
+    (
+        "method = \"nat\"",
+        "method = \"masq\"",
+        "f.toml:23: service[0].method: \"masq\" is not a forwarding method; accepted: \"nat\", \"dr\", \"tun\", \"fullnat\"",
+    ),
+    (
+        "method = \"nat\"",
+        "method = \"nat\"\nflags = [\"sh-port\"]",
+        "f.toml:24: service[0].flags[0]: \"sh-port\" is not a flag of this scheduler; accepted: of \"sh-port\" and \"sh-fallback\" (with sh), \"mh-port\" and \"mh-fallback\" (with mh), each once",
+    ),
+    (
+        "method = \"nat\"",
+        "method = \"nat\"\nscheduler = \"sh\"\nflags = [\"sh-port\", \"sh-port\"]",
+        "f.toml:25: service[0].flags[1]: \"sh-port\" is not a flag of this scheduler; accepted: of \"sh-port\" and \"sh-fallback\" (with sh), \"mh-port\" and \"mh-fallback\" (with mh), each once",
+    ),
+    (
+        "method = \"nat\"",
+        "method = \"nat\"\nlip_pool = \"pool\"",
+        "f.toml:24: service[0].lip_pool: only method \"fullnat\" takes local addresses",
+    ),
+    (
+        "lip_pool = \"pool\"",
+        "",
+        "f.toml:27: service[1].lip_pool: missing: the pool of method \"fullnat\"; accepted: pool",
+    ),
+    (
+        "lip_pool = \"pool\"",
+        "lip_pool = \"pol\"",
+        "f.toml:30: service[1].lip_pool: pol is not the name of a pool; accepted: pool",
+    ),
+    (
+        "[[service]]",
+        "[service]",
+        "f.toml:27: syntax: duplicate key",
+    ),
+    (
+        "weight = 3",
+        "weight = 70000",
+        "f.toml:33: service[1].server[0].weight: 70000 is not a weight; accepted: 0 to 65535",
+    ),
+    (
+        "weight = 3",
+        "weight = 0.5",
+        "f.toml:33: service[1].server[0].weight: 0.5 is not a weight; accepted: 0 to 65535",
+    ),
+    (
+        "weight = 3",
+        "wieght = 3",
+        "f.toml:33: service[1].server[0].wieght: unknown key; did you mean `weight`?",
+    ),
+    (
+        "10.2.0.11:8080",
+        "fd00:1::11",
+        "f.toml:25: service[0].server[0].address: fd00:1::11 is not of the service's family; accepted: an IPv4 address, or method \"tun\"",
+    ),
+    (
+        "10.2.0.11:8080",
+        "10.2.0.11:99999",
+        "f.toml:25: service[0].server[0].address: \"10.2.0.11:99999\" is not a real server; accepted: \"ADDRESS:PORT\", \"[IPV6]:PORT\" or the address alone for the service's port, such as \"10.2.0.11:8080\"",
+    ),
+    (
+        "10.2.0.11:8080",
+        "10.4.0.11:8080",
+        "f.toml:25: service[0].server[0].address: 10.4.0.11 is not an address with a way to it; accepted: an address in 10.1.0.0/24, fd00:1::/64, 10.2.0.0/24, or a [[route]] to it",
+    ),
+    (
+        "10.2.0.11:8080",
+        "10.1.0.100",
+        "f.toml:25: service[0].server[0].address: 10.1.0.100 is the director's own address; accepted: the address of another host",
+    ),
+    (
+        "10.2.0.11:8080",
+        "10.2.0.200",
+        "f.toml:25: service[0].server[0].address: 10.2.0.200 is the director's own address; accepted: the address of another host",
+    ),
+    (
+        "10.3.0.13:53",
+        "10.2.0.12:53",
+        "f.toml:35: service[1].server[1].address: 10.2.0.12:53 is already service[1].server[0].address; accepted: each once",
+    ),
+    (
+        "address = \"10.2.0.11:8080\"",
+        "weight = 1",
+        "f.toml:24: service[0].server[0].address: missing: a real server; accepted: \"ADDRESS:PORT\", \"[IPV6]:PORT\" or the address alone for the service's port, such as \"10.2.0.11:8080\"",
+    ),
+    (
+        "tcp = 900",
+        "tcp = 0",
+        "f.toml:38: timeouts.tcp: 0 is not a timeout in seconds; accepted: 1 to 2678400",
+    ),
+    (
+        "tcp = 900",
+        "tcp = 900\ntcp = 901",
+        "f.toml:39: syntax: duplicate key",
+    ),
+    (
+        "[timeouts]",
+        "[timeouts",
+        "f.toml:37: syntax: unclosed table, expected `]`",
+    ),
+];

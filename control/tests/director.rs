@@ -1,0 +1,396 @@
+//! A director on memory ports: packets go in and come out, configurations come and go.
+#![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+
+use control::config::Configuration;
+use control::status::ServerStatus;
+use control::{ApplyError, Director, StartError};
+use dataplane::frame::{Frame, Offload};
+use dataplane::packet::{arp, checksum};
+use dataplane::port::memory::{MemoryPort, MemoryWire};
+use dataplane::port::{Burst, Mac, Port, PortCounters, PortId, PortInfo, Sent};
+use std::net::Ipv4Addr;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+const DIRECTOR: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const CLIENT: Mac = Mac([2, 0, 0, 0, 0, 2]);
+const SERVER: Mac = Mac([2, 0, 0, 0, 0, 3]);
+
+const TEXT: &str = r#"
+[director]
+workers = 1
+connections = 100
+servers = 3
+[port.lan]
+driver = "memory"
+addresses = ["10.1.0.1/24"]
+[[service]]
+listen = "udp 10.1.0.100:53"
+scheduler = "wrr"
+method = "nat"
+server = [{ address = "10.1.0.11" }, { address = "10.1.0.12", weight = 0 }]
+[timeouts]
+udp = 1
+"#;
+
+fn configuration(text: &str) -> Configuration {
+    Configuration::parse("test", text)
+        .unwrap_or_else(|mistakes| panic!("{mistakes}"))
+        .configuration
+}
+
+/// A director with one memory port, and the test's end of it.
+fn start(text: &str) -> (Director, MemoryWire) {
+    let info = PortInfo {
+        name: "lan".to_owned(),
+        mac: DIRECTOR,
+        mtu: 1500,
+        driver: "memory",
+    };
+    let (port, wire) = MemoryPort::new(PortId(0), info, 64, 2048);
+    (
+        Director::start_with(configuration(text), vec![vec![port]]).unwrap(),
+        wire,
+    )
+}
+
+/// A UDP datagram of a client to the service.
+fn request(client_port: u16) -> Vec<u8> {
+    let mut frame = Vec::new();
+    frame.extend_from_slice(&DIRECTOR.0);
+    frame.extend_from_slice(&CLIENT.0);
+    frame.extend_from_slice(&[0x08, 0x00]);
+    let mut ip = [
+        0x45, 0, 0, 32, 0, 1, 0, 0, 64, 17, 0, 0, 10, 1, 0, 2, 10, 1, 0, 100,
+    ];
+    let sum = checksum::ipv4_header(&ip);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    frame.extend_from_slice(&ip);
+    frame.extend_from_slice(&client_port.to_be_bytes());
+    frame.extend_from_slice(&[0, 53, 0, 12, 0, 0]);
+    frame.extend_from_slice(b"what");
+    frame
+}
+
+/// Waits for a frame that `wanted` says yes to; answers ARP requests meanwhile.
+fn receive(wire: &MemoryWire, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    let end = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < end {
+        for (frame, _) in wire.take() {
+            if wanted(&frame) {
+                return frame;
+            }
+            if let Ok(asked) = arp::parse(&frame)
+                && frame[12..14] == [0x08, 0x06]
+                && !asked.is_gratuitous()
+            {
+                assert!(wire.inject(&arp::reply(SERVER, &asked)));
+            }
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("no such frame within five seconds");
+}
+
+/// Waits until `question` is answered with yes.
+fn eventually(question: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while !question() {
+        assert!(Instant::now() < end, "not within five seconds");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn destination(frame: &[u8]) -> Ipv4Addr {
+    Ipv4Addr::new(frame[30], frame[31], frame[32], frame[33])
+}
+
+fn is_udp(frame: &[u8]) -> bool {
+    frame[12..14] == [0x08, 0x00] && frame[23] == 17
+}
+
+fn servers(director: &Director) -> Vec<ServerStatus> {
+    director.services().into_iter().next().unwrap().servers
+}
+
+/// Lets one flow to the first server begin.
+fn one_flow(wire: &MemoryWire) {
+    assert!(wire.inject(&request(1000)));
+    assert_eq!(
+        destination(&receive(wire, is_udp)),
+        Ipv4Addr::new(10, 1, 0, 11)
+    );
+}
+
+#[test]
+fn a_flow_passes_and_is_counted() {
+    let (director, wire) = start(TEXT);
+    let announced = receive(&wire, |frame| {
+        arp::parse(frame).is_ok_and(|arp| arp.is_gratuitous())
+    });
+    assert!([[10, 1, 0, 1], [10, 1, 0, 100]].contains(&announced[28..32].try_into().unwrap()));
+    one_flow(&wire);
+    eventually(|| servers(&director)[0].traffic.in_packets == 1);
+    let first = &servers(&director)[0];
+    assert_eq!((first.active, first.inactive), (0, 1));
+    assert_eq!((first.traffic.connections, first.traffic.in_bytes), (1, 32));
+    let status = director.status();
+    assert_eq!((status.version, status.workers.len()), (1, 1));
+    assert!(
+        status.workers[0].running
+            && status.workers[0].forwarded == 1
+            && status.workers[0].received >= 2
+    );
+    assert_eq!(
+        (status.tables[0].capacity, status.tables[0].entries),
+        (100, 1)
+    );
+    assert_eq!(status.ports[0].addresses, ["10.1.0.1/24"]);
+    let neighbour = &status
+        .neighbours
+        .iter()
+        .find(|neighbour| neighbour.mac == Some(SERVER))
+        .unwrap();
+    assert_eq!(
+        (neighbour.port.as_str(), neighbour.state),
+        ("lan", "reachable")
+    );
+    director.stop();
+}
+
+#[test]
+fn a_server_that_stays_keeps_its_number_and_its_counts() {
+    let (director, wire) = start(TEXT);
+    one_flow(&wire);
+    eventually(|| servers(&director)[0].traffic.in_packets == 1);
+    let before = servers(&director);
+    let text = TEXT.replace(
+        "{ address = \"10.1.0.11\" }, { address = \"10.1.0.12\", weight = 0 }",
+        "{ address = \"10.1.0.13\" }, { address = \"10.1.0.11\", weight = 7 }",
+    );
+    let plan = director.apply(configuration(&text)).unwrap();
+    assert_eq!(
+        plan.to_string(),
+        "1 servers added, 1 servers edited, 1 servers removed"
+    );
+    let after = servers(&director);
+    assert_eq!(
+        (after[1].id, after[1].inactive, after[1].weight),
+        (before[0].id, 1, 7)
+    );
+    assert_eq!(after[1].traffic, before[0].traffic);
+    assert_ne!(after[0].id, before[0].id);
+    assert_eq!(director.status().version, 2);
+}
+
+#[test]
+fn nothing_new_changes_nothing() {
+    let (director, _wire) = start(TEXT);
+    let plan = director.apply(configuration(TEXT)).unwrap();
+    assert_eq!(plan.to_string(), "nothing changes");
+}
+
+#[test]
+fn the_number_of_a_removed_server_is_kept_as_long_as_a_connection_refers_to_it() {
+    let (director, wire) = start(TEXT);
+    one_flow(&wire);
+    eventually(|| servers(&director)[0].inactive == 1);
+    let number = servers(&director)[0].id;
+    let without = TEXT.replace("{ address = \"10.1.0.11\" }, ", "");
+    let plan = director.apply(configuration(&without)).unwrap();
+    assert_eq!((plan.servers_removed.len(), plan.connections_cut), (1, 1));
+    // Of three numbers two are taken, one of them by the server that is gone.
+    let three = without.replace(
+        "server = [",
+        "server = [{ address = \"10.1.0.21\" }, { address = \"10.1.0.22\" }, ",
+    );
+    let refused = director.apply(configuration(&three)).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "3 servers and 1 removed ones that connections still refer to are too many; accepted: 3 in all \
+         (director.servers), or wait for those connections to end"
+    );
+    assert_eq!(servers(&director).len(), 1, "nothing has changed");
+    // The flow's second is over, and its timer fires.
+    eventually(|| director.status().tables[0].entries == 0);
+    let taken = |director: &Director| director.apply(configuration(&three)).is_ok();
+    eventually(|| taken(&director));
+    let again = servers(&director)
+        .into_iter()
+        .find(|server| server.id == number)
+        .unwrap();
+    assert_eq!(
+        again.traffic,
+        control::Traffic::default(),
+        "a new server begins at zero"
+    );
+}
+
+#[test]
+fn a_removed_server_that_comes_back_in_time_has_its_connections_again() {
+    let (director, wire) = start(&TEXT.replace("udp = 1", "udp = 300"));
+    one_flow(&wire);
+    eventually(|| servers(&director)[0].inactive == 1);
+    let number = servers(&director)[0].id;
+    let text = TEXT.replace("udp = 1", "udp = 300");
+    director
+        .apply(configuration(
+            &text.replace("{ address = \"10.1.0.11\" }, ", ""),
+        ))
+        .unwrap();
+    director.tidy();
+    director.apply(configuration(&text)).unwrap();
+    assert_eq!(
+        (servers(&director)[0].id, servers(&director)[0].inactive),
+        (number, 1)
+    );
+    eventually(|| {
+        assert!(wire.inject(&request(1000)));
+        servers(&director)[0].traffic.in_packets > 1
+    });
+    assert_eq!(servers(&director)[0].traffic.connections, 1);
+}
+
+#[test]
+fn what_is_fixed_at_the_start_is_not_changed_at_run_time() {
+    let (director, _wire) = start(TEXT);
+    for (from, to, keys) in [
+        ("workers = 1", "workers = 2", "director.workers"),
+        (
+            "connections = 100",
+            "connections = 200\nhalf_open_percent = 3",
+            "director.connections, director.half_open_percent",
+        ),
+        ("[port.lan]", "[port.wan]", "port.lan, port.wan"),
+        (
+            "driver = \"memory\"",
+            "driver = \"af_packet\"\ninterface = \"eth0\"",
+            "port.lan",
+        ),
+        (
+            "servers = 3",
+            "servers = 4\nidle = \"poll\"\npin = true\ncontrol = \"unix:/x\"",
+            "director.servers, director.idle, director.pin, director.control",
+        ),
+    ] {
+        let error = director
+            .apply(configuration(&TEXT.replace(from, to)))
+            .unwrap_err();
+        assert!(matches!(error, ApplyError::NeedsRestart { .. }));
+        let expected = format!(
+            "{keys}: fixed while the director runs; accepted: as they are, or a restart of uvsd"
+        );
+        assert_eq!(error.to_string(), expected);
+    }
+    assert_eq!(director.configuration(), configuration(TEXT));
+    assert_eq!(director.status().version, 1);
+}
+
+#[test]
+fn an_invalid_configuration_made_by_hand_is_refused() {
+    let (director, _wire) = start(TEXT);
+    let mut bad = configuration(TEXT);
+    bad.services[0].servers[0].address = "192.0.2.1:53".parse().unwrap();
+    let expected = "service[0].server[0].address: 192.0.2.1 is not an address with a way to it; accepted: an address \
+                    in 10.1.0.0/24, or a [[route]] to it";
+    assert_eq!(
+        director.apply(bad.clone()).unwrap_err().to_string(),
+        expected
+    );
+    assert_eq!(Director::start(bad).err().unwrap().to_string(), expected);
+}
+
+#[test]
+fn ports_that_do_not_fit_are_refused() {
+    let none: Vec<Vec<MemoryPort>> = Vec::new();
+    let error = Director::start_with(configuration(TEXT), none)
+        .err()
+        .unwrap();
+    let expected = "0 ports with 0 queues were handed over; accepted: 1 ports with 1 queues each";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn a_cpu_that_is_not_there_is_told() {
+    let text = TEXT.replace("workers = 1", "workers = 2\npin = [0, 1023]");
+    let error = Director::start(configuration(&text)).err().unwrap();
+    assert!(
+        matches!(
+            error,
+            StartError::Pin {
+                worker: 1,
+                cpu: 1023,
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_interface_that_is_not_there_is_told_with_its_port() {
+    let text = TEXT.replace("\"memory\"", "\"af_packet\"\ninterface = \"nosuch0\"");
+    let error = Director::start(configuration(&text))
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.starts_with("port lan: interface \"nosuch0\""),
+        "{error}"
+    );
+}
+
+/// A driver with a fault.
+struct FaultyPort(PortInfo);
+
+impl Port for FaultyPort {
+    fn info(&self) -> &PortInfo {
+        &self.0
+    }
+    fn receive(&mut self, _: &mut Burst) -> usize {
+        panic!("this driver has a fault");
+    }
+    fn transmit(&mut self, frame: Frame) -> Sent {
+        Sent::Refused(frame)
+    }
+    fn send(&mut self, _: &[u8], _: &Offload) -> bool {
+        false
+    }
+    fn flush(&mut self) {}
+    fn release(&mut self, _: Frame) {}
+    fn wait_on(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    fn counters(&mut self) -> PortCounters {
+        PortCounters::default()
+    }
+}
+
+#[test]
+fn a_worker_that_ends_on_its_own_is_told() {
+    let info = PortInfo {
+        name: "lan".to_owned(),
+        mac: DIRECTOR,
+        mtu: 1500,
+        driver: "memory",
+    };
+    let director = Director::start_with(configuration(TEXT), vec![vec![FaultyPort(info)]]).unwrap();
+    eventually(|| director.ended_workers() == [0]);
+    assert!(!director.status().workers[0].running);
+    director.stop();
+}
+
+#[test]
+fn memory_ports_are_opened_and_all_workers_stop() {
+    let text = TEXT.replace("workers = 1", "workers = 4");
+    let director = Director::start(configuration(&text)).unwrap();
+    assert!(director.ended_workers().is_empty());
+    eventually(|| {
+        director
+            .status()
+            .workers
+            .iter()
+            .all(|worker| worker.running && worker.sleeps > 0)
+    });
+    director.stop();
+}

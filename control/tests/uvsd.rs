@@ -1,0 +1,274 @@
+//! The daemon as a process: its exit status, its socket, its signals.
+#![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+
+use proto::v1::director_client::DirectorClient;
+use proto::v1::{self, GetStatusRequest, ListServicesRequest};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use tempfile::TempDir;
+use tonic::transport::Channel;
+
+const TEXT: &str = r#"
+[director]
+connections = 100
+control = "unix:SOCKET"
+[port.lan]
+driver = "memory"
+addresses = ["10.1.0.1/24"]
+[[service]]
+listen = "udp 10.1.0.100:53"
+scheduler = "wrr"
+method = "nat"
+server = [{ address = "10.1.0.11", weight = 3 }, { address = "10.1.0.12" }]
+"#;
+
+/// A running uvsd; killed when dropped.
+struct Uvsd {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    folder: TempDir,
+}
+
+impl Uvsd {
+    fn start(text: &str) -> Uvsd {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("uvs.sock");
+        fs::write(
+            config(&folder),
+            text.replace("SOCKET", socket.to_str().unwrap()),
+        )
+        .unwrap();
+        let (child, log) = spawn(&config(&folder));
+        let mut uvsd = Uvsd { child, log, folder };
+        assert!(uvsd.line().contains("1 services"));
+        uvsd
+    }
+
+    /// The next line of its log.
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.log.read_line(&mut line).unwrap();
+        line
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn config(&self) -> PathBuf {
+        config(&self.folder)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("uvs.sock")
+    }
+
+    /// Changes its configuration and lets it be read again; returns what it says.
+    fn reload(&mut self, from: &str, to: &str) -> String {
+        let text = fs::read_to_string(self.config()).unwrap();
+        assert!(text.contains(from));
+        fs::write(self.config(), text.replace(from, to)).unwrap();
+        self.signal(Signal::HUP);
+        self.line()
+    }
+
+    async fn client(&self) -> DirectorClient<Channel> {
+        DirectorClient::connect(format!("unix:{}", self.socket().display()))
+            .await
+            .unwrap()
+    }
+
+    fn stop(&mut self, signal: Signal) -> ExitStatus {
+        self.signal(signal);
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Uvsd {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn config(folder: &TempDir) -> PathBuf {
+    folder.path().join("uvs.toml")
+}
+
+fn spawn(config: &Path) -> (Child, BufReader<ChildStderr>) {
+    let uvsd = env!("CARGO_BIN_EXE_uvsd");
+    let mut child = Command::new(uvsd)
+        .arg("--config")
+        .arg(config)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    (child, log)
+}
+
+fn check(path: &Path) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_uvsd"))
+        .arg("--check")
+        .arg("--config")
+        .arg(path)
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+#[test]
+fn check_says_ok_or_every_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = config(&folder);
+    fs::write(&path, TEXT.replace("SOCKET", "/x")).unwrap();
+    assert_eq!(check(&path), (Some(0), "OK\n".to_owned(), String::new()));
+    fs::write(
+        &path,
+        TEXT.replace("SOCKET", "x")
+            .replace("weight = 3", "weight = -3"),
+    )
+    .unwrap();
+    let (status, stdout, stderr) = check(&path);
+    assert_eq!((status, stdout.as_str()), (Some(1), ""));
+    let lines: Vec<_> = stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{stderr}");
+    assert!(
+        lines[1].ends_with("service[0].server[0].weight: -3 is not a weight; accepted: 0 to 65535")
+    );
+}
+
+#[tokio::test]
+async fn status_and_services_are_answered_on_the_socket() {
+    let uvsd = Uvsd::start(TEXT);
+    let mut client = uvsd.client().await;
+    let status = client
+        .get_status(GetStatusRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(status.version, env!("CARGO_PKG_VERSION"));
+    assert!(status.workers[0].running);
+    assert_eq!(
+        (
+            status.ports[0].name.as_str(),
+            status.ports[0].driver.as_str()
+        ),
+        ("lan", "memory")
+    );
+    assert_eq!(status.ports[0].mac, "02:00:00:00:00:00");
+    assert_eq!(
+        (status.tables[0].family.as_str(), status.tables[0].capacity),
+        ("ipv4", 100)
+    );
+    assert!(
+        status
+            .drops
+            .iter()
+            .any(|drop| drop.reason == "no-server" && drop.packets == 0)
+    );
+    let services = client
+        .list_services(ListServicesRequest {})
+        .await
+        .unwrap()
+        .into_inner()
+        .services;
+    let key = services[0].key.as_ref().unwrap();
+    assert_eq!(
+        (key.protocol(), key.address.as_str(), key.port),
+        (v1::Protocol::Udp, "10.1.0.100", 53)
+    );
+    let server = &services[0].servers[0];
+    assert_eq!(
+        (server.address.as_str(), server.port, server.weight),
+        ("10.1.0.11", 53, 3)
+    );
+    assert_eq!(server.method(), v1::Method::Nat);
+}
+
+#[tokio::test]
+async fn a_hang_up_reloads_whole_or_not_at_all() {
+    let mut uvsd = Uvsd::start(TEXT);
+    let mut client = uvsd.client().await;
+    assert!(
+        uvsd.reload("weight = 3", "weight = 5")
+            .contains("reloaded: 1 servers edited")
+    );
+    let said = uvsd.reload("weight = 5", "weight = 70000");
+    assert!(
+        said.contains("ERROR") && said.contains("70000 is not a weight"),
+        "{said}"
+    );
+    assert!(
+        uvsd.line()
+            .contains("not reloaded: the old configuration goes on")
+    );
+    let services = client
+        .list_services(ListServicesRequest {})
+        .await
+        .unwrap()
+        .into_inner()
+        .services;
+    assert_eq!(services[0].servers[0].weight, 5);
+    let said = uvsd.reload("weight = 70000", "weight = 6\n}, { address = \"10.1.0.13\"");
+    assert!(
+        said.contains("reloaded: 1 servers added, 1 servers edited"),
+        "{said}"
+    );
+    let said = uvsd.reload("connections = 100", "connections = 101");
+    assert!(
+        said.contains("director.connections: fixed while the director runs"),
+        "{said}"
+    );
+}
+
+#[test]
+fn both_signals_stop_it_cleanly_and_the_socket_goes() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut uvsd = Uvsd::start(TEXT);
+        assert!(uvsd.socket().exists());
+        assert_eq!(uvsd.stop(signal).code(), Some(0));
+        assert!(!uvsd.socket().exists());
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_let_go_does_not_keep_it_from_stopping() {
+    let mut uvsd = Uvsd::start(TEXT);
+    let mut client = uvsd.client().await;
+    client.get_status(GetStatusRequest {}).await.unwrap();
+    assert_eq!(uvsd.stop(Signal::TERM).code(), Some(0));
+}
+
+#[test]
+fn a_second_uvsd_on_the_same_socket_is_refused() {
+    let uvsd = Uvsd::start(TEXT);
+    let (mut child, mut log) = spawn(&uvsd.config());
+    let mut said = String::new();
+    log.read_line(&mut said).unwrap();
+    assert!(said.contains("another uvsd listens there"), "{said}");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(uvsd.socket().exists());
+}
+
+#[test]
+fn the_socket_of_a_killed_uvsd_is_replaced() {
+    let mut uvsd = Uvsd::start(TEXT);
+    uvsd.stop(Signal::KILL);
+    assert!(uvsd.socket().exists());
+    let (mut child, mut log) = spawn(&uvsd.config());
+    let mut said = String::new();
+    log.read_line(&mut said).unwrap();
+    assert!(said.contains("control socket"), "{said}");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
