@@ -46,7 +46,11 @@ pub fn established(method: Method, flows: u32) -> Worker<LoopPort> {
         .map(|&reason| (reason.name(), director.stats[0].drops(reason)))
         .filter(|(_, count)| *count > 0)
         .collect();
-    assert_eq!(counted, u64::from(flows), "every flow has a connection; dropped: {drops:?}");
+    assert_eq!(
+        counted,
+        u64::from(flows),
+        "every flow has a connection; dropped: {drops:?}"
+    );
     // In an order that no prefetcher of the CPU foresees.
     let frames = (0..flows)
         .map(|flow| request(scatter(flow, flows), ACK))

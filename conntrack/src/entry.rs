@@ -59,6 +59,21 @@ impl ConnectionId {
 pub(crate) const GENERATION: u16 = (1 << 14) - 1;
 /// In an entry's generation: all its keys stand in the index.
 const LIVE: u16 = 1 << 15;
+const DEAD: u8 = State::Dead as u8;
+/// In an entry's state: its keys are still on their way into the index, and may have to be taken back.
+const UNBORN: u8 = DEAD + 1;
+
+/// Whether an entry whose key was found is a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Vitality {
+    /// It has some of its keys, or all, and is not known yet.
+    Unborn,
+    /// It is one.
+    Alive,
+    /// It was one, or almost.
+    Dead,
+}
+
 /// `touch` does not write for less, so that workers that share a flow do not fight for its line.
 const TOUCH_GRAIN: Ticks = Ticks::from_millis(500);
 
@@ -413,7 +428,7 @@ impl<F: Family> Entry<F> {
             && self.protocol() == tuple.protocol
     }
 
-    /// Fills an entry that nobody can find.
+    /// Fills an entry that is in no slot.
     pub(crate) fn fill(&self, new: &NewConnection<F>, owner: u16, expires_at: Ticks) {
         let (local, local_port) = new.local.unwrap_or(new.client);
         F::store(&self.client, new.client.0);
@@ -440,11 +455,36 @@ impl<F: Family> Entry<F> {
         self.owner.store(owner, Relaxed);
         self.packets.store(0, Relaxed);
         self.extension.store(0, Relaxed);
-        self.state.store(new.state as u8, Relaxed);
+        self.state.store(UNBORN, Relaxed);
     }
 
     pub(crate) fn set_expires_at(&self, deadline: Ticks) {
         self.expires_at.store(deadline.0, Relaxed);
+    }
+
+    /// What a slot with one of its keys is worth.
+    #[inline]
+    pub(crate) fn vitality(&self) -> Vitality {
+        // Acquire, with the Release of `give_birth`: whoever sees it alive sees all its keys in the index.
+        match self.state.load(Ordering::Acquire) {
+            UNBORN => Vitality::Unborn,
+            DEAD => Vitality::Dead,
+            _ => Vitality::Alive,
+        }
+    }
+
+    /// All keys stand in the index: from now on it can be found.
+    pub(crate) fn give_birth(&self, state: State) {
+        // Release, with the Acquire of `vitality`.
+        self.state.store(state as u8, Ordering::Release);
+        // Release, with the Acquire in `Table::copy`: whoever sees this life sees what `fill` wrote for it.
+        self.generation
+            .store(self.generation() | LIVE, Ordering::Release);
+    }
+
+    /// It will not be born.
+    pub(crate) fn give_up(&self) {
+        self.state.store(DEAD, Relaxed);
     }
 
     /// Moves the state; true for the one who did. The dead stay dead.
@@ -459,7 +499,7 @@ impl<F: Family> Entry<F> {
 
     /// Ends the connection; what it was doing, for the one who ended it.
     pub(crate) fn end(&self) -> Option<State> {
-        let state = State::from_byte(self.state.swap(State::Dead as u8, Relaxed));
+        let state = State::from_byte(self.state.swap(DEAD, Relaxed));
         (state != State::Dead).then_some(state)
     }
 
@@ -473,13 +513,6 @@ impl<F: Family> Entry<F> {
     pub(crate) fn life(&self, ordering: Ordering) -> (u16, bool) {
         let word = self.generation.load(ordering);
         (word & GENERATION, word & LIVE != 0)
-    }
-
-    /// Shows the connection to readers without a hold.
-    pub(crate) fn show(&self) {
-        // Release, with the Acquire in `Table::for_each`: whoever sees this life sees what `fill` wrote for it.
-        self.generation
-            .store(self.generation() | LIVE, Ordering::Release);
     }
 
     /// Begins the next life. The owner alone calls it.

@@ -6,7 +6,9 @@ use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An address family: [`V4`] or [`V6`].
-pub trait Family: sealed::Sealed + Copy + Debug + Default + Send + Sync + 'static {
+pub trait Family:
+    sealed::Sealed + Copy + Eq + Hash + Debug + Default + Send + Sync + 'static
+{
     /// Its addresses.
     type Address: Copy + Eq + Ord + Hash + Debug + Display + Into<IpAddr> + Send + Sync + 'static;
     /// Where an entry keeps one. Atomics alone, so that all-zero bytes are a valid value.

@@ -1,4 +1,4 @@
-//! From a key's hash to the entries that may hold it: buckets of one cache line, and short chains of them.
+//! From a key's hash to the entries that may hold it: buckets of one cache line, and chains of them.
 //!
 //! ```text
 //!   bucket, 64 bytes                                             slot, 64 bits
@@ -6,10 +6,13 @@
 //!   │slot 0│slot 1│slot 2│slot 3│slot 4│slot 5│slot 6│overflow │  ┌───────┬────┬─────┬──────────┬───────────┐
 //!   └──────┴──────┴──────┴──────┴──────┴──────┴──────┴─────────┘  │  tag  │dir │pend.│generation│   entry   │
 //!                                                                 └───────┴────┴─────┴──────────┴───────────┘
-//!   home       home + 1    home + 2                               entry 0 does not exist: 0 is an empty slot
+//!   home       + stride    + 2 stride                             entry 0 does not exist: 0 is an empty slot
 //!   [7 full]──▶[7 full]──▶[1 of ours]
 //!   overflow 1  overflow 1  overflow 0: a search for a key of this home ends here
 //! ```
+//! The stride is the key's own, so that full buckets do not crowd together: with a stride of one for all, a chain of
+//! eight was already full somewhere at a load of 0.6 (docs/decisions/0003-bucket-layout.md).
+//!
 //! `overflow` counts the keys that passed a bucket because it was full and live further on. A search goes on to the
 //! next bucket only where it is not zero, so removal leaves no tombstones. It is raised before the slot is taken and
 //! lowered after the slot was emptied: it may be too high for a moment, never too low for a slot that can be seen.
@@ -25,8 +28,8 @@ use crate::tuple::Direction;
 /// Slots of a bucket. Two in a model, so that it reaches a second bucket soon.
 pub(crate) const SLOTS: usize = if cfg!(loom) { 2 } else { 7 };
 /// Buckets that a key may be away from home, and one.
-pub(crate) const CHAIN_LIMIT: u32 = 8;
-const MIN_BUCKETS: u64 = if cfg!(loom) { 2 } else { 16 };
+pub(crate) const CHAIN_LIMIT: u32 = 16;
+const MIN_BUCKETS: u64 = if cfg!(loom) { 2 } else { 32 };
 /// Slots in use of a hundred when the table is full of connections with two keys.
 const LOAD_PERCENT: u64 = 65;
 
@@ -35,6 +38,7 @@ const LOAD_PERCENT: u64 = 65;
 pub struct Hash {
     bucket: u32,
     tag: u16,
+    step: u16,
 }
 
 /// Which slots of a home bucket may hold the key. The default names none; `find` then looks at all of them.
@@ -125,6 +129,8 @@ pub(crate) struct Index {
     buckets: Slab<Bucket>,
     count: u32,
     chain_limit: u32,
+    /// Strides are 1 to this: no chain comes to a bucket twice.
+    longest_stride: u32,
 }
 
 impl Index {
@@ -135,10 +141,12 @@ impl Index {
             .div_ceil(LOAD_PERCENT * SLOTS as u64)
             .max(MIN_BUCKETS);
         let count = u32::try_from(count).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+        let chain_limit = CHAIN_LIMIT.min(count);
         Ok(Index {
             buckets: Slab::new(count as usize)?,
             count,
-            chain_limit: CHAIN_LIMIT.min(count),
+            chain_limit,
+            longest_stride: (count - 1) / (chain_limit - 1),
         })
     }
 
@@ -150,7 +158,7 @@ impl Index {
         &self.buckets
     }
 
-    /// Cuts a hash: the high half picks the bucket by multiplication, whatever their number, the low bits are the tag.
+    /// Cuts a hash: the high half picks the bucket by multiplication, whatever their number, the low bits are the tag, and those between the stride.
     #[inline]
     #[allow(
         clippy::cast_possible_truncation,
@@ -160,6 +168,7 @@ impl Index {
         Hash {
             bucket: (((hash >> 32) * u64::from(self.count)) >> 32) as u32,
             tag: hash as u16,
+            step: (hash >> 16) as u16,
         }
     }
 
@@ -169,14 +178,16 @@ impl Index {
     }
 
     #[inline]
-    fn bucket(&self, hash: Hash, distance: u32) -> &Bucket {
-        let number = u64::from(hash.bucket) + u64::from(distance);
-        let wrap = if number >= u64::from(self.count) {
-            u64::from(self.count)
+    pub(crate) fn bucket(&self, hash: Hash, distance: u32) -> &Bucket {
+        let stride = 1 + ((u64::from(hash.step) * u64::from(self.longest_stride)) >> 16);
+        let number = u64::from(hash.bucket) + u64::from(distance) * stride;
+        let count = u64::from(self.count);
+        let wrapped = if number >= count {
+            number - count
         } else {
-            0
+            number
         };
-        &self.buckets[usize::try_from(number - wrap).expect("a u32")]
+        &self.buckets[usize::try_from(wrapped).expect("a bucket's number is a u32")]
     }
 
     #[inline]
@@ -278,6 +289,165 @@ impl Index {
     fn forget_overflow(&self, hash: Hash, distance: u32) {
         for passed in 0..distance {
             self.bucket(hash, passed).overflow.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+impl Hash {
+    /// The same chain for another key.
+    pub(crate) fn with_other_tag(self) -> Hash {
+        Hash {
+            tag: !self.tag,
+            ..self
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+impl Index {
+    /// The sum of all overflow counts.
+    pub(crate) fn overflows(&self) -> u64 {
+        self.buckets
+            .iter()
+            .map(|bucket| bucket.overflow.load(Relaxed))
+            .sum()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const HASH: Hash = Hash {
+        bucket: 31,
+        tag: 0xbeef,
+        step: 0xffff,
+    };
+
+    fn slot(index: u32) -> Slot {
+        Slot::pending(
+            HASH,
+            Direction::Reply,
+            ConnectionId {
+                index,
+                generation: 5,
+            },
+        )
+    }
+
+    fn overflows(index: &Index) -> Vec<u64> {
+        (0..CHAIN_LIMIT)
+            .map(|distance| index.bucket(HASH, distance).overflow.load(Relaxed))
+            .collect()
+    }
+
+    #[test]
+    fn a_slot_keeps_its_fields() {
+        let id = ConnectionId {
+            index: u32::MAX,
+            generation: GENERATION,
+        };
+        for direction in [Direction::Request, Direction::Reply] {
+            let slot = Slot::pending(HASH, direction, id);
+            assert!(slot.is_pending() && slot.has_tag(HASH));
+            let slot = slot.confirmed();
+            assert!(!slot.is_pending() && slot.has_tag(HASH));
+            assert_eq!((slot.id(), slot.direction()), (id, direction));
+        }
+    }
+
+    #[test]
+    fn an_empty_slot_has_no_tag_not_even_zero() {
+        let index = Index::new(10).unwrap();
+        let hash = Hash {
+            bucket: 3,
+            tag: 0,
+            step: 0,
+        };
+        assert_eq!(index.probe(hash).candidates, 0);
+        assert_eq!(index.search(hash, |place, _| Some(place)), None);
+    }
+
+    #[test]
+    fn a_chain_takes_as_many_keys_as_its_buckets_have_slots() {
+        // The chain begins in the last bucket and goes round.
+        let index = Index::new(10).unwrap();
+        assert_eq!(index.slots(), 32 * SLOTS as u64);
+        let limit = CHAIN_LIMIT * u32::try_from(SLOTS).unwrap();
+        let places: Vec<_> = (1..=limit)
+            .map(|number| index.claim(HASH, slot(number)).unwrap())
+            .collect();
+        assert!(places.is_sorted());
+        assert_eq!(index.claim(HASH, slot(limit + 1)), None);
+        assert_eq!(
+            overflows(&index),
+            [
+                105, 98, 91, 84, 77, 70, 63, 56, 49, 42, 35, 28, 21, 14, 7, 0
+            ],
+            "a refused claim leaves no count"
+        );
+        assert_eq!(index.probe(HASH).candidates, 0x7f);
+
+        let mut seen = 0;
+        index.search::<()>(HASH, |_, _| {
+            seen += 1;
+            None
+        });
+        assert_eq!(seen, limit);
+
+        for (number, &place) in (1..).zip(&places) {
+            assert!(
+                !index.release(HASH, place, slot(number).confirmed()),
+                "it is pending"
+            );
+            assert!(index.confirm(HASH, place, slot(number)));
+            assert!(index.release(HASH, place, slot(number).confirmed()));
+            assert!(
+                !index.release(HASH, place, slot(number).confirmed()),
+                "once"
+            );
+        }
+        assert_eq!(overflows(&index), [0; 16]);
+    }
+
+    #[test]
+    fn a_search_ends_where_nothing_overflowed() {
+        let index = Index::new(10).unwrap();
+        for number in 1..=7 {
+            index.claim(HASH, slot(number)).unwrap();
+        }
+        // A neighbour's own key with the same tag is not on this chain.
+        index.claim(Hash { bucket: 0, ..HASH }, slot(8)).unwrap();
+        let mut seen = 0;
+        index.search::<()>(HASH, |place, _| {
+            assert_eq!(place.distance, 0);
+            seen += 1;
+            None
+        });
+        assert_eq!(seen, 7);
+    }
+
+    #[test]
+    fn a_chain_never_comes_to_a_bucket_twice() {
+        for capacity in [1, 100, 1000, 4099] {
+            let index = Index::new(capacity).unwrap();
+            for hash in [0, 0xffff_0000, u64::MAX, 0x8000_0000_7fff_0000] {
+                let hash = index.cut(hash);
+                let chain: std::collections::HashSet<_> = (0..CHAIN_LIMIT)
+                    .map(|distance| std::ptr::from_ref(index.bucket(hash, distance)))
+                    .collect();
+                assert_eq!(chain.len(), CHAIN_LIMIT as usize);
+            }
+        }
+    }
+
+    #[test]
+    fn every_hash_has_a_bucket() {
+        for capacity in [1, 7, 1000, 100_003] {
+            let index = Index::new(capacity).unwrap();
+            assert_eq!(index.cut(0).bucket, 0);
+            assert_eq!(index.cut(u64::MAX).bucket, index.count - 1);
         }
     }
 }

@@ -4,18 +4,22 @@
 //!   1. claim     an empty slot of the chain, pending
 //!   2. fence     either I see your claim, or you see mine
 //!   3. contest   another slot with my key on the chain?
-//!                   confirmed                  → I withdraw: it exists
+//!                   confirmed, alive           → I withdraw: it exists
+//!                   confirmed, unborn          → I withdraw, and try again
+//!                   confirmed, dead            → I empty it
 //!                   pending, nearer home       → I withdraw, and try again
 //!                   pending, further out       → I empty it; its owner will find out at step 4 and try again
 //!   4. confirm   pending → confirmed; if somebody emptied my slot, I try again
 //! ```
 //! Two workers cannot both get past step 3: each claimed before it looked, so one of them saw the other. Whoever
 //! moves to another slot looks again from the beginning.
+//!
+//! A connection of two keys may get the first and be refused the second. Until it has both it is unborn: no lookup
+//! finds it, so nobody can count it, change it or end it before it is certain to be.
 
-use crate::entry::{ConnectionId, Entry};
+use crate::entry::{ConnectionId, Entry, Vitality};
 use crate::family::Family;
 use crate::index::{Hash, Place, Slot};
-use crate::state::State;
 use crate::statistics::Counters;
 use crate::sync::{Ordering, fence, pause};
 use crate::table::Table;
@@ -54,7 +58,7 @@ enum Contest {
 }
 
 impl<F: Family> Table<F> {
-    /// Whose the key is. Slots of connections that ended are emptied on the way.
+    /// The living connection that has the key. Slots of the dead are emptied on the way.
     pub(crate) fn key_holder(
         &self,
         counters: &Counters,
@@ -66,7 +70,10 @@ impl<F: Family> Table<F> {
             if slot.is_pending() || !entry.matches(slot.direction(), tuple) {
                 return None;
             }
-            self.living(counters, hash, place, slot, entry)
+            match self.judge(counters, hash, place, slot) {
+                Vitality::Alive => Some(slot.id()),
+                Vitality::Unborn | Vitality::Dead => None,
+            }
         })
     }
 
@@ -84,12 +91,6 @@ impl<F: Family> Table<F> {
                     InsertError::Exists(other) => InsertError::ReplyExists(other),
                     error => error,
                 })?;
-        }
-        // With the fence of `release_keys`: another worker may have found the connection by one key and ended it
-        // before it had both. Either it saw the second key, or this sees the end.
-        fence(Ordering::SeqCst);
-        if entry.state() == State::Dead {
-            self.release_keys(counters, id, entry);
         }
         Ok(())
     }
@@ -147,35 +148,28 @@ impl<F: Family> Table<F> {
                 return None;
             }
             if !slot.is_pending() {
-                return self
-                    .living(counters, hash, place, slot, entry)
-                    .map(Contest::Exists);
+                return match self.judge(counters, hash, place, slot) {
+                    Vitality::Alive => Some(Contest::Exists(slot.id())),
+                    Vitality::Unborn => Some(Contest::Yield),
+                    Vitality::Dead => None,
+                };
             }
             // If emptying it fails, it was confirmed or withdrawn in between: the next attempt will see.
             (place < mine || !self.index.release(hash, place, slot)).then_some(Contest::Yield)
         })
     }
 
-    /// The connection of a confirmed slot; `None`, and the slot empty, if it has ended.
-    fn living(
-        &self,
-        counters: &Counters,
-        hash: Hash,
-        place: Place,
-        slot: Slot,
-        entry: &Entry<F>,
-    ) -> Option<ConnectionId> {
-        if entry.state() != State::Dead {
-            return Some(slot.id());
+    /// Empties the slot of a connection that has ended.
+    fn judge(&self, counters: &Counters, hash: Hash, place: Place, slot: Slot) -> Vitality {
+        let vitality = self.entry(slot.id()).vitality();
+        if vitality == Vitality::Dead {
+            self.release_key(counters, hash, place, slot);
         }
-        self.release_key(counters, hash, place, slot);
-        None
+        vitality
     }
 
     /// Takes all keys of a connection that ended out of the index. Any worker may, and several at once.
     pub(crate) fn release_keys(&self, counters: &Counters, id: ConnectionId, entry: &Entry<F>) {
-        // With the fence of `insert_keys`.
-        fence(Ordering::SeqCst);
         for tuple in [Some(entry.request_tuple()), entry.reply_tuple()]
             .into_iter()
             .flatten()
@@ -195,5 +189,83 @@ impl<F: Family> Table<F> {
             counters.keys.subtract(1);
             counters.overflowed.subtract(u64::from(place.distance > 0));
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::state::State;
+    use crate::{Method, NewConnection, Owner, TableConfig, Ticks, V4};
+    use std::net::Ipv4Addr;
+
+    fn flow(client: u32) -> NewConnection<V4> {
+        NewConnection {
+            protocol: 17,
+            client: (Ipv4Addr::from_bits(client), 1),
+            virtual_server: (Ipv4Addr::LOCALHOST, 2),
+            real_server: (Ipv4Addr::BROADCAST, 3),
+            local: None,
+            method: Method::Dr,
+            server: 0,
+            control: None,
+            state: State::Udp,
+            timeout: Ticks(1),
+            ip_delta: 0,
+            l4_delta: 0,
+            reply_neighbour: 0,
+            route_generation: 0,
+            flags: 0,
+        }
+    }
+
+    #[test]
+    fn a_key_whose_chain_is_full_is_refused_and_counted() {
+        let config = TableConfig {
+            capacity: 120,
+            half_open_percent: 100,
+            workers: 1,
+            seeds: [5, 6, 7, 8],
+        };
+        let table = Table::<V4>::new(&config).unwrap();
+        let mut owner = Owner::new(table.clone(), 0);
+        let chain = |flow: &NewConnection<V4>| {
+            let hash = table.hash(&flow.request_tuple());
+            [0, 1].map(|distance| std::ptr::from_ref(table.index.bucket(hash, distance)))
+        };
+        let wanted = chain(&flow(0));
+        let mut same_chain = (0..).map(flow).filter(|flow| chain(flow) == wanted);
+        let limit = crate::index::CHAIN_LIMIT as usize * crate::index::SLOTS;
+        let flows: Vec<_> = same_chain.by_ref().take(limit).collect();
+        for flow in &flows {
+            owner.insert(flow, Ticks(0)).unwrap();
+        }
+        let one_more = same_chain.next().unwrap();
+        assert_eq!(
+            owner.insert(&one_more, Ticks(0)),
+            Err(InsertError::ChainFull)
+        );
+        let statistics = table.statistics();
+        assert_eq!(statistics.inserts_refused_chain, 1);
+        assert_eq!(statistics.entries, limit as u64);
+        assert_eq!(statistics.overflowed, (limit - crate::index::SLOTS) as u64);
+
+        // All are found, wherever they live, and room for one is enough.
+        let ids: Vec<_> = flows
+            .iter()
+            .map(|flow| table.lookup(&flow.request_tuple()).unwrap().0)
+            .collect();
+        owner.remove(ids[3]);
+        let id = owner.insert(&one_more, Ticks(0)).unwrap();
+        assert_eq!(
+            table.lookup(&one_more.request_tuple()),
+            Some((id, Direction::Request))
+        );
+        assert_eq!(table.lookup(&flows[3].request_tuple()), None);
+        let last = flows.last().unwrap();
+        assert_eq!(
+            table.lookup(&last.request_tuple()),
+            Some((ids[limit - 1], Direction::Request))
+        );
     }
 }

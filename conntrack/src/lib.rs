@@ -34,6 +34,9 @@ mod time;
 mod tuple;
 mod wheel;
 
+#[cfg(all(test, loom))]
+mod models;
+
 pub use entry::{ConnectionId, ConnectionView, Entry, NewConnection, TEMPLATE};
 pub use family::{Family, V4, V6};
 pub use index::{Hash, Probe};

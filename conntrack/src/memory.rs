@@ -66,23 +66,7 @@ mod mapped {
                 .checked_mul(size_of::<T>())
                 .filter(|&len| len > 0 && len <= isize::MAX as usize - HUGE_PAGE)
                 .ok_or(io::ErrorKind::InvalidInput)?;
-            let (address, len, pages) = if wanted < HUGE_PAGE {
-                (map(wanted, 0)?, wanted, Pages::Ordinary)
-            } else {
-                let len = wanted.next_multiple_of(HUGE_PAGE);
-                match map(len, libc::MAP_HUGETLB) {
-                    Ok(address) => (address, len, Pages::Huge),
-                    Err(_) => {
-                        let address = map(len, 0)?;
-                        let pages = if advise(address, len, libc::MADV_HUGEPAGE).is_ok() {
-                            Pages::Transparent
-                        } else {
-                            Pages::Ordinary
-                        };
-                        (address, len, pages)
-                    }
-                }
-            };
+            let (address, len, pages) = take(wanted)?;
             let slab = Slab {
                 start: address.cast(),
                 count,
@@ -123,6 +107,24 @@ mod mapped {
             // SAFETY: the mapping is this slab's own, and no reference into it outlives the slab.
             unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
         }
+    }
+
+    /// Memory of at least `wanted` bytes, how much, and of what kind.
+    fn take(wanted: usize) -> io::Result<(NonNull<libc::c_void>, usize, Pages)> {
+        if wanted >= HUGE_PAGE {
+            let len = wanted.next_multiple_of(HUGE_PAGE);
+            if let Ok(address) = map(len, libc::MAP_HUGETLB) {
+                return Ok((address, len, Pages::Huge));
+            }
+        }
+        let address = map(wanted, 0)?;
+        let is_huge = wanted >= HUGE_PAGE && advise(address, wanted, libc::MADV_HUGEPAGE).is_ok();
+        let pages = if is_huge {
+            Pages::Transparent
+        } else {
+            Pages::Ordinary
+        };
+        Ok((address, wanted, pages))
     }
 
     fn map(len: usize, flags: libc::c_int) -> io::Result<NonNull<libc::c_void>> {

@@ -105,20 +105,23 @@ impl<F: Family> Owner<F> {
             index,
             generation: entry.generation(),
         };
-        // Release, with the Acquire fence in `Table::for_each`: whoever copies a field of this life sees that the one
+        // Release, with the Acquire fence in `Table::copy`: whoever copies a field of this life sees that the one
         // before is over.
         fence(Ordering::Release);
         let deadline = now.after(new.timeout);
         entry.fill(new, self.worker, deadline);
         if let Err(error) = table.insert_keys(counters, id, entry) {
-            // It may have been seen already: it goes the way of all connections.
-            table.end(entry);
+            if new.state.is_half_open() {
+                table.forget_half_open();
+            }
+            // Other inserts may have seen it: it goes the way of all connections.
+            entry.give_up();
             table.release_keys(counters, id, entry);
             entry.next_life();
             self.hoard.retire(&table.links, index);
             return Err(error);
         }
-        entry.show();
+        entry.give_birth(new.state);
         counters.entries.add(1);
         self.wheel.start(now);
         self.wheel.arm(&table.links, index, deadline, false);
@@ -258,6 +261,7 @@ impl<F: Family> Owner<F> {
             }
             self.wheel.disarm(&self.table.links, id.index);
             if entry.state() == State::Dead {
+                self.table.release_keys(self.counters(), id, entry);
                 self.retire(id.index);
             } else {
                 self.wheel

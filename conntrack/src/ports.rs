@@ -167,3 +167,102 @@ fn first_zero(words: &[u64], from: usize) -> Option<usize> {
 fn number_of(word: usize, free: u64) -> u32 {
     u32::try_from(word).expect("there are at most 1024 words") * 64 + free.trailing_zeros()
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_port_comes_once_and_then_none() {
+        for (first, last, workers) in [
+            (1, 1, 1),
+            (1024, 65535, 3),
+            (0, 65535, 1),
+            (5000, 5063, 1),
+            (100, 4260, 1),
+        ] {
+            let mut seen = HashSet::new();
+            for worker in 0..workers {
+                let mut pool = PortPool::new(first, last, worker, workers);
+                for _ in 0..pool.capacity() {
+                    let port = pool.take().unwrap();
+                    assert!((first..=last).contains(&port) && port % workers == worker);
+                    assert!(seen.insert(port), "{port} twice");
+                }
+                assert_eq!(pool.in_use(), pool.capacity());
+                assert_eq!(pool.take(), None);
+            }
+            assert_eq!(
+                seen.len(),
+                usize::from(last - first) + 1,
+                "{first}-{last} by {workers}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_freed_port_rests_while_there_are_others() {
+        let mut pool = PortPool::new(1000, 1199, 0, 1);
+        let first = pool.take().unwrap();
+        assert!(pool.give_back(first));
+        for _ in 1..200 {
+            assert_ne!(pool.take(), Some(first));
+        }
+        assert_eq!(pool.take(), Some(first));
+    }
+
+    #[test]
+    fn the_last_free_port_is_found_wherever_the_cursor_is() {
+        let mut pool = PortPool::new(0, 65535, 0, 1);
+        while pool.take().is_some() {}
+        for port in [0, 63, 64, 4095, 4096, 40_000, 65_535, 1] {
+            assert!(pool.give_back(port));
+            assert_eq!(pool.take(), Some(port));
+        }
+    }
+
+    #[test]
+    fn a_share_may_be_empty() {
+        let mut pool = PortPool::new(10, 11, 2, 5);
+        assert_eq!(pool.capacity(), 0);
+        assert_eq!(pool.take(), None);
+        assert!(!pool.give_back(10));
+        assert!(!pool.mark_used(12));
+    }
+
+    proptest! {
+        #[test]
+        fn a_pool_is_a_set(
+            first in 0..300_u16,
+            count in 0..300_u16,
+            workers in 1..4_u16,
+            steps in prop::collection::vec((0..3_u8, 0..700_u16), 0..400),
+        ) {
+            let worker = workers - 1;
+            let mut pool = PortPool::new(first, first + count, worker, workers);
+            let mine: HashSet<u16> =
+                (first..=first + count).filter(|port| port % workers == worker).collect();
+            let mut held = HashSet::new();
+            prop_assert_eq!(pool.capacity() as usize, mine.len());
+            for (step, port) in steps {
+                match step {
+                    0 => match pool.take() {
+                        Some(port) => {
+                            prop_assert!(mine.contains(&port));
+                            prop_assert!(held.insert(port), "{} is held", port);
+                        }
+                        None => prop_assert_eq!(held.len(), mine.len()),
+                    },
+                    1 => prop_assert_eq!(pool.give_back(port), held.remove(&port)),
+                    _ => {
+                        let expected = mine.contains(&port) && held.insert(port);
+                        prop_assert_eq!(pool.mark_used(port), expected);
+                    }
+                }
+                prop_assert_eq!(pool.in_use() as usize, held.len());
+            }
+        }
+    }
+}

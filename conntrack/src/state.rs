@@ -95,7 +95,10 @@ impl State {
 
     #[inline]
     pub(crate) fn from_byte(byte: u8) -> State {
-        Self::ALL[usize::from(byte)]
+        Self::ALL
+            .get(usize::from(byte))
+            .copied()
+            .unwrap_or(State::Dead)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The table that all workers share: what may be done with a connection by whoever found it.
 
-use crate::entry::{ConnectionId, ConnectionView, Entry};
+use crate::entry::{ConnectionId, ConnectionView, Entry, Vitality};
 use crate::family::Family;
 use crate::index::{Hash, Index, Probe, Slot};
 use crate::memory::{self, Pages, Slab};
@@ -194,7 +194,7 @@ impl<F: Family> Table<F> {
         let entry = self.entry(slot.id());
         let is_it = !slot.is_pending()
             && entry.matches(slot.direction(), tuple)
-            && entry.state() != State::Dead;
+            && entry.vitality() == Vitality::Alive;
         is_it.then(|| (slot.id(), slot.direction()))
     }
 
@@ -214,9 +214,9 @@ impl<F: Family> Table<F> {
     #[inline]
     #[must_use]
     pub fn get(&self, id: ConnectionId) -> Option<&Entry<F>> {
-        self.entries
-            .get(id.index as usize)
-            .filter(|entry| entry.generation() == id.generation && entry.state() != State::Dead)
+        self.entries.get(id.index as usize).filter(|entry| {
+            entry.generation() == id.generation && entry.vitality() == Vitality::Alive
+        })
     }
 
     /// Moves a connection's state. True for the one who moved it, who then counts; false when somebody else was
@@ -266,23 +266,31 @@ impl<F: Family> Table<F> {
     /// shown or not, but never as a mixture of two.
     pub fn for_each(&self, mut visit: impl FnMut(ConnectionId, ConnectionView<F>)) {
         for index in 1..self.pool.end() {
-            let entry = &self.entries[index as usize];
-            // Acquire, with the Release of `show`: the fields are at least as new as this life.
-            let life = entry.life(Ordering::Acquire);
-            if !life.1 {
-                continue;
-            }
-            let view = entry.view();
-            // With the Release fence before `fill`: if a field was of a later life, its generation is seen below.
-            fence(Ordering::Acquire);
-            if entry.life(Relaxed) == life && view.state != State::Dead {
-                let id = ConnectionId {
-                    index,
-                    generation: life.0,
-                };
+            if let Some((id, view)) = self.copy(index, Entry::view)
+                && view.state != State::Dead
+            {
                 visit(id, view);
             }
         }
+    }
+
+    /// What `copy` makes of a connection that was the same one before and after; for those who have no hold on it.
+    pub(crate) fn copy<C>(
+        &self,
+        index: u32,
+        copy: impl Fn(&Entry<F>) -> C,
+    ) -> Option<(ConnectionId, C)> {
+        let entry = &self.entries[index as usize];
+        // Acquire, with the Release of `give_birth`: the fields are at least as new as this life.
+        let life = entry.life(Ordering::Acquire);
+        let (generation, is_live) = life;
+        if !is_live {
+            return None;
+        }
+        let copied = copy(entry);
+        // With the Release fence before `fill`: if a field was of a later life, its generation is seen below.
+        fence(Ordering::Acquire);
+        (entry.life(Relaxed) == life).then_some((ConnectionId { index, generation }, copied))
     }
 
     /// How full the table is, and what it refused. Sums of what each worker counts, which may be a moment apart.

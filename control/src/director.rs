@@ -167,9 +167,24 @@ impl Director {
         configuration: Configuration,
         ports: Vec<Vec<P>>,
     ) -> Result<Director, StartError> {
+        let infos = infos(&configuration, &ports)?;
+        let mut director = Director::assemble(configuration, infos)?;
+        // Whatever fails from here on, dropping the director stops the threads that run already.
+        director.start_workers(ports)?;
+        Ok(director)
+    }
+
+    /// A director without threads: whoever wants to run its workers himself, with time of his own making, makes them of
+    /// [`worker_parts`](Self::worker_parts). `infos` describes the ports of the configuration, in its order.
+    ///
+    /// # Errors
+    /// When the configuration cannot work, or there is no memory for the tables.
+    pub fn assemble(
+        configuration: Configuration,
+        infos: Vec<PortInfo>,
+    ) -> Result<Director, StartError> {
         valid(&configuration).map_err(StartError::Invalid)?;
         let settings = configuration.director.clone();
-        let infos = infos(&configuration, &ports)?;
         let servers = usize::try_from(settings.servers).expect("a usize holds 32 bits");
         let tables = Tables {
             ipv4: Table::new(&table_config(&settings))?,
@@ -194,7 +209,7 @@ impl Director {
         };
         let snapshot = compiler.compile(&configuration, &before, Ticks(0))?;
         let (snapshot, _) = publisher.publish(snapshot);
-        let mut director = Director {
+        Ok(Director {
             settings,
             started,
             ports: infos,
@@ -210,26 +225,36 @@ impl Director {
             }),
             threads: Vec::new(),
             stop: Arc::default(),
-        };
-        // Whatever fails from here on, dropping the director stops the threads that run already.
-        director.start_workers(ports)?;
-        Ok(director)
+        })
+    }
+
+    /// What worker `index` is made of, with its queue of each port.
+    ///
+    /// # Panics
+    /// When the configuration has no such worker.
+    pub fn worker_parts<P>(&self, index: u16, ports: Vec<P>) -> WorkerParts<P> {
+        WorkerParts {
+            index,
+            workers: self.settings.workers,
+            ports,
+            tables: self.tables.clone(),
+            neighbours: Arc::clone(&self.neighbours),
+            publisher: Arc::clone(&self.publisher),
+            stats: Arc::clone(&self.stats[usize::from(index)]),
+        }
+    }
+
+    /// The hosts on the links, as the workers share them.
+    #[must_use]
+    pub fn neighbours(&self) -> &NeighbourTable {
+        &self.neighbours
     }
 
     fn start_workers<P: Port + 'static>(&mut self, ports: Vec<Vec<P>>) -> Result<(), StartError> {
-        let workers = self.settings.workers;
         let mut queues: Vec<_> = ports.into_iter().map(Vec::into_iter).collect();
-        for index in 0..workers {
-            let parts = WorkerParts {
-                index,
-                workers,
-                ports: queues.iter_mut().filter_map(Iterator::next).collect(),
-                tables: self.tables.clone(),
-                neighbours: Arc::clone(&self.neighbours),
-                publisher: Arc::clone(&self.publisher),
-                stats: Arc::clone(&self.stats[usize::from(index)]),
-            };
-            self.start_worker(parts)?;
+        for index in 0..self.settings.workers {
+            let ports = queues.iter_mut().filter_map(Iterator::next).collect();
+            self.start_worker(self.worker_parts(index, ports))?;
         }
         Ok(())
     }

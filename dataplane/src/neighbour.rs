@@ -9,7 +9,7 @@
 //!     ▲                            │ 3 requests unanswered             │ 3 requests unanswered
 //!     └── unused for 10 min ──── FAILED ◀──────────────────────────────┘   (asked again when used after 1 s)
 //! ```
-//! A neighbour lives in one of the [`WINDOW`] places that follow its hash. Two workers that intern the same address at
+//! A neighbour lives in one of the 16 places that follow its hash. Two workers that intern the same address at
 //! the same moment may make two entries; both are kept up to date, so that does no harm.
 
 use crate::port::{Mac, PortId};
@@ -305,11 +305,13 @@ impl NeighbourTable {
                     ask(probe);
                 }
             }
-            INCOMPLETE | STALE if neighbour.probes.load(Relaxed) >= PROBES => {
-                if since(&neighbour.probed).0 >= RETRY.0 {
-                    replace(word, with_state(word, FAILED));
-                }
+            INCOMPLETE | STALE
+                if neighbour.probes.load(Relaxed) >= PROBES
+                    && since(&neighbour.probed).0 >= RETRY.0 =>
+            {
+                replace(word, with_state(word, FAILED));
             }
+            // Not yet time to ask again, and the claim is refused; or it is.
             INCOMPLETE | STALE => {
                 if let Some(probe) = self.claim(neighbour, now) {
                     ask(probe);

@@ -49,7 +49,7 @@ reasons! {
     NoServer = "no-server",
     /// The connection's server was removed.
     ServerGone = "server-gone",
-    /// The connection table has no room for a new flow.
+    /// The connection table has no room for a new flow, or another worker is halfway through making the same connection.
     TableFull = "table-full",
     /// Half-open connections fill their share of the table.
     HalfOpenFull = "half-open-full",

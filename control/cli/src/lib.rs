@@ -1,3 +1,6 @@
 //! What the command line shares with the tests.
 
+pub mod demo;
 pub mod lab;
+pub mod replay;
+pub mod show;

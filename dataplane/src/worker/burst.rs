@@ -40,10 +40,10 @@ impl<P: Port> Worker<P> {
                 Staged::Other(_) => {}
             }
         }
-        for (frame, one) in burst.drain(..).zip(staged) {
+        for (frame, one) in burst.drain(..).zip(&staged) {
             match one {
-                Staged::Ipv4(lookup) => self.flow_v4(frame, &lookup),
-                Staged::Ipv6(lookup) => self.flow_v6(frame, &lookup),
+                Staged::Ipv4(lookup) => self.flow_v4(frame, lookup),
+                Staged::Ipv6(lookup) => self.flow_v6(frame, lookup),
                 Staged::Other(parsed) => self.other(frame, parsed),
             }
         }
@@ -93,13 +93,13 @@ impl<P: Port> Worker<P> {
     }
 
     #[cold]
-    fn other(&mut self, frame: Frame, parsed: Parsed) {
+    fn other(&mut self, frame: Frame, parsed: &Parsed) {
         match parsed {
-            Parsed::Ipv4(packet) => self.control_v4(frame, &packet),
-            Parsed::Ipv6(packet) => self.control_v6(frame, &packet),
+            Parsed::Ipv4(packet) => self.control_v4(frame, packet),
+            Parsed::Ipv6(packet) => self.control_v6(frame, packet),
             Parsed::Arp => self.arp(frame),
             Parsed::Other => self.egress.exception(frame),
-            Parsed::Drop(reason) => self.egress.drop(frame, reason),
+            Parsed::Drop(reason) => self.egress.drop(frame, *reason),
         }
     }
 }
@@ -133,11 +133,7 @@ fn is_flow<F: Ip>(packet: &Packet<F>) -> bool {
 
 /// A fragment, or a protocol without connections: ours to drop, or the kernel's.
 pub(super) fn not_a_flow<F: Ip, P: Port>(worker: &mut Worker<P>, frame: Frame, packet: &Packet<F>) {
-    let ours = worker
-        .egress
-        .snapshot
-        .owned
-        .contains_key(&packet.tuple.destination.into());
+    let ours = worker.answers_for(packet.tuple.destination.into());
     if ours && packet.fragment != Fragment::None {
         worker.egress.drop(frame, Reason::Fragment);
     } else {

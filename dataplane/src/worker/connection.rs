@@ -4,15 +4,15 @@ use super::Flows;
 use super::cut::complete;
 use super::egress::{Egress, Hop, largest_packet};
 use super::family::Ip;
-use super::services::Services;
+use super::services::{ServerState, Services};
 use crate::frame::{Frame, Gso};
 use crate::packet::Packet;
 use crate::packet::checksum::Delta;
 use crate::packet::icmp::ErrorKind;
-use crate::packet::wire::TCP;
+use crate::packet::wire::{IPIP, TCP};
 use crate::port::Port;
 use crate::reason::Reason;
-use crate::rewrite::tunnel::{self, Outer};
+use crate::rewrite::tunnel::{self, Outer, Tunnel};
 use crate::rewrite::{self, Translation};
 use crate::stats::count_bytes;
 use conntrack::{ConnectionId, Direction, Entry, Method, Path, State, TcpFlags, tcp_next};
@@ -40,9 +40,14 @@ impl<F: Ip> Flows<F> {
         let state = entry.state();
         if matches!(state, State::TimeWait | State::Close)
             && starts_anew(packet, found)
-            && entry.owner() == egress.worker
+            && (entry.owner() == egress.worker || entry.method() != Method::FullNat)
         {
             return self.replace(services, egress, frame, packet, found.id);
+        }
+        let server = RealServerId(entry.server());
+        // Nothing that clients send keeps a connection to a removed server alive.
+        if found.direction == Direction::Request && !services.is_present(server) {
+            return egress.drop(frame, Reason::ServerGone);
         }
         let next = next_state(entry, state, packet, found.direction);
         let timeout = egress.snapshot.timeouts.of(next);
@@ -51,8 +56,6 @@ impl<F: Ip> Flows<F> {
         }
         let entry = self.table.entry(found.id);
         entry.touch(egress.now.after(timeout));
-
-        let server = RealServerId(entry.server());
         count_bytes(
             &egress.stats,
             server,
@@ -84,9 +87,9 @@ impl<F: Ip> Flows<F> {
         }
     }
 
-    /// A SYN on a connection that has ended: the client uses its port again, and is scheduled again. Only the worker
-    /// that made the connection does so, since it alone can give its local port back; another one takes the SYN as the
-    /// beginning of a new life with the same server.
+    /// A SYN on a connection that has ended: the client uses its port again, and is scheduled again. With FULLNAT only
+    /// the worker that made the connection does so, since it alone can give its local port back; another one takes the
+    /// SYN as the beginning of a new life with the same server.
     ///
     /// Source: Linux net/netfilter/ipvs/ip_vs_core.c, conn_reuse_mode 1.
     #[cold]
@@ -145,9 +148,12 @@ fn to_server<F: Ip, P: Port>(
     entry: &Entry<F>,
 ) {
     let id = RealServerId(entry.server());
-    let Some(state) = services.server(id).filter(|state| state.present) else {
+    let Some(state) = services.server(id) else {
         return egress.drop(frame, Reason::ServerGone);
     };
+    if entry.method() == Method::Local {
+        return egress.exception(frame);
+    }
     let hop = match egress.hop_to_server(id, state) {
         Ok(hop) => hop,
         Err(reason) => return egress.drop(frame, reason),
@@ -157,23 +163,23 @@ fn to_server<F: Ip, P: Port>(
             translated(egress, frame, packet, hop, &request_translation(entry))
         }
         Method::Dr | Method::Tun | Method::Local => {
-            to_server_unchanged(egress, frame, packet, entry, hop)
+            to_server_unchanged(egress, frame, packet, state, hop)
         }
     }
 }
 
-/// Sends a packet to the connection's server as the client sent it: by MAC address, or through the tunnel.
+/// Sends a packet to a server as the client sent it: by MAC address, or through the tunnel.
 #[inline]
 pub(super) fn to_server_unchanged<F: Ip, P: Port>(
     egress: &mut Egress<P>,
     frame: Frame,
     packet: &Packet<F>,
-    entry: &Entry<F>,
+    server: &ServerState,
     hop: Hop,
 ) {
-    match entry.method() {
-        Method::Tun => to_tunnel(egress, frame, packet, RealServerId(entry.server()), hop),
-        _ => match ready(egress, frame, packet, hop, 0, packet.tuple.destination) {
+    match &server.tunnel {
+        Some(tunnel) => to_tunnel(egress, frame, packet, tunnel, hop),
+        None => match ready(egress, frame, packet, hop, 0, packet.tuple.destination) {
             Ready::Whole(frame) => egress.forward(frame, hop),
             Ready::Fragments(frame, mtu) => egress.forward_fragments(frame, hop, mtu),
             Ready::Refused => {}
@@ -242,7 +248,7 @@ pub(super) fn reply_translation<F: Ip>(entry: &Entry<F>) -> Translation<F> {
 }
 
 /// What is left to do with a packet whose headers are ready for the next link.
-enum Ready {
+pub(super) enum Ready {
     /// It fits.
     Whole(Frame),
     /// It must be fragmented to packets of this many bytes.
@@ -253,7 +259,7 @@ enum Ready {
 
 /// One hop less to live, and not too large for the next link: or else the sender is told by `speaker`.
 #[inline]
-fn ready<F: Ip, P: Port>(
+pub(super) fn ready<F: Ip, P: Port>(
     egress: &mut Egress<P>,
     mut frame: Frame,
     packet: &Packet<F>,
@@ -291,20 +297,18 @@ fn to_tunnel<F: Ip, P: Port>(
     egress: &mut Egress<P>,
     frame: Frame,
     packet: &Packet<F>,
-    server: RealServerId,
+    tunnel: &Tunnel,
     hop: Hop,
 ) {
-    let tunnel = egress.snapshot.servers[server.0 as usize]
-        .as_ref()
-        .and_then(|server| server.tunnel);
-    let Some(tunnel) = tunnel else {
-        return egress.drop(frame, Reason::ServerGone);
+    let packet = &Packet {
+        dont_fragment: packet.dont_fragment && !may_fragment_outside::<F>(tunnel),
+        ..*packet
     };
     let speaker = packet.tuple.destination;
     let (mut frame, fragment_to) =
         match ready(egress, frame, packet, hop, tunnel.overhead(), speaker) {
             Ready::Whole(frame) if frame.offload.gso != Gso::None => {
-                return egress.tunnel_segments(frame, packet, &tunnel, hop);
+                return egress.tunnel_segments(frame, packet, tunnel, hop);
             }
             Ready::Whole(frame) => (frame, None),
             Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
@@ -312,17 +316,25 @@ fn to_tunnel<F: Ip, P: Port>(
         };
     if let (Some(mtu), Outer::V6 { .. }) = (fragment_to, tunnel.outer) {
         let room = mtu.saturating_sub(u32::try_from(tunnel.overhead()).unwrap_or(0));
-        return egress.tunnel_fragments(frame, packet, &tunnel, hop, room);
+        return egress.tunnel_fragments(frame, packet, tunnel, hop, room);
     }
     // Whoever reads the outer header does not finish the inner checksum.
     complete(&mut frame);
     let identification = egress.next_identification();
     match (
-        tunnel::encapsulate(&mut frame, packet, &tunnel, identification),
+        tunnel::encapsulate(&mut frame, packet, tunnel, identification),
         fragment_to,
     ) {
         (Ok(()), None) => egress.forward(frame, hop),
         (Ok(()), Some(mtu)) => egress.forward_fragments(frame, hop, mtu),
         (Err(reason), _) => egress.drop(frame, reason),
     }
+}
+
+/// Whether the director may fragment the tunnel's packets though the packets inside must stay whole: IPv4 in IPv4
+/// without path MTU discovery.
+///
+/// Source: Linux net/netfilter/ipvs/ip_vs_xmit.c (`ensure_mtu_is_adequate`).
+fn may_fragment_outside<F: Ip>(tunnel: &Tunnel) -> bool {
+    !tunnel.copy_dont_fragment && F::AS_PAYLOAD == IPIP && matches!(tunnel.outer, Outer::V4 { .. })
 }

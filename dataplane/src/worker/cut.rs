@@ -110,7 +110,7 @@ impl<P: Port> Egress<P> {
     }
 
     /// A frame sent in pieces counts once, and as forwarded only if all of it left.
-    fn finish_pieces(&mut self, frame: Frame, hop: Hop, count: usize, sent: usize) {
+    pub(super) fn finish_pieces(&mut self, frame: Frame, hop: Hop, count: usize, sent: usize) {
         let reason = match hop {
             _ if count == 0 => Reason::TooBig,
             Hop::Ready(..) if sent == count => {
@@ -132,7 +132,7 @@ impl<P: Port> Egress<P> {
     }
 
     /// Sends one piece of a forwarded frame, complete but for its MAC addresses.
-    fn forward_piece(&mut self, bytes: &mut [u8], hop: Hop) -> bool {
+    pub(super) fn forward_piece(&mut self, bytes: &mut [u8], hop: Hop) -> bool {
         match hop {
             Hop::Ready(mac, port) => {
                 crate::rewrite::set_macs(bytes, mac, self.snapshot.ports[usize::from(port.0)].mac);

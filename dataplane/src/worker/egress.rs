@@ -246,6 +246,12 @@ impl<P: Port> Egress<P> {
         self.resolve(neighbour)?.ok_or(Reason::NeighbourTableFull)
     }
 
+    /// The way to an address that no connection remembers.
+    pub(super) fn hop_towards(&mut self, destination: IpAddr) -> Result<Hop, Reason> {
+        let neighbour = self.neighbour_towards(destination)?;
+        self.resolve(neighbour)?.ok_or(Reason::NeighbourTableFull)
+    }
+
     /// The neighbour that packets for `destination` are handed to.
     pub(super) fn neighbour_towards(&mut self, destination: IpAddr) -> Result<NeighbourId, Reason> {
         let (port, address) = self

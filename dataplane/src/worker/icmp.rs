@@ -1,75 +1,160 @@
 //! ICMP errors that belong to a connection: the packet they quote is looked up, and they go on to the other end.
 
-use super::Flows;
-use super::connection::{reply_translation, request_translation, to_server_unchanged};
-use super::egress::Egress;
+use super::connection::{
+    Ready, ready, reply_translation, request_translation, to_server_unchanged,
+};
+use super::egress::{Egress, Hop};
 use super::family::Ip;
 use super::services::Services;
+use super::{Flows, Worker};
 use crate::frame::Frame;
 use crate::packet::Packet;
-use crate::packet::icmp::parse_error;
+use crate::packet::icmp::{Quoted, parse_error};
+use crate::packet::wire::{IPIP, IPV6};
 use crate::port::Port;
 use crate::reason::Reason;
-use crate::rewrite::{self, Translation, translate_error};
+use crate::rewrite::{Translation, translate_error};
 use crate::snapshot::Owned;
 use crate::stats::count_bytes;
-use conntrack::{Direction, Entry, Method};
+use conntrack::{Direction, Entry, Method, V4, V6};
 use scheduler::RealServerId;
 
+/// An error and the connection that it is about.
+struct Related<'a, F: Ip> {
+    packet: &'a Packet<F>,
+    quoted: &'a Quoted<F>,
+    entry: &'a Entry<F>,
+    /// Which way the error goes.
+    direction: Direction,
+}
+
+impl<P: Port> Worker<P> {
+    /// Relays an ICMP error about a packet of a connection, or about a tunnel's packet around it.
+    pub(super) fn error_v4(&mut self, frame: Frame, packet: &Packet<V4>) {
+        let (services, egress) = (&mut self.services, &mut self.egress);
+        match parse_error(frame.bytes(), packet) {
+            Err(reason) => not_related(egress, frame, packet, reason),
+            Ok(quoted) => match quoted.tuple.protocol {
+                IPIP => self
+                    .ipv4
+                    .tunnel_error(services, egress, frame, packet, &quoted),
+                IPV6 => self
+                    .ipv6
+                    .tunnel_error(services, egress, frame, packet, &quoted),
+                _ => self.ipv4.related(services, egress, frame, packet, &quoted),
+            },
+        }
+    }
+
+    /// The same for ICMPv6.
+    pub(super) fn error_v6(&mut self, frame: Frame, packet: &Packet<V6>) {
+        let (services, egress) = (&mut self.services, &mut self.egress);
+        match parse_error(frame.bytes(), packet) {
+            Err(reason) => not_related(egress, frame, packet, reason),
+            Ok(quoted) => match quoted.tuple.protocol {
+                IPIP => self
+                    .ipv4
+                    .tunnel_error(services, egress, frame, packet, &quoted),
+                IPV6 => self
+                    .ipv6
+                    .tunnel_error(services, egress, frame, packet, &quoted),
+                _ => self.ipv6.related(services, egress, frame, packet, &quoted),
+            },
+        }
+    }
+}
+
 impl<F: Ip> Flows<F> {
-    /// Relays an ICMP error about a packet of a connection.
-    pub(super) fn related<P: Port>(
+    fn related<P: Port>(
         &mut self,
         services: &mut Services,
         egress: &mut Egress<P>,
         frame: Frame,
         packet: &Packet<F>,
+        quoted: &Quoted<F>,
     ) {
-        let quoted = match parse_error(frame.bytes(), packet) {
-            Ok(quoted) => quoted,
-            Err(reason) => return not_related(egress, frame, packet, reason),
-        };
         // The quoted packet went the other way than one that would be looked up here.
         let Some((id, direction)) = self.table.lookup(&quoted.tuple.reversed()) else {
             return not_related(egress, frame, packet, Reason::IcmpUnrelated);
         };
-        let entry = self.table.entry(id);
-        let server = RealServerId(entry.server());
-        let hop = match direction {
-            Direction::Request => match services.server(server).filter(|state| state.present) {
-                Some(state) => egress.hop_to_server(server, state),
-                None => Err(Reason::ServerGone),
-            },
-            Direction::Reply => egress.hop_to_client(entry),
-        };
-        let hop = match hop {
-            Ok(hop) => hop,
-            Err(reason) => return egress.drop(frame, reason),
-        };
-        count_bytes(
-            &egress.stats,
-            server,
-            direction,
-            packet.end - u32::from(packet.l3),
-        );
-        if matches!(entry.method(), Method::Dr | Method::Tun | Method::Local) {
-            return to_server_unchanged(egress, frame, packet, entry, hop);
-        }
-        let mut frame = frame;
-        if rewrite::decrement_ttl(frame.bytes_mut(), packet).is_err() {
-            return egress.drop(frame, Reason::TtlExpired);
-        }
-        let (source, destination, inner) = relayed(entry, direction);
-        translate_error(
-            frame.bytes_mut(),
+        let related = Related {
             packet,
-            &quoted,
-            source,
-            destination,
-            &inner,
-        );
-        egress.forward(frame, hop);
+            quoted,
+            entry: self.table.entry(id),
+            direction,
+        };
+        match direction {
+            Direction::Request => error_to_server(services, egress, frame, &related),
+            Direction::Reply => match egress.hop_to_client(related.entry) {
+                Ok(hop) => translated_error(egress, frame, &related, hop),
+                Err(reason) => egress.drop(frame, reason),
+            },
+        }
     }
+}
+
+fn error_to_server<F: Ip, P: Port>(
+    services: &mut Services,
+    egress: &mut Egress<P>,
+    frame: Frame,
+    related: &Related<'_, F>,
+) {
+    let method = related.entry.method();
+    if method == Method::Local {
+        return egress.exception(frame);
+    }
+    let id = RealServerId(related.entry.server());
+    let Some(state) = services.server(id).filter(|state| state.present) else {
+        return egress.drop(frame, Reason::ServerGone);
+    };
+    match egress.hop_to_server(id, state) {
+        Ok(hop) if method.sees_replies() => translated_error(egress, frame, related, hop),
+        Ok(hop) => {
+            count(egress, related);
+            to_server_unchanged(egress, frame, related.packet, state, hop);
+        }
+        Err(reason) => egress.drop(frame, reason),
+    }
+}
+
+/// Relays an error by NAT or FULLNAT. Nobody is told of one that cannot go on.
+fn translated_error<F: Ip, P: Port>(
+    egress: &mut Egress<P>,
+    frame: Frame,
+    related: &Related<'_, F>,
+    hop: Hop,
+) {
+    count(egress, related);
+    let packet = related.packet;
+    let (mut frame, fragment_to) =
+        match ready(egress, frame, packet, hop, 0, packet.tuple.destination) {
+            Ready::Whole(frame) => (frame, None),
+            Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
+            Ready::Refused => return,
+        };
+    let (source, destination, inner) = relayed(related.entry, related.direction);
+    translate_error(
+        frame.bytes_mut(),
+        packet,
+        related.quoted,
+        source,
+        destination,
+        &inner,
+    );
+    match fragment_to {
+        None => egress.forward(frame, hop),
+        Some(mtu) => egress.forward_fragments(frame, hop, mtu),
+    }
+}
+
+/// Errors count as their connection's packets do.
+fn count<F: Ip, P: Port>(egress: &Egress<P>, related: &Related<'_, F>) {
+    count_bytes(
+        &egress.stats,
+        RealServerId(related.entry.server()),
+        related.direction,
+        related.packet.end - u32::from(related.packet.l3),
+    );
 }
 
 /// New source and destination of an error, and what changes in the packet it quotes: that one went the other way.
@@ -99,7 +184,7 @@ fn swapped<F: Ip>(translation: Translation<F>) -> Translation<F> {
 }
 
 /// An error that belongs to no connection: ours to drop when it was sent to us, or else the kernel's.
-fn not_related<F: Ip, P: Port>(
+pub(super) fn not_related<F: Ip, P: Port>(
     egress: &mut Egress<P>,
     frame: Frame,
     packet: &Packet<F>,

@@ -15,11 +15,22 @@ struct PoolKey<A> {
     protocol: u8,
 }
 
+/// The ports of one local address towards one server, as the configuration wants them.
+struct Pool {
+    first: u16,
+    last: u16,
+    ports: PortPool,
+}
+
 /// See the module's text.
 pub(super) struct LipPools<F: Ip> {
     worker: u16,
     workers: u16,
-    pools: Map<PoolKey<F::Address>, PortPool>,
+    pools: Map<PoolKey<F::Address>, Pool>,
+    /// Ports of all pools.
+    capacity: u64,
+    /// Those in use.
+    in_use: u64,
 }
 
 impl<F: Ip> LipPools<F> {
@@ -28,6 +39,8 @@ impl<F: Ip> LipPools<F> {
             worker,
             workers,
             pools: Map::default(),
+            capacity: 0,
+            in_use: 0,
         }
     }
 
@@ -43,34 +56,59 @@ impl<F: Ip> LipPools<F> {
                     continue;
                 }
                 for local in &service.local_addresses {
-                    let Some(key) = key::<F>(service, local, server.address, server.port) else {
-                        continue;
-                    };
-                    let pool = old.remove(&key).unwrap_or_else(|| {
-                        PortPool::new(local.first_port, local.last_port, self.worker, self.workers)
-                    });
-                    self.pools.entry(key).or_insert(pool);
+                    if let Some(key) = key::<F>(service, local, server.address, server.port) {
+                        self.want(key, local, &mut old);
+                    }
                 }
             }
         }
         self.pools
-            .extend(old.into_iter().filter(|(_, pool)| pool.in_use() > 0));
+            .extend(old.into_iter().filter(|(_, pool)| pool.ports.in_use() > 0));
+        let sum = |count: fn(&PortPool) -> u32| {
+            let pools = self.pools.values();
+            pools.map(|pool| u64::from(count(&pool.ports))).sum()
+        };
+        (self.capacity, self.in_use) = (sum(PortPool::capacity), sum(PortPool::in_use));
+    }
+
+    /// Of two services that share a local address and a server, the first one's range of ports holds.
+    fn want(
+        &mut self,
+        key: PoolKey<F::Address>,
+        local: &LocalAddress,
+        old: &mut Map<PoolKey<F::Address>, Pool>,
+    ) {
+        if self.pools.contains_key(&key) {
+            return;
+        }
+        let pool = match old.remove(&key) {
+            Some(pool) if (pool.first, pool.last) == (local.first_port, local.last_port) => pool,
+            Some(pool) => Pool::new(local, self.worker, self.workers).inherit(pool),
+            None => Pool::new(local, self.worker, self.workers),
+        };
+        self.pools.insert(key, pool);
     }
 
     /// A source for a new connection to a server: local addresses in turn, beginning with the one at index `first`.
     pub(super) fn take(
         &mut self,
-        service: &Service,
-        first: usize,
-        server: IpAddr,
-        server_port: u16,
+        (addresses, first): (&[LocalAddress], usize),
+        (server, server_port): (F::Address, u16),
+        protocol: u8,
     ) -> Option<(F::Address, u16)> {
-        let (before, after) = service.local_addresses.split_at_checked(first)?;
-        after.iter().chain(before).find_map(|local| {
-            let key = key::<F>(service, local, server, server_port)?;
-            let port = self.pools.get_mut(&key)?.take()?;
+        let (before, after) = addresses.split_at_checked(first)?;
+        let (local, port) = after.iter().chain(before).find_map(|local| {
+            let key = PoolKey {
+                local: F::from_ip(local.address)?,
+                server,
+                server_port,
+                protocol,
+            };
+            let port = self.pools.get_mut(&key)?.ports.take()?;
             Some((key.local, port))
-        })
+        })?;
+        self.in_use += 1;
+        Some((local, port))
     }
 
     /// Gives the source of a connection that ended, or was not made after all, back to its pool.
@@ -94,19 +132,38 @@ impl<F: Ip> LipPools<F> {
             server_port,
             protocol,
         };
-        if let Some(pool) = self.pools.get_mut(&key) {
-            pool.give_back(port);
+        if let Some(pool) = self.pools.get_mut(&key)
+            && pool.ports.give_back(port)
+        {
+            self.in_use -= 1;
         }
     }
 
     /// How many ports there are, and how many of them are in use.
     pub(super) fn usage(&self) -> (u64, u64) {
-        self.pools.values().fold((0, 0), |(all, used), pool| {
-            (
-                all + u64::from(pool.capacity()),
-                used + u64::from(pool.in_use()),
-            )
-        })
+        (self.capacity, self.in_use)
+    }
+}
+
+impl Pool {
+    fn new(local: &LocalAddress, worker: u16, workers: u16) -> Pool {
+        Pool {
+            first: local.first_port,
+            last: local.last_port,
+            ports: PortPool::new(local.first_port, local.last_port, worker, workers),
+        }
+    }
+
+    /// Takes over the ports that are in use in `old`, whose range was another one. Those that this range does not have
+    /// are forgotten: nobody will be given them.
+    fn inherit(mut self, mut old: Pool) -> Pool {
+        for port in self.first..=self.last {
+            if old.ports.give_back(port) {
+                let free = self.ports.mark_used(port);
+                debug_assert!(free, "the share of a worker does not depend on the range");
+            }
+        }
+        self
     }
 }
 

@@ -31,9 +31,7 @@ impl<P: Port> Worker<P> {
             }
             // Echo replies, router discovery, timestamps, address masks: nothing that quotes a packet.
             0 | 8..=10 | 13..=18 => self.egress.exception(frame),
-            _ => self
-                .ipv4
-                .related(&mut self.services, &mut self.egress, frame, packet),
+            _ => self.error_v4(frame, packet),
         }
     }
 
@@ -46,16 +44,14 @@ impl<P: Port> Worker<P> {
             V6_ECHO if self.answers_for(packet.tuple.destination.into()) => {
                 self.echo(frame, packet);
             }
-            0..=127 => self
-                .ipv6
-                .related(&mut self.services, &mut self.egress, frame, packet),
+            0..=127 => self.error_v6(frame, packet),
             NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT => self.ndp(frame, packet),
             _ => self.egress.exception(frame),
         }
     }
 
     /// Whether the director, not the kernel, answers for an address.
-    fn answers_for(&self, address: IpAddr) -> bool {
+    pub(super) fn answers_for(&self, address: IpAddr) -> bool {
         self.egress
             .snapshot
             .owned

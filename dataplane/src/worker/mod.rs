@@ -23,6 +23,7 @@ mod run;
 mod services;
 #[cfg(test)]
 mod tests;
+mod tunnel_errors;
 mod upkeep;
 mod waiting;
 
@@ -90,7 +91,6 @@ pub struct Worker<P: Port> {
     services: Services,
     egress: Egress<P>,
     publisher: Arc<Publisher>,
-    burst: Burst,
     last_tick: Ticks,
 }
 
@@ -113,7 +113,6 @@ impl<P: Port> Worker<P> {
             services: Services::new(index),
             egress: Egress::new(index, ports, neighbours, stats, now),
             publisher,
-            burst: Burst::new(),
             last_tick: now,
         }
     }
@@ -128,7 +127,7 @@ impl<P: Port> Worker<P> {
         }
         let mut frames = 0;
         for port in 0..self.egress.ports.len() {
-            let mut burst = std::mem::take(&mut self.burst);
+            let mut burst = Burst::new();
             let count = self.egress.ports[port].receive(&mut burst);
             if count > 0 {
                 frames += count;
@@ -136,7 +135,6 @@ impl<P: Port> Worker<P> {
                 add(&self.egress.stats.bursts, 1);
                 self.handle(&mut burst);
             }
-            self.burst = burst;
         }
         let ticked = now != self.last_tick;
         if ticked {
@@ -175,8 +173,9 @@ impl<P: Port> Worker<P> {
     fn tick(&mut self) {
         let now = self.egress.now;
         let second = now.0 / SECOND;
-        if second != self.last_tick.0 / SECOND {
-            self.services.tick(second);
+        let passed = second.wrapping_sub(self.last_tick.0 / SECOND);
+        if passed > 0 {
+            self.services.tick(passed);
             self.egress.refill_icmp();
             let (all, used) = [self.ipv4.lips.usage(), self.ipv6.lips.usage()]
                 .into_iter()

@@ -1,9 +1,11 @@
 //! What a worker keeps for each service and each server between packets: the scheduler's state, the neighbour in use.
 
 use crate::neighbour::NeighbourId;
-use crate::snapshot::{Server, Service, ServiceId, Snapshot};
-use conntrack::State;
+use crate::rewrite::tunnel::Tunnel;
+use crate::snapshot::{LocalAddress, Server, Service, ServiceId, Snapshot};
+use conntrack::{Method, State};
 use scheduler::{Activity, Flow, Load, Options, RealServerId, Scheduler};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A service's scheduler with this worker's state of it.
@@ -17,13 +19,28 @@ struct ServiceState {
 }
 
 /// What the packet path wants of a server: small, dense, indexed by id.
-#[derive(Default)]
 pub(super) struct ServerState {
     /// The next hop as last resolved.
     pub(super) neighbour: NeighbourId,
     /// False once it was removed from its service.
     pub(super) present: bool,
+    /// How packets get there.
+    pub(super) method: Method,
+    /// For TUN: the outer header.
+    pub(super) tunnel: Option<Tunnel>,
     load: Option<Arc<Load>>,
+}
+
+const _: () = assert!(size_of::<ServerState>() <= 64);
+
+/// A server for a new flow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Picked {
+    pub(super) id: RealServerId,
+    pub(super) address: IpAddr,
+    /// Host byte order.
+    pub(super) port: u16,
+    pub(super) method: Method,
 }
 
 /// All services and servers as one worker has them.
@@ -54,9 +71,11 @@ impl Services {
             self.services[index] = Some(self.updated(before, service));
         }
         self.servers
-            .resize_with(snapshot.servers.len(), ServerState::default);
+            .resize_with(snapshot.servers.len(), ServerState::nobody);
         for (state, server) in self.servers.iter_mut().zip(&snapshot.servers) {
-            *state = server.as_deref().map(ServerState::of).unwrap_or_default();
+            *state = server
+                .as_deref()
+                .map_or_else(ServerState::nobody, ServerState::of);
         }
     }
 
@@ -100,34 +119,45 @@ impl Services {
     }
 
     /// The server for a new flow of `service`.
-    pub(super) fn pick(&mut self, service: ServiceId, flow: &Flow) -> Option<RealServerId> {
+    pub(super) fn pick(&mut self, service: ServiceId, flow: &Flow) -> Option<Picked> {
         let state = self.services.get_mut(service.0 as usize)?.as_mut()?;
         let index = state.scheduler.pick(flow, &state.service.servers)?;
-        state.service.servers.get(index).map(|server| server.id)
+        let server = state.service.servers.get(index)?;
+        Some(Picked {
+            id: server.id,
+            address: server.address,
+            port: server.port,
+            method: self.servers.get(server.id.0 as usize)?.method,
+        })
     }
 
-    /// Where to begin looking for a local address: another one for each connection of `service`.
-    pub(super) fn next_lip(&mut self, service: ServiceId) -> usize {
-        let Some(state) = self
-            .services
-            .get_mut(service.0 as usize)
-            .and_then(Option::as_mut)
-        else {
-            return 0;
+    /// The local addresses of `service`, and the index of the one to try first: another one for each connection.
+    pub(super) fn local_addresses(&mut self, service: ServiceId) -> (&[LocalAddress], usize) {
+        let state = self.services.get_mut(service.0 as usize);
+        let Some(state) = state.and_then(Option::as_mut) else {
+            return (&[], 0);
         };
-        let count = state.service.local_addresses.len();
-        state.next_lip = if state.next_lip + 1 < count {
+        let addresses = &state.service.local_addresses;
+        state.next_lip = if state.next_lip + 1 < addresses.len() {
             state.next_lip + 1
         } else {
             0
         };
-        state.next_lip
+        (addresses, state.next_lip)
     }
 
     /// What is kept of a server; `None` for an id that no snapshot had.
     #[inline]
     pub(super) fn server(&mut self, id: RealServerId) -> Option<&mut ServerState> {
         self.servers.get_mut(id.0 as usize)
+    }
+
+    /// Whether a server is one of its service's.
+    #[inline]
+    pub(super) fn is_present(&self, id: RealServerId) -> bool {
+        self.servers
+            .get(id.0 as usize)
+            .is_some_and(|state| state.present)
     }
 
     /// Counts a new connection.
@@ -155,7 +185,7 @@ impl Services {
         }
     }
 
-    /// Lets schedulers that keep time know it.
+    /// Lets schedulers know that so many seconds passed.
     pub(super) fn tick(&mut self, seconds: u32) {
         for state in self.services.iter_mut().flatten() {
             state.scheduler.tick(seconds);
@@ -164,10 +194,23 @@ impl Services {
 }
 
 impl ServerState {
+    /// Of an id that no server has.
+    fn nobody() -> ServerState {
+        ServerState {
+            neighbour: NeighbourId::NONE,
+            present: false,
+            method: Method::Local,
+            tunnel: None,
+            load: None,
+        }
+    }
+
     fn of(server: &Server) -> ServerState {
         ServerState {
             neighbour: server.next_hop.neighbour,
             present: server.present,
+            method: server.method,
+            tunnel: server.tunnel,
             load: Some(Arc::clone(&server.load)),
         }
     }

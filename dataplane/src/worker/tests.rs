@@ -2,5 +2,15 @@
 
 mod bed;
 mod config;
+mod director;
+mod errors;
+mod fuzz;
+mod life;
+mod limits;
 mod modes;
+mod neighbours;
+mod offload;
 mod packets;
+mod port;
+mod reasons;
+mod workers;

@@ -236,6 +236,16 @@ impl Topology {
     pub fn method(&self) -> Method {
         self.method
     }
+
+    /// How many packets the servers got inside others until now.
+    #[must_use]
+    pub fn tunnelled(&self) -> u64 {
+        let decapsulators = self
+            .servers
+            .iter()
+            .filter_map(|server| server.decapsulator.as_ref());
+        decapsulators.map(Decapsulator::delivered).sum()
+    }
 }
 
 /// Where a server listens for what clients ask at the virtual address's `port`.

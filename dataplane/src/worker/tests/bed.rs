@@ -2,6 +2,7 @@
 
 use super::config::{CLIENT_GATEWAYS, CLIENTS, Config, director_mac, ip, mac_of};
 use super::packets::Seen;
+use super::port::TestPort;
 use crate::frame::Offload;
 use crate::neighbour::NeighbourTable;
 use crate::packet::{Parsed, arp, ndp, parse};
@@ -26,6 +27,7 @@ pub(super) struct Limits {
     pub(super) neighbours: usize,
     pub(super) buffers: u32,
     pub(super) buffer_len: u32,
+    pub(super) headroom: Option<usize>,
 }
 
 impl Default for Limits {
@@ -37,6 +39,7 @@ impl Default for Limits {
             neighbours: 256,
             buffers: 128,
             buffer_len: 66_000,
+            headroom: None,
         }
     }
 }
@@ -45,7 +48,7 @@ impl Default for Limits {
 pub(super) type Books = BTreeMap<&'static str, u64>;
 
 pub(super) struct Bed {
-    pub(super) workers: Vec<Worker<MemoryPort>>,
+    pub(super) workers: Vec<Worker<TestPort>>,
     /// By worker and side.
     pub(super) wires: Vec<[MemoryWire; 2]>,
     pub(super) stats: Vec<Arc<WorkerStats>>,
@@ -117,7 +120,9 @@ impl Bed {
                 driver: "memory",
             };
             let id = PortId(u16::try_from(side).unwrap());
-            MemoryPort::new(id, info, limits.buffers, limits.buffer_len)
+            let (inner, wire) = MemoryPort::new(id, info, limits.buffers, limits.buffer_len);
+            let headroom = limits.headroom;
+            (TestPort { inner, headroom }, wire)
         });
         let stats = Arc::new(WorkerStats::new(64));
         let parts = WorkerParts {
@@ -279,7 +284,7 @@ impl Bed {
     fn check(&mut self) {
         for (worker, stats) in self.workers.iter_mut().zip(&self.stats) {
             for port in worker.ports_mut() {
-                assert_eq!(port.lent(), 0, "buffers that nobody gave back");
+                assert_eq!(port.inner.lent(), 0, "buffers that nobody gave back");
             }
             let verdicts = &stats.verdicts;
             let all = |counters: &[&AtomicU64]| {

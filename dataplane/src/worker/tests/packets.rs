@@ -1,8 +1,8 @@
 //! Packets as the simulated hosts send and see them.
 
 use crate::frame::Offload;
-use crate::packet::sample::{self, assert_valid, fix_header};
-use crate::packet::wire::{TCP, UDP, Wire};
+use crate::packet::sample::{self, Sample, assert_valid, fix_header};
+use crate::packet::wire::{ICMP, ICMPV6, TCP, UDP, Wire};
 use crate::packet::{Packet, Parsed, TcpFlags, Tuple, V4, V6, checksum, parse};
 use crate::port::Mac;
 use std::net::{IpAddr, SocketAddr};
@@ -37,6 +37,14 @@ impl Talk {
 
     pub(super) fn udp(source: &str, destination: &str) -> Talk {
         Talk::new(UDP, source, destination)
+    }
+
+    pub(super) fn back(&self) -> Talk {
+        Talk {
+            source: self.destination,
+            destination: self.source,
+            ..*self
+        }
     }
 
     pub(super) fn from_port(mut self, port: u16) -> Talk {
@@ -78,7 +86,7 @@ impl Talk {
     }
 }
 
-fn build<F: sample::Sample>(tuple: &Tuple<F>, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
+fn build<F: Sample>(tuple: &Tuple<F>, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
     if tuple.protocol == TCP {
         sample::tcp(tuple, flags, payload)
     } else {
@@ -95,6 +103,36 @@ pub(super) fn with_ttl(mut frame: Vec<u8>, ttl: u8) -> Vec<u8> {
         frame[21] = ttl;
     }
     frame
+}
+
+/// An ICMP error of `from` about `quoted`, a frame of which the IP packet is quoted.
+pub(super) fn icmp_error(
+    from: &str,
+    to: IpAddr,
+    (kind, code, rest): (u8, u8, u32),
+    quoted: &[u8],
+) -> Vec<u8> {
+    let mut message = vec![kind, code, 0, 0];
+    message.extend(rest.to_be_bytes());
+    message.extend(&quoted[14..]);
+    icmp(from.parse().unwrap(), to, message)
+}
+
+/// A frame with an ICMP or ICMPv6 message, its checksum made here.
+pub(super) fn icmp(from: IpAddr, to: IpAddr, mut message: Vec<u8>) -> Vec<u8> {
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let checksum = !sample::reference_sum(&message);
+            message[2..4].copy_from_slice(&checksum.to_be_bytes());
+            V4::frame(from, to, ICMP, &message)
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let checksum = sample::reference_l4(&V6::octets(from, to), ICMPV6, &message);
+            message[2..4].copy_from_slice(&checksum.to_be_bytes());
+            V6::frame(from, to, ICMPV6, &message)
+        }
+        _ => panic!("two families"),
+    }
 }
 
 /// Leaves the checksum to the NIC, as a local sender does.
@@ -183,6 +221,27 @@ impl Got {
         }
     }
 
+    /// Type, code and the word after the checksum of an ICMP error, and the flow of the packet that it quotes. One that
+    /// is quoted whole has right checksums.
+    pub(super) fn error(&self) -> ((u8, u8, u32), Talk) {
+        let message = &self.payload;
+        let rest = u32::from_be_bytes(message[4..8].try_into().unwrap());
+        let ether_type = match self.talk.protocol {
+            ICMP => [8, 0],
+            ICMPV6 => [0x86, 0xdd],
+            other => panic!("protocol {other} is not ICMP"),
+        };
+        let frame = [&[0; 12], ether_type.as_slice(), &message[8..]].concat();
+        let (talk, len) = match self.talk.protocol {
+            ICMP => quoted::<V4>(&frame, usize::from(frame[17]) | usize::from(frame[16]) << 8),
+            _ => quoted::<V6>(&frame, usize::from(frame[19]) | usize::from(frame[18]) << 8),
+        };
+        if frame.len() >= 14 + len {
+            assert_eq!(Got::of(&frame).talk, talk);
+        }
+        ((message[0], message[1], rest), talk)
+    }
+
     /// The packet that a tunnel's packet carries.
     pub(super) fn inner(&self) -> Got {
         let ether_type = match self.talk.protocol {
@@ -192,4 +251,16 @@ impl Got {
         };
         Got::of(&[&[0; 12], ether_type.as_slice(), &self.payload].concat())
     }
+}
+
+/// The flow of a quoted packet, and the length that its header tells of what follows.
+fn quoted<F: Sample>(frame: &[u8], len: usize) -> (Talk, usize) {
+    let quoted = crate::packet::icmp::parse_quoted::<F>(frame, 14, frame.len()).unwrap();
+    let tuple = quoted.tuple;
+    let talk = Talk {
+        protocol: tuple.protocol,
+        source: SocketAddr::new(tuple.source.into(), tuple.source_port),
+        destination: SocketAddr::new(tuple.destination.into(), tuple.destination_port),
+    };
+    (talk, if F::ICMP == ICMP { len } else { len + 40 })
 }

@@ -1,0 +1,110 @@
+//! How a director does, as a table.
+
+use proto::v1::GetStatusResponse;
+use std::fmt::Write as _;
+
+/// Neighbours told at most.
+const NEIGHBOURS_TOLD: usize = 32;
+
+/// The whole of `uvs status`.
+pub(super) fn table(status: &GetStatusResponse) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write(&mut text, status);
+    text
+}
+
+fn write(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {
+    let uptime = status.uptime_ms / 1000;
+    let (hours, minutes, seconds) = (uptime / 3600, uptime / 60 % 60, uptime % 60);
+    writeln!(
+        text,
+        "uvsd {}, up {hours}:{minutes:02}:{seconds:02}, configuration {}",
+        status.version, status.configuration_version
+    )?;
+    writeln!(text)?;
+    for port in &status.ports {
+        let addresses = port.addresses.join(", ");
+        writeln!(
+            text,
+            "port {}: {}, {}, MTU {}, {addresses}",
+            port.name, port.driver, port.mac, port.mtu
+        )?;
+    }
+    writeln!(text)?;
+    writeln!(
+        text,
+        "{:<8}{:>14}{:>14}{:>12}{:>12}{:>12}{:>12}{:>12}",
+        "Worker", "Received", "Forwarded", "Replied", "To kernel", "Waited", "Dropped", "New conns"
+    )?;
+    for worker in &status.workers {
+        let gone = if worker.running { "" } else { "   NOT RUNNING" };
+        writeln!(
+            text,
+            "{:<8}{:>14}{:>14}{:>12}{:>12}{:>12}{:>12}{:>12}{gone}",
+            worker.index,
+            worker.received,
+            worker.forwarded,
+            worker.replied,
+            worker.exceptions,
+            worker.waiting,
+            worker.dropped,
+            worker.connections
+        )?;
+    }
+    writeln!(text)?;
+    for table in &status.tables {
+        let each = table.bytes.checked_div(table.capacity).unwrap_or(0);
+        writeln!(
+            text,
+            "{} connections: {} of {}, half open {} of {}, refused {} + {}, {} MiB ({each} bytes each)",
+            table.family,
+            table.connections,
+            table.capacity,
+            table.half_open,
+            table.half_open_limit,
+            table.refused_full,
+            table.refused_half_open,
+            table.bytes >> 20
+        )?;
+    }
+    if let Some(ports) = &status.lip_ports
+        && ports.capacity > 0
+    {
+        writeln!(
+            text,
+            "LIP ports: {} of {} in use",
+            ports.in_use, ports.capacity
+        )?;
+    }
+    let met: Vec<_> = status
+        .drops
+        .iter()
+        .filter(|drop| drop.packets > 0)
+        .collect();
+    if !met.is_empty() {
+        writeln!(text, "\n{:<28}{:>14}", "Drop reason", "Packets")?;
+        for drop in met {
+            writeln!(text, "{:<28}{:>14}", drop.reason, drop.packets)?;
+        }
+    }
+    if !status.neighbours.is_empty() {
+        writeln!(
+            text,
+            "\n{:<12}{:<40}{:<20}State",
+            "Port", "Neighbour", "MAC"
+        )?;
+        for neighbour in status.neighbours.iter().take(NEIGHBOURS_TOLD) {
+            writeln!(
+                text,
+                "{:<12}{:<40}{:<20}{}",
+                neighbour.port, neighbour.address, neighbour.mac, neighbour.state
+            )?;
+        }
+        let more = status.neighbours.len().saturating_sub(NEIGHBOURS_TOLD);
+        if more > 0 {
+            writeln!(text, "and {more} more")?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! What ARCHITECTURE.md says of the whole workspace, held against it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// All Rust files below a folder, as paths from the root.
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn the_files_with_unsafe_code_are_those_that_architecture_lists() {
+    let root = root();
+    let architecture = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let (_, list) = architecture.split_once("<!-- unsafe-files -->").unwrap();
+    let (list, _) = list.split_once("<!-- /unsafe-files -->").unwrap();
+    let listed: BTreeSet<_> = list
+        .split('`')
+        .filter(|text| text.ends_with(".rs"))
+        .map(str::to_owned)
+        .collect();
+    let mut files = Vec::new();
+    rust_files(&root, &mut files);
+    // Spelt apart, so that this file is not one of them.
+    let opts_in = ["allow(", "unsafe_code"];
+    let opting_in: BTreeSet<_> = files
+        .iter()
+        .filter(|file| {
+            let text = fs::read_to_string(file).unwrap();
+            text.split(opts_in[0])
+                .skip(1)
+                .any(|rest| rest.trim_start().starts_with(opts_in[1]))
+        })
+        .map(|file| {
+            file.strip_prefix(&root)
+                .unwrap()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    assert!(!listed.is_empty());
+    assert_eq!(opting_in, listed);
+}
+
+/// The workspace's crates among the dependencies of one, those of its tests and benches left out.
+fn dependencies(folder: &str) -> BTreeSet<String> {
+    let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
+    let (_, section) = manifest.split_once("\n[dependencies]\n").unwrap();
+    let section = section.split("\n[").next().unwrap();
+    let ours = [
+        "scheduler",
+        "conntrack",
+        "dataplane",
+        "control",
+        "proto",
+        "cli",
+    ];
+    section
+        .lines()
+        .filter_map(|line| line.split(['.', ' ', '=']).next())
+        .filter(|name| ours.contains(name))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn crates_use_only_those_that_the_picture_allows() {
+    let of = |folder: &str, allowed: &[&str]| {
+        let allowed: BTreeSet<_> = allowed.iter().map(|name| (*name).to_owned()).collect();
+        let used = dependencies(folder);
+        assert!(
+            used.is_subset(&allowed),
+            "{folder} uses {used:?}, the picture allows {allowed:?}"
+        );
+    };
+    of("scheduler", &[]);
+    of("conntrack", &[]);
+    of("control/proto", &[]);
+    of("dataplane", &["scheduler", "conntrack"]);
+    of("control", &["scheduler", "conntrack", "dataplane", "proto"]);
+    of(
+        "control/cli",
+        &["conntrack", "dataplane", "control", "proto"],
+    );
+}

@@ -1,0 +1,232 @@
+//! Whatever is received: no panic, every frame in one book (the bed looks after each frame), nothing unreadable sent.
+
+use super::bed::{Bed, Limits};
+use super::config::{CLIENTS, Config, SERVERS, socket};
+use super::packets::{Talk, icmp_error, partial};
+use crate::frame::{Gso, Offload};
+use crate::packet::wire::{TCP, UDP};
+use crate::packet::{Parsed, TcpFlags, parse};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// A frame and how it is changed before it is received.
+#[derive(Clone, Debug)]
+struct Input {
+    worker: usize,
+    side: usize,
+    kind: Kind,
+    /// Bytes to be changed: where, and by what.
+    flips: Vec<(u16, u8)>,
+    /// Bytes to be cut off or added.
+    resize: i16,
+    offload: Option<(u16, u16, u8, u16)>,
+    /// Tenths of a second that pass before.
+    wait: u32,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    /// The EtherType is one of those that are looked into.
+    Bytes(Vec<u8>, u8),
+    /// Of a client: service, client, flags, payload length.
+    Request(u8, u8, u8, u16),
+    /// Of a server: likewise.
+    Reply(u8, u8, u8, u16),
+    /// An error about such a packet: type and code.
+    Error(u8, u8, bool, u8, u8),
+    /// A request with a partial checksum, and perhaps GSO.
+    Local(u8, u8, u16, Option<u16>),
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    let len = 0u16..1600;
+    prop_oneof![
+        2 => (vec(any::<u8>(), 0..200), any::<u8>()).prop_map(|(bytes, kind)| Kind::Bytes(bytes, kind)),
+        4 => (any::<u8>(), 0u8..4, any::<u8>(), len.clone())
+            .prop_map(|(service, client, flags, len)| Kind::Request(service, client, flags, len)),
+        3 => (any::<u8>(), 0u8..4, any::<u8>(), len)
+            .prop_map(|(service, client, flags, len)| Kind::Reply(service, client, flags, len)),
+        2 => (any::<u8>(), 0u8..4, any::<bool>(), any::<u8>(), any::<u8>())
+            .prop_map(|(service, client, server, kind, code)| Kind::Error(service, client, server, kind, code)),
+        2 => (any::<u8>(), 0u8..4, 0u16..8000, proptest::option::of(1u16..3000))
+            .prop_map(|(service, client, len, gso)| Kind::Local(service, client, len, gso)),
+    ]
+}
+
+fn input() -> impl Strategy<Value = Input> {
+    let offload = (any::<u16>(), any::<u16>(), 0u8..6, any::<u16>());
+    (
+        0usize..2,
+        0usize..2,
+        kind(),
+        prop_oneof![3 => Just(Vec::new()), 1 => vec((0u16..80, any::<u8>()), 1..4)],
+        prop_oneof![6 => Just(0i16), 1 => -60i16..60],
+        prop_oneof![12 => Just(None), 1 => offload.prop_map(Some)],
+        prop_oneof![10 => Just(0u32), 1 => 1u32..700],
+    )
+        .prop_map(|(worker, side, kind, flips, resize, offload, wait)| Input {
+            worker,
+            side,
+            kind,
+            flips,
+            resize,
+            offload,
+            wait,
+        })
+}
+
+/// A client's flow, and what its server sees of it where that is known beforehand.
+fn talks(config: &Config, service: u8, client: u8) -> (Talk, Talk) {
+    let service = &config.services[usize::from(service) % config.services.len()];
+    let client = match service.address.is_ipv4() {
+        true => format!("10.64.0.7:{}", 40_000 + u16::from(client)),
+        false => format!("[fd00:64::7]:{}", 40_000 + u16::from(client)),
+    };
+    let request = Talk {
+        protocol: service.protocol,
+        source: socket(&client),
+        destination: service.address,
+    };
+    let mut inside = request;
+    // A tunnel may lead to the other family, but nobody sends from there.
+    if service.address.is_ipv4() == service.servers[0].address.is_ipv4() {
+        inside.destination = service.servers[0].address;
+    }
+    if let Some(lip) = service.lips.first() {
+        inside.source = (lip.address, 1024 + client.len() as u16 % 4).into();
+    }
+    (request, inside)
+}
+
+fn build(config: &Config, kind: &Kind) -> (Vec<u8>, Offload) {
+    let payload = |len: u16| vec![0x5a; usize::from(len)];
+    let frame = match kind {
+        Kind::Bytes(bytes, kind) => {
+            let ether_type: [u8; 2] = match kind % 5 {
+                0 => [8, 6],
+                1 => [0x81, 0],
+                2 | 3 => [8, 0],
+                _ => [0x86, 0xdd],
+            };
+            let mut frame = [&[2; 12], ether_type.as_slice(), bytes].concat();
+            if let Some(version) = frame.get_mut(14) {
+                *version = if ether_type == [8, 0] { 0x45 } else { 0x60 };
+            }
+            frame
+        }
+        Kind::Request(service, client, flags, len) => {
+            let (request, _) = talks(config, *service, *client);
+            request.packet(TcpFlags(*flags), &payload(*len))
+        }
+        Kind::Reply(service, client, flags, len) => {
+            let (_, inside) = talks(config, *service, *client);
+            inside.back().packet(TcpFlags(*flags), &payload(*len))
+        }
+        Kind::Error(service, client, from_server, kind, code) => {
+            let (request, inside) = talks(config, *service, *client);
+            let quoted = if *from_server { inside } else { request.back() };
+            let from = if request.source.is_ipv4() {
+                "10.9.9.9"
+            } else {
+                "fd00:9::9"
+            };
+            let kind = if kind % 3 == 0 { *kind } else { kind % 12 };
+            let about = quoted.packet(TcpFlags(0x18), b"quoted");
+            icmp_error(from, quoted.source.ip(), (kind, *code, 1300), &about)
+        }
+        Kind::Local(service, client, len, gso) => {
+            let (request, _) = talks(config, *service, *client);
+            let mut frame = request.packet(TcpFlags(2), &payload(*len));
+            let mut offload = partial(&mut frame);
+            if let Some(segment_len) = gso {
+                offload.gso = match (request.protocol, request.source.is_ipv4()) {
+                    (UDP, _) => Gso::Udp,
+                    (_, true) => Gso::Tcp4 { ecn: false },
+                    (_, false) => Gso::Tcp6 { ecn: false },
+                };
+                offload.segment_len = *segment_len;
+            }
+            return (frame, offload);
+        }
+    };
+    (frame, Offload::NONE)
+}
+
+fn received(config: &Config, input: &Input) -> (Vec<u8>, Offload) {
+    let (mut frame, mut offload) = build(config, &input.kind);
+    super::bed::address(&mut frame, input.side);
+    for (at, by) in &input.flips {
+        if let Some(byte) = frame.get_mut(usize::from(*at)) {
+            *byte ^= by;
+        }
+    }
+    let len = frame.len().saturating_add_signed(input.resize.into());
+    frame.resize(len, 0xcc);
+    if let Some((checksum_start, checksum_offset, kind, segment_len)) = input.offload {
+        offload = Offload {
+            partial_checksum: kind > 1,
+            checksum_start: checksum_start % 128,
+            checksum_offset: checksum_offset % 32,
+            gso: match kind {
+                2 => Gso::Tcp4 { ecn: true },
+                3 => Gso::Tcp6 { ecn: false },
+                4 => Gso::Udp,
+                _ => Gso::None,
+            },
+            segment_len: segment_len % 3000,
+            header_len: checksum_start,
+        };
+    }
+    (frame, offload)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_received_is_accounted_for(inputs in vec(input(), 1..40)) {
+        let config = Config::everything().with(
+            TCP,
+            "10.0.0.100:9000",
+            conntrack::Method::Tun,
+            &["[fd00:2::12]:9000"],
+        );
+        let limits = Limits {
+            workers: 2,
+            connections: 16,
+            neighbours: 16,
+            buffers: 8,
+            buffer_len: 16_384,
+            ..Limits::default()
+        };
+        let mut bed = Bed::with(&config, &limits);
+        for input in inputs {
+            if input.wait > 0 {
+                bed.now = bed.now.after(conntrack::Ticks(input.wait * 10));
+            }
+            let (frame, offload) = received(&config, &input);
+            for seen in bed.send_raw(input.worker, input.side, &frame, offload) {
+                prop_assert!(matches!(seen.side, CLIENTS | SERVERS));
+                let parsed = parse(&seen.frame, &seen.offload);
+                prop_assert!(
+                    matches!(parsed, Parsed::Ipv4(_) | Parsed::Ipv6(_)),
+                    "{parsed:?} of {input:?}"
+                );
+            }
+        }
+        // Everything that waits comes to an end, and so does every connection.
+        for _ in 0..15 {
+            bed.now = bed.now.after(conntrack::Ticks::from_seconds(100));
+            for _ in 0..15 {
+                bed.now = bed.now.after(conntrack::Ticks(1));
+                bed.settle();
+            }
+        }
+        prop_assert!(!bed.books().contains_key("waiting"));
+        prop_assert_eq!(bed.connections(), 0);
+        for service in &config.services {
+            let load = config.load(service.servers[0].id);
+            prop_assert_eq!(load, (0, 0));
+        }
+    }
+}
