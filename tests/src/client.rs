@@ -73,9 +73,24 @@ impl Wrk {
     /// When there is no wrk.
     #[must_use]
     pub fn start(client: &Namespace, url: &str, connections: Connections, requests: u64) -> Wrk {
+        Wrk::run(client, url, connections, &script_text(requests))
+    }
+
+    /// Starts 32 clients that make a connection for each request for `url` and take a rest before each, for a minute.
+    ///
+    /// # Panics
+    /// When there is no wrk.
+    #[must_use]
+    pub fn start_slowly(client: &Namespace, url: &str) -> Wrk {
+        let rest = "function delay() return 40 end\n";
+        let script = script_text(u64::from(u32::MAX)) + rest;
+        Wrk::run(client, url, Connections::Close, &script)
+    }
+
+    fn run(client: &Namespace, url: &str, connections: Connections, text: &str) -> Wrk {
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join("script.lua");
-        fs::write(&script, script_text(requests)).unwrap();
+        fs::write(&script, text).unwrap();
         let mut command = client.command("wrk");
         command.args(["--threads", "1", "--connections", "32", "--timeout", "5s"]);
         command.args(["--duration", &format!("{}s", WRK.as_secs())]);
@@ -107,6 +122,17 @@ impl Wrk {
         if eventually(WRK, ended).is_some() && self.process.ended().is_none() {
             self.process.signal(Signal::SIGINT);
         }
+        self.report()
+    }
+
+    /// Stops it now; what it reports.
+    ///
+    /// # Panics
+    /// When it has ended before.
+    #[must_use]
+    pub fn stop(mut self) -> Load {
+        assert!(self.process.ended().is_none(), "wrk ended by itself");
+        self.process.signal(Signal::SIGINT);
         self.report()
     }
 

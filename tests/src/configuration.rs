@@ -29,6 +29,8 @@ pub struct Configuration {
     pub method: Method,
     /// The services' address family.
     pub family: Family,
+    /// The address family by which servers are reached: another one with TUN alone.
+    pub server_family: Family,
     /// Packet threads.
     pub workers: u8,
     /// Of HTTP and echo.
@@ -52,6 +54,7 @@ impl Configuration {
         Configuration {
             method,
             family,
+            server_family: family,
             workers,
             scheduler: "rr",
             servers: [0, 1].map(|index| Server { index, weight: 1 }).to_vec(),
@@ -68,10 +71,26 @@ impl Configuration {
         SocketAddr::new(Host::Vip.address(self.family), port)
     }
 
+    /// The families it needs of the network.
+    #[must_use]
+    pub fn families(&self) -> Vec<Family> {
+        let mut families = vec![self.family, self.server_family];
+        families.dedup();
+        families
+    }
+
     /// As TOML.
     #[must_use]
     pub fn text(&self, socket: &Path) -> String {
         let family = self.family;
+        let own = |host: Host| {
+            let prefixes = self
+                .families()
+                .into_iter()
+                .map(|family| host.prefix(family));
+            let quoted = prefixes.map(|prefix| format!("\"{prefix}\""));
+            quoted.collect::<Vec<_>>().join(", ")
+        };
         let mut text = format!(
             "[director]\n\
              workers = {workers}\n\
@@ -83,17 +102,17 @@ impl Configuration {
              [port.wan]\n\
              driver = \"af_packet\"\n\
              interface = \"eth0\"\n\
-             addresses = [\"{wan}\"]\n\
+             addresses = [{wan}]\n\
              [port.lan]\n\
              driver = \"af_packet\"\n\
              interface = \"eth1\"\n\
-             addresses = [\"{lan}\"]\n",
+             addresses = [{lan}]\n",
             workers = self.workers,
             socket = socket.display(),
             tcp_fin = self.tcp_fin,
             udp = self.udp,
-            wan = Host::DirectorWan.prefix(family),
-            lan = Host::DirectorLan.prefix(family),
+            wan = own(Host::DirectorWan),
+            lan = own(Host::DirectorLan),
         );
         if self.method == Method::FullNat {
             let (first, last) = self.lip_ports;
@@ -123,8 +142,8 @@ impl Configuration {
         }
         for server in servers {
             let real_port = server_address(method, self.family, server.index, port).port();
-            let address =
-                SocketAddr::new(Host::Server(server.index).address(self.family), real_port);
+            let host = Host::Server(server.index);
+            let address = SocketAddr::new(host.address(self.server_family), real_port);
             let weight = server.weight;
             write!(
                 text,

@@ -42,7 +42,7 @@ impl Scene {
     pub fn new(configuration: Configuration, servers: u8) -> Scene {
         let turn = wait_for_turn();
         let (method, family) = (configuration.method, configuration.family);
-        let topology = Topology::new(method, &[family], servers)
+        let topology = Topology::new(method, &configuration.families(), servers)
             .unwrap_or_else(|error| panic!("the tests' network: {error}"));
         let folder = tempfile::tempdir().unwrap();
         let mut nginx = Vec::new();

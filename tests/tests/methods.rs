@@ -101,7 +101,6 @@ fn everything_is_served(method: Method, family: Family, workers: u8) {
         assert_eq!(load.bodies.len(), 2, "both servers take part: {load:?}");
         load.rate()
     });
-    // Before the upload: iperf3 and the upload both learn the path MTU of a tunnel by themselves.
     let streams = [false, true].map(|reverse| {
         let stream = client::iperf(scene.client(), scene.virtual_address(IPERF_PORT), reverse);
         assert!(stream.rate > 1.0, "{stream:?}");
