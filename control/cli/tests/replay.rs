@@ -1,5 +1,7 @@
 //! `uvs replay`, as a user calls it: no root, no network.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use dataplane::packet::checksum;
 use dataplane::packet::wire::{TCP, write_ipv4_checksum};
 use std::fs;

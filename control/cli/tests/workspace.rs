@@ -1,5 +1,7 @@
 //! What ARCHITECTURE.md says of the whole workspace, held against it.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

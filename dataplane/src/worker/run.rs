@@ -26,6 +26,8 @@ const NAP: Duration = Duration::from_millis(10);
 impl<P: Port> Worker<P> {
     /// Runs until `stop` is set. `epoch` is when [`Ticks`] began, the same for all workers of a director.
     pub fn run(&mut self, stop: &AtomicBool, idle: Idle, epoch: Instant) {
+        self.ipv4.owner.online();
+        self.ipv6.owner.online();
         let mut empty_rounds = 0;
         while !stop.load(Relaxed) {
             let frames = self.run_once(ticks_since(epoch));
@@ -62,9 +64,11 @@ impl<P: Port> Worker<P> {
 /// The director's time: 10 ms units since `epoch`.
 #[must_use]
 pub fn ticks_since(epoch: Instant) -> Ticks {
+    let elapsed = epoch.elapsed();
+    let whole = elapsed.as_secs().wrapping_mul(u64::from(Ticks::PER_SECOND));
     #[allow(
         clippy::cast_possible_truncation,
         reason = "ticks wrap, and every comparison knows it"
     )]
-    Ticks((epoch.elapsed().as_millis() / 10) as u32)
+    Ticks((whole + u64::from(elapsed.subsec_millis() / 10)) as u32)
 }

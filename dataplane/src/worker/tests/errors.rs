@@ -288,7 +288,7 @@ fn errors_of_our_own_are_limited_by_the_second() {
         let ports = 1..=count;
         ports
             .map(|port| {
-                bed.send(0, CLIENTS, &talk.from_port(port).packet(SYN, b""))
+                bed.send(0, CLIENTS, &talk.at_port(port).packet(SYN, b""))
                     .len()
             })
             .sum::<usize>()

@@ -78,9 +78,11 @@ fn input() -> impl Strategy<Value = Input> {
 /// A client's flow, and what its server sees of it where that is known beforehand.
 fn talks(config: &Config, service: u8, client: u8) -> (Talk, Talk) {
     let service = &config.services[usize::from(service) % config.services.len()];
-    let client = match service.address.is_ipv4() {
-        true => format!("10.64.0.7:{}", 40_000 + u16::from(client)),
-        false => format!("[fd00:64::7]:{}", 40_000 + u16::from(client)),
+    let number = u16::from(client);
+    let client = if service.address.is_ipv4() {
+        format!("10.64.0.7:{}", 40_000 + number)
+    } else {
+        format!("[fd00:64::7]:{}", 40_000 + number)
     };
     let request = Talk {
         protocol: service.protocol,
@@ -93,7 +95,7 @@ fn talks(config: &Config, service: u8, client: u8) -> (Talk, Talk) {
         inside.destination = service.servers[0].address;
     }
     if let Some(lip) = service.lips.first() {
-        inside.source = (lip.address, 1024 + client.len() as u16 % 4).into();
+        inside.source = (lip.address, 1024 + number).into();
     }
     (request, inside)
 }

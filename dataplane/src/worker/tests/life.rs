@@ -28,10 +28,13 @@ fn play(bed: &mut Bed, steps: &[(bool, TcpFlags)]) {
     }
 }
 
+/// A state, the packets after the SYN that lead there, its timeout in seconds, and how it counts.
+type Case = (&'static str, &'static [(bool, TcpFlags)], u32, (u32, u32));
+
 #[test]
 fn a_silent_connection_ends_when_the_timeout_of_its_state_has_passed() {
     let open = [(false, SYN), (true, SYN_ACK), (false, ACK)];
-    let cases: [(&str, &[(bool, TcpFlags)], u32, (u32, u32)); 6] = [
+    let cases: [Case; 6] = [
         ("SYN_RECV", &[], 60, (1, 0)),
         ("ESTABLISHED", &[(true, SYN_ACK), (false, ACK)], 900, (1, 0)),
         (
@@ -112,11 +115,11 @@ fn entries_are_used_again_when_their_connections_have_ended() {
         let mut bed = Bed::with(&config, &limits);
         for round in 0..4u16 {
             for port in 0..8 {
-                let talk = Talk::udp(CLIENT, VIP).from_port(1000 + 8 * round + port);
+                let talk = Talk::udp(CLIENT, VIP).at_port(1000 + 8 * round + port);
                 bed.send_one(0, CLIENTS, &talk.packet(SYN, b""));
             }
             assert_eq!(config.load(0), (0, 8));
-            let another = Talk::udp(CLIENT, VIP).from_port(9);
+            let another = Talk::udp(CLIENT, VIP).at_port(9);
             bed.send_for(0, CLIENTS, &another.packet(SYN, b""), Reason::TableFull);
             bed.pass(305);
             assert_eq!(
@@ -143,11 +146,11 @@ fn local_ports_come_back_and_the_gauges_say_so() {
     };
     for round in 0..3 {
         for port in 0..4 {
-            let talk = request().from_port(1000 + port);
+            let talk = request().at_port(1000 + port);
             let seen = bed.send_one(0, CLIENTS, &talk.packet(SYN, b""));
             assert!((5000..=5003).contains(&seen.packet().talk.source.port()));
         }
-        let another = request().from_port(9);
+        let another = request().at_port(9);
         bed.send_for(
             0,
             CLIENTS,
@@ -168,7 +171,7 @@ fn a_changed_range_of_local_ports_holds_for_new_connections_and_spares_the_old()
     config.services[0].lips[0].last_port = 5001;
     let mut bed = Bed::new(&config);
     let port_of = |bed: &mut Bed, client: u16| {
-        let talk = request().from_port(client);
+        let talk = request().at_port(client);
         let seen = bed.send(0, CLIENTS, &talk.packet(SYN, b""));
         seen.first().map(|seen| seen.packet().talk.source.port())
     };
@@ -228,7 +231,7 @@ fn a_syn_on_a_connection_in_time_wait_is_scheduled_again() {
             assert_eq!(config.load(first), (0, 1), "{method:?}");
             // So that worker 1 does not begin its round with the same server.
             for port in 0..2 {
-                let talk = request().from_port(1 + port);
+                let talk = request().at_port(1 + port);
                 bed.send(worker, CLIENTS, &talk.packet(SYN, b""));
                 let loads = (config.load(first).0, config.load(1 - first).0);
                 if loads.0 > 0 {
@@ -268,14 +271,14 @@ fn a_server_of_weight_zero_keeps_its_connections_and_gets_no_new_ones() {
     config.services[0].scheduler = "wrr";
     let mut bed = Bed::new(&config);
     for port in 1..=10 {
-        bed.send_one(0, CLIENTS, &request().from_port(port).packet(SYN, b""));
+        bed.send_one(0, CLIENTS, &request().at_port(port).packet(SYN, b""));
     }
     assert_eq!((config.load(0), config.load(1)), ((5, 0), (5, 0)));
     config.server(0).weight = 0;
     bed.publish(&config);
     for port in 1..=20 {
         let flags = if port <= 10 { ACK } else { SYN };
-        bed.send_one(0, CLIENTS, &request().from_port(port).packet(flags, b""));
+        bed.send_one(0, CLIENTS, &request().at_port(port).packet(flags, b""));
     }
     assert_eq!((config.load(0), config.load(1)), ((5, 0), (15, 0)));
 }
@@ -295,7 +298,7 @@ fn a_removed_server_gets_nothing_its_replies_pass_and_added_again_it_goes_on() {
         config.server(0).present = false;
         bed.publish(&config);
         bed.send_for(0, CLIENTS, &request().packet(ACK, b""), Reason::ServerGone);
-        let another = request().from_port(9).packet(SYN, b"");
+        let another = request().at_port(9).packet(SYN, b"");
         let refused = bed.send_one(0, CLIENTS, &another);
         assert_eq!(
             (refused.side, refused.packet().error().0),
@@ -350,7 +353,7 @@ fn schedulers_are_told_how_many_seconds_passed() {
     let first = bed.send_one(0, CLIENTS, &request().packet(SYN, b""));
     bed.send_one(0, CLIENTS, &request().packet(ACK, b""));
     bed.pass(600);
-    let another = request().from_port(9).packet(SYN, b"");
+    let another = request().at_port(9).packet(SYN, b"");
     assert_eq!(bed.send_one(0, CLIENTS, &another).to(), first.to());
 }
 
@@ -372,7 +375,7 @@ fn a_first_packet_decides_whether_there_is_a_connection() {
         (3, TcpFlags(3)),
         (4, TcpFlags(0xc2)),
     ] {
-        bed.send_one(0, CLIENTS, &request().from_port(port).packet(flags, b""));
+        bed.send_one(0, CLIENTS, &request().at_port(port).packet(flags, b""));
     }
     assert_eq!(bed.books()["connections"], 4);
 }

@@ -24,14 +24,14 @@ fn a_full_table_refuses_new_flows_and_forwards_the_old() {
         );
         let talk = Talk::udp(CLIENT, VIP);
         for port in 0..64 {
-            bed.send_one(0, CLIENTS, &talk.from_port(port).packet(ACK, b""));
+            bed.send_one(0, CLIENTS, &talk.at_port(port).packet(ACK, b""));
         }
         for port in 64..70 {
-            let frame = talk.from_port(port).packet(ACK, b"");
+            let frame = talk.at_port(port).packet(ACK, b"");
             bed.send_for(0, CLIENTS, &frame, Reason::TableFull);
         }
         for port in 0..64 {
-            bed.send_one(0, CLIENTS, &talk.from_port(port).packet(ACK, b""));
+            bed.send_one(0, CLIENTS, &talk.at_port(port).packet(ACK, b""));
         }
         assert_eq!(config.load(0), (0, 64));
     }
@@ -51,17 +51,17 @@ fn half_open_connections_cannot_take_the_room_of_others() {
     bed.send_one(0, SERVERS, &Talk::tcp(SERVER, CLIENT).packet(SYN_ACK, b""));
     bed.send_one(0, CLIENTS, &talk.packet(ACK, b""));
     for port in 0..10 {
-        bed.send_one(0, CLIENTS, &talk.from_port(port).packet(SYN, b""));
+        bed.send_one(0, CLIENTS, &talk.at_port(port).packet(SYN, b""));
     }
     for port in 10..30 {
-        let frame = talk.from_port(port).packet(SYN, b"");
+        let frame = talk.at_port(port).packet(SYN, b"");
         bed.send_for(0, CLIENTS, &frame, Reason::HalfOpenFull);
     }
     bed.send_one(0, CLIENTS, &talk.packet(DATA, b"goes on"));
     bed.send_one(0, CLIENTS, &Talk::udp(CLIENT, VIP).packet(ACK, b"has room"));
     // One that gets established makes room for another.
-    bed.send_one(0, CLIENTS, &talk.from_port(3).packet(ACK, b""));
-    bed.send_one(0, CLIENTS, &talk.from_port(10).packet(SYN, b""));
+    bed.send_one(0, CLIENTS, &talk.at_port(3).packet(ACK, b""));
+    bed.send_one(0, CLIENTS, &talk.at_port(10).packet(SYN, b""));
     assert_eq!(config.load(0), (12, 0));
 }
 
@@ -82,14 +82,14 @@ fn workers_share_the_local_ports_and_several_local_addresses_take_turns() {
     let mut sources = std::collections::BTreeSet::new();
     for worker in 0..2 {
         for port in 0..4 {
-            let client = talk.from_port(1 + 10 * u16::try_from(worker).unwrap() + port);
+            let client = talk.at_port(1 + 10 * u16::try_from(worker).unwrap() + port);
             let mut seen = bed.send(worker, CLIENTS, &client.packet(SYN, b""));
             seen.append(&mut bed.pass(1));
             let source = seen[0].packet().talk.source;
             assert_eq!(usize::from(source.port() % 2), worker, "its own share");
             sources.insert(source);
         }
-        let another = talk.from_port(100).packet(SYN, b"");
+        let another = talk.at_port(100).packet(SYN, b"");
         bed.send_for(worker, CLIENTS, &another, Reason::LipPortsExhausted);
     }
     assert_eq!(sources.len(), 8, "two addresses of four ports");
@@ -113,14 +113,14 @@ fn a_connection_that_cannot_be_made_keeps_no_local_port() {
     let mut bed = Bed::new(&config);
     let talk = Talk::tcp(CLIENT, VIP);
     for port in 0..10 {
-        let frame = talk.from_port(port).packet(SYN, b"");
+        let frame = talk.at_port(port).packet(SYN, b"");
         bed.send_for(0, CLIENTS, &frame, Reason::NoRoute);
     }
     assert_eq!(config.load(0), (0, 0));
     config.default_route = true;
     bed.publish(&config);
     for port in 0..2 {
-        bed.send_one(0, CLIENTS, &talk.from_port(port).packet(SYN, b""));
+        bed.send_one(0, CLIENTS, &talk.at_port(port).packet(SYN, b""));
     }
 }
 

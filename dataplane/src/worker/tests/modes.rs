@@ -261,3 +261,38 @@ fn a_tunnel_leads_to_either_family_from_either_family() {
         assert_eq!(config.load(0), (1, 0));
     }
 }
+
+#[test]
+fn a_burst_keeps_its_order_and_its_first_packet_serves_the_others() {
+    for method in METHODS {
+        let config = Config::of(TCP, "10.0.0.100:80", method, "10.2.0.11:80");
+        let mut bed = Bed::new(&config);
+        let talks = [1, 2, 3].map(|port| Talk::tcp("10.64.0.7:1", "10.0.0.100:80").at_port(port));
+        bed.send_one(0, CLIENTS, &talks[0].at_port(9).packet(SYN, b""));
+        for (index, flags) in [SYN, ACK, DATA, DATA, DATA, FIN].into_iter().enumerate() {
+            for talk in &talks {
+                let payload = [u8::try_from(index).unwrap()];
+                let mut frame = talk.packet(flags, &payload);
+                super::bed::address(&mut frame, CLIENTS);
+                assert!(bed.wires[0][CLIENTS].inject(&frame));
+            }
+        }
+        let seen = bed.settle();
+        let order: Vec<u8> = seen
+            .iter()
+            .map(|seen| {
+                let got = seen.packet();
+                let got = if method == Method::Tun {
+                    got.inner()
+                } else {
+                    got
+                };
+                got.payload[0]
+            })
+            .collect();
+        let expected: Vec<u8> = (0..6).flat_map(|index| [index; 3]).collect();
+        assert_eq!(order, expected, "{method:?}");
+        assert_eq!(bed.books()["connections"], 4);
+        assert_eq!(config.load(0), (1, 3));
+    }
+}

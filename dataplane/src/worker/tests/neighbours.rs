@@ -60,7 +60,7 @@ fn packets_wait_in_order_until_their_neighbour_answers() {
             bed.silent.insert(host);
             bed.chatter.clear();
             for port in 1..=5 {
-                let seen = bed.send(0, CLIENTS, &talk.from_port(port).packet(SYN, b""));
+                let seen = bed.send(0, CLIENTS, &talk.at_port(port).packet(SYN, b""));
                 assert!(seen.is_empty());
             }
             assert_eq!(bed.books()["waiting"], 5);
@@ -107,7 +107,7 @@ fn a_neighbour_and_all_neighbours_together_have_a_limit_of_waiting_packets() {
     bed.silent
         .extend((11..=19).map(|host| IpAddr::from([10, 2, 0, host])));
     let talk = |service: u16, port: u16| {
-        Talk::tcp(CLIENT, &format!("10.0.0.100:{}", 100 + service)).from_port(port)
+        Talk::tcp(CLIENT, &format!("10.0.0.100:{}", 100 + service)).at_port(port)
     };
     for service in 0..8 {
         for port in 1..=64 {

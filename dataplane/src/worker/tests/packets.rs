@@ -47,7 +47,7 @@ impl Talk {
         }
     }
 
-    pub(super) fn from_port(mut self, port: u16) -> Talk {
+    pub(super) fn at_port(mut self, port: u16) -> Talk {
         self.source.set_port(port);
         self
     }

@@ -74,13 +74,13 @@ fn provoke(reason: Reason) -> Bed {
             limits.connections = 2;
             let talk = Talk::udp(CLIENT, VIP);
             first = [1, 2]
-                .map(|port| talk.from_port(port).packet(ACK, b""))
+                .map(|port| talk.at_port(port).packet(ACK, b""))
                 .to_vec();
         }
         Reason::HalfOpenFull => {
             limits.connections = 100;
             limits.half_open_percent = 1;
-            first = vec![Talk::tcp(CLIENT, VIP).from_port(1).packet(SYN, b"")];
+            first = vec![Talk::tcp(CLIENT, VIP).at_port(1).packet(SYN, b"")];
         }
         Reason::ReplyTupleTaken => {
             config = config.with(TCP, "10.0.0.101:80", Method::Nat, &[SERVER]);
@@ -95,7 +95,7 @@ fn provoke(reason: Reason) -> Bed {
             let mut bed = Bed::new(&config);
             bed.silent.insert(ip("10.2.0.11"));
             for port in 0..65 {
-                let frame = Talk::tcp(CLIENT, VIP).from_port(port).packet(SYN, b"");
+                let frame = Talk::tcp(CLIENT, VIP).at_port(port).packet(SYN, b"");
                 assert!(bed.send(0, CLIENTS, &frame).is_empty());
             }
             bed.silent.clear();

@@ -79,7 +79,7 @@ fn workers_in_threads_agree_about_every_connection() {
         );
         let mut bed = Bed::with_workers(&config, 2);
         // The hosts answer first, so that no packet waits.
-        let warm_up = Talk::tcp(CLIENT, VIP).from_port(1);
+        let warm_up = Talk::tcp(CLIENT, VIP).at_port(1);
         bed.send(0, CLIENTS, &warm_up.packet(SYN, b""));
         bed.send(0, CLIENTS, &warm_up.packet(RST, b""));
         let inside = bed.send(0, CLIENTS, &warm_up.packet(DATA, b""));
@@ -89,7 +89,7 @@ fn workers_in_threads_agree_about_every_connection() {
         for port in 0..FLOWS {
             for wires in &bed.wires {
                 for protocol in [TCP, UDP] {
-                    let talk = Talk::new(protocol, CLIENT, VIP).from_port(1000 + port);
+                    let talk = Talk::new(protocol, CLIENT, VIP).at_port(1000 + port);
                     let mut frame = talk.packet(SYN, b"");
                     super::bed::address(&mut frame, CLIENTS);
                     assert!(wires[CLIENTS].inject(&frame));
