@@ -4,6 +4,7 @@ mod bed;
 mod config;
 mod director;
 mod errors;
+mod fragments;
 mod fuzz;
 mod life;
 mod limits;
