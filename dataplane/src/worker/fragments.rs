@@ -7,7 +7,8 @@
 //!                                  no ──▶ may it be ours? ─ yes ─▶ held (held.rs): until the first comes, or too long
 //!                                                           no ──▶ the kernel's
 //! ```
-//! NICs and the kernel's fanout spread fragments by addresses alone, so that a datagram's meet at one worker.
+//! NICs, and the kernel's fanout by hash, spread fragments by addresses alone, so that a datagram's meet at one worker.
+//! Where frames are dealt out in turn they do not, and those whose first went elsewhere are dropped.
 //!
 //! Differs from IPVS: the kernel reassembles a datagram and cuts it again, so that nothing comes out before the last
 //! fragment has come, and a datagram counts as one packet. Here each fragment passes, and counts, as it comes.

@@ -14,4 +14,5 @@ mod offload;
 mod packets;
 mod port;
 mod reasons;
+mod recorded_fragments;
 mod workers;

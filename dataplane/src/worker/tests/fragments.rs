@@ -38,7 +38,7 @@ pub(super) fn cut(frame: &[u8], ends: &[usize], id: u32) -> Vec<Vec<u8>> {
             fragment[16..18].copy_from_slice(&len.to_be_bytes());
             fragment[18..20].copy_from_slice(&u16::try_from(id).unwrap().to_be_bytes());
             let flags = u16::from(more) << 13 | u16::from(frame[20] & 0x40) << 8;
-            fragment[20..22].copy_from_slice(&(flags | offset / 8).to_be_bytes());
+            fragment[20..22].copy_from_slice(&(flags | (offset / 8)).to_be_bytes());
             fix_header(&mut fragment);
         } else {
             let len = u16::try_from(8 + part.len()).unwrap();
