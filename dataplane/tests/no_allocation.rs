@@ -631,7 +631,7 @@ fn fragments_allocate_nothing_in_whatever_order() {
             if number % 4 > 1 {
                 parts.reverse();
             }
-            if number % 400 == 0 {
+            if number.is_multiple_of(400) {
                 parts.remove(0);
             }
             parts
