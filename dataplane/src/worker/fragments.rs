@@ -67,7 +67,7 @@ enum Fate {
 impl<F: Ip> Fragments<F> {
     pub(super) fn new() -> Fragments<F> {
         Fragments {
-            firsts: Firsts::new(),
+            firsts: Firsts::new(firsts::REMEMBERED),
             held: HeldQueue::new(),
             nat_servers: HashSet::default(),
         }

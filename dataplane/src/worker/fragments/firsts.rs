@@ -67,11 +67,16 @@ pub(super) struct Firsts<F: Ip> {
 }
 
 impl<F: Ip> Firsts<F> {
-    pub(super) fn new() -> Firsts<F> {
+    /// With room for so many, a power of two.
+    pub(super) fn new(room: usize) -> Firsts<F> {
+        assert!(
+            room.is_power_of_two(),
+            "remainders are masks, not divisions"
+        );
         Firsts {
             hasher: RandomState::new(),
-            chains: vec![NONE; REMEMBERED].into_boxed_slice(),
-            slots: Vec::with_capacity(REMEMBERED),
+            chains: vec![NONE; room].into_boxed_slice(),
+            slots: Vec::with_capacity(room),
             oldest: 0,
             count: 0,
         }
@@ -89,8 +94,8 @@ impl<F: Ip> Firsts<F> {
         if let Some(index) = self.find_slot(&first.datagram) {
             self.unlink(index);
         }
-        let forgotten = self.count == REMEMBERED && self.forget_oldest(now);
-        let index = (self.oldest + self.count) % REMEMBERED;
+        let forgotten = self.count == self.chains.len() && self.forget_oldest(now);
+        let index = (self.oldest + self.count) & self.mask();
         let chain = self.chain_of(&first.datagram);
         let slot = Slot {
             first,
@@ -121,7 +126,7 @@ impl<F: Ip> Firsts<F> {
     /// True where its time was not over.
     fn forget_oldest(&mut self, now: Ticks) -> bool {
         let index = self.oldest;
-        self.oldest = (self.oldest + 1) % REMEMBERED;
+        self.oldest = (self.oldest + 1) & self.mask();
         self.count -= 1;
         let was_linked = self.slots[index].is_linked;
         if was_linked {
@@ -130,13 +135,17 @@ impl<F: Ip> Firsts<F> {
         was_linked && !self.slots[index].until.has_passed(now)
     }
 
+    fn mask(&self) -> usize {
+        self.chains.len() - 1
+    }
+
     fn chain_of(&self, datagram: &Datagram<F>) -> usize {
         #[allow(
             clippy::cast_possible_truncation,
             reason = "any bits of the hash will do"
         )]
         let hash = self.hasher.hash_one(datagram) as usize;
-        hash % REMEMBERED
+        hash & self.mask()
     }
 
     fn find_slot(&self, datagram: &Datagram<F>) -> Option<usize> {
@@ -166,5 +175,68 @@ impl<F: Ip> Firsts<F> {
     }
 }
 
-// The remainders above are masks, not divisions.
-const _: () = assert!(REMEMBERED.is_power_of_two());
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::sample::client_v4;
+    use crate::packet::wire::UDP;
+    use conntrack::V4;
+    use proptest::prelude::*;
+
+    const ROOM: usize = 8;
+
+    fn first(identification: u32, end: usize) -> First<V4> {
+        let tuple = client_v4(UDP);
+        let datagram = Datagram {
+            source: tuple.source,
+            destination: tuple.destination,
+            protocol: UDP,
+            identification,
+        };
+        First {
+            datagram,
+            tuple,
+            end,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_remembered_is_the_newest_of_each_datagram_among_the_last(
+            steps in proptest::collection::vec((0u32..12, 0u32..800, any::<bool>()), 1..200),
+        ) {
+            let mut firsts = Firsts::<V4>::new(ROOM);
+            // The last so many: identification, when, which; those that were superseded keep their place.
+            let mut model: Vec<(u32, Ticks, usize, bool)> = Vec::new();
+            let mut now = Ticks(u32::MAX - 10_000);
+            for (step, (identification, wait, ticks)) in steps.into_iter().enumerate() {
+                now = now.after(Ticks(wait));
+                if ticks {
+                    firsts.expire(now);
+                    model.retain(|(_, until, ..)| !until.has_passed(now));
+                }
+                for entry in &mut model {
+                    entry.3 &= entry.0 != identification;
+                }
+                let mut forgotten = false;
+                if model.len() == ROOM {
+                    let (_, until, _, current) = model.remove(0);
+                    forgotten = current && !until.has_passed(now);
+                }
+                model.push((identification, now.after(MEMORY), step, true));
+                prop_assert_eq!(firsts.remember(first(identification, step), now), forgotten);
+                for identification in 0..12 {
+                    let expected = model
+                        .iter()
+                        .find(|(other, until, _, current)| {
+                            *other == identification && *current && !until.has_passed(now)
+                        })
+                        .map(|(_, _, step, _)| *step);
+                    let datagram = first(identification, 0).datagram;
+                    let found = firsts.find(&datagram, now).map(|first| first.end);
+                    prop_assert_eq!(found, expected);
+                }
+            }
+        }
+    }
+}

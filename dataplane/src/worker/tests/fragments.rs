@@ -428,13 +428,15 @@ fn a_later_fragment_that_must_not_be_cut_or_has_no_life_left_is_dropped_without_
 
 #[test]
 fn an_ipv6_fragment_too_large_for_the_tunnel_is_the_senders_to_cut() {
-    let mut way = Way::new(Config::everything().services.len() - 2);
-    assert_eq!((way.method, way.real.is_ipv6()), (Method::Tun, true));
-    let frame = way.request.packet(ACK, &[0x5a; 3000]);
-    let fragments = cut_by(&frame, 1448, 7);
-    let told = way.bed.send_one(0, CLIENTS, &fragments[0]);
-    assert_eq!(told.side, CLIENTS);
-    way.bed.send_for(0, CLIENTS, &fragments[1], Reason::TooBig);
+    for server in ["[fd00:2::11]:80", "10.2.0.11:80"] {
+        let vip = "[fd00:a::100]:80";
+        let mut bed = Bed::new(&Config::of(UDP, vip, Method::Tun, server));
+        let frame = Talk::udp("[fd00:64::7]:40001", vip).packet(ACK, &[0x5a; 3000]);
+        let fragments = cut_by(&frame, 1448, 7);
+        let told = bed.send_one(0, CLIENTS, &fragments[0]);
+        assert_eq!(told.side, CLIENTS);
+        bed.send_for(0, CLIENTS, &fragments[1], Reason::TooBig);
+    }
 }
 
 #[test]
