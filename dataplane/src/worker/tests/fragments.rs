@@ -588,9 +588,12 @@ fn those_that_wait_are_bounded_for_a_datagram_and_for_the_worker() {
 
 #[test]
 fn a_newer_datagram_with_the_same_identification_is_followed_instead() {
-    let mut config = Config::of(UDP, VIP, Method::Nat, SERVER);
-    config.services[0].servers[0].weight = 1;
-    let config = config.with(UDP, "10.0.0.100:81", Method::Nat, &["10.2.0.12:81"]);
+    let config = Config::of(UDP, VIP, Method::Nat, SERVER).with(
+        UDP,
+        "10.0.0.100:81",
+        Method::Nat,
+        &["10.2.0.12:81"],
+    );
     let mut bed = Bed::new(&config);
     for (vip, server) in [(VIP, "10.2.0.11"), ("10.0.0.100:81", "10.2.0.12")] {
         let frame = Talk::udp(CLIENT, vip).packet(ACK, &[0x5a; 85]);
