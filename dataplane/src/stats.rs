@@ -70,7 +70,7 @@ pub struct VerdictStats {
     pub replied: AtomicU64,
     /// Frames that are not ours, left to the kernel.
     pub exceptions: AtomicU64,
-    /// Frames that wait for a neighbour to answer. A gauge.
+    /// Frames that wait for a neighbour to answer, or for the first fragment of their datagram. A gauge.
     pub waiting: AtomicU64,
 }
 
@@ -87,6 +87,8 @@ pub struct WorkerStats {
     pub bursts: AtomicU64,
     /// Times the worker found nothing to do and slept.
     pub sleeps: AtomicU64,
+    /// First fragments forgotten before their time, because newer ones needed the room.
+    pub fragments_forgotten: AtomicU64,
     /// LIP ports this worker may use, all pools together. A gauge.
     pub lip_ports: AtomicU64,
     /// LIP ports in use. A gauge.
@@ -104,6 +106,7 @@ impl WorkerStats {
             connections: AtomicU64::new(0),
             bursts: AtomicU64::new(0),
             sleeps: AtomicU64::new(0),
+            fragments_forgotten: AtomicU64::new(0),
             lip_ports: AtomicU64::new(0),
             lip_ports_in_use: AtomicU64::new(0),
             servers: (0..servers).map(|_| ServerStats::default()).collect(),

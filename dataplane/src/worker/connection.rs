@@ -335,6 +335,6 @@ fn to_tunnel<F: Ip, P: Port>(
 /// without path MTU discovery.
 ///
 /// Source: Linux net/netfilter/ipvs/ip_vs_xmit.c (`ensure_mtu_is_adequate`).
-fn may_fragment_outside<F: Ip>(tunnel: &Tunnel) -> bool {
+pub(super) fn may_fragment_outside<F: Ip>(tunnel: &Tunnel) -> bool {
     !tunnel.copy_dont_fragment && F::AS_PAYLOAD == IPIP && matches!(tunnel.outer, Outer::V4 { .. })
 }
