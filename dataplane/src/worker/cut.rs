@@ -119,8 +119,7 @@ impl<P: Port> Egress<P> {
             }
             Hop::Wait(..) if sent == count => {
                 self.waiting.count_newest();
-                add(&self.stats.verdicts.waiting, 1);
-                return self.release(frame);
+                return self.waits(frame);
             }
             Hop::Ready(..) => Reason::TransmitFull,
             Hop::Wait(..) => {

@@ -144,11 +144,17 @@ impl<P: Port> Egress<P> {
     #[cold]
     fn wait(&mut self, frame: Frame, neighbour: NeighbourId) {
         if self.wait_with(frame.bytes(), frame.offload, neighbour, true) {
-            add(&self.stats.verdicts.waiting, 1);
-            self.release(frame);
+            self.waits(frame);
         } else {
             self.drop(frame, Reason::NeighbourQueueFull);
         }
+    }
+
+    /// Counts a frame whose copy waits.
+    pub(super) fn waits(&mut self, frame: Frame) {
+        add(&self.stats.verdicts.waiting, 1);
+        add(&self.stats.verdicts.waiting_now, 1);
+        self.release(frame);
     }
 
     /// Sends a frame of our own making, complete, by `port`: the verdict of the frame that it answers.
