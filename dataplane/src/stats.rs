@@ -55,7 +55,7 @@ pub(crate) fn count_bytes(
 /// Where frames come from, and the verdicts other than a drop. The books balance between bursts:
 ///
 /// ```text
-///   received + originated == forwarded + replied + exceptions + waiting + drops of all reasons
+///   received + originated == forwarded + replied + exceptions + waiting_now + drops of all reasons
 /// ```
 #[derive(Debug, Default)]
 pub struct VerdictStats {
@@ -70,8 +70,11 @@ pub struct VerdictStats {
     pub replied: AtomicU64,
     /// Frames that are not ours, left to the kernel.
     pub exceptions: AtomicU64,
-    /// Frames that wait for a neighbour to answer, or for the first fragment of their datagram. A gauge.
+    /// Frames put aside until a neighbour answered or the first fragment of their datagram came, in all. Each is
+    /// forwarded or dropped later.
     pub waiting: AtomicU64,
+    /// Frames that wait now, for the one or the other. A gauge.
+    pub waiting_now: AtomicU64,
 }
 
 /// All counters of a worker.

@@ -132,7 +132,7 @@ impl<P: Port> Egress<P> {
             }
             Hop::Wait(..) if sent == count => {
                 self.waiting.count_newest();
-                add(&self.stats.verdicts.waiting, 1);
+                self.count_waiting();
                 Ok(())
             }
             Hop::Ready(..) => Err(Reason::TransmitFull),

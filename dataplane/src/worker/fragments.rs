@@ -93,7 +93,7 @@ impl<F: Ip> Fragments<F> {
     pub(super) fn tick<P: Port>(&mut self, egress: &Egress<P>) {
         self.firsts.expire(egress.now);
         for _ in 0..self.held.expire(egress.now) {
-            subtract(&egress.stats.verdicts.waiting, 1);
+            subtract(&egress.stats.verdicts.waiting_now, 1);
             egress.stats.count_drop(Reason::FragmentWaitedTooLong);
         }
     }
@@ -161,7 +161,7 @@ impl<F: Ip> Flows<F> {
             add(&egress.stats.fragments_forgotten, 1);
         }
         fragments.held.take(&first.datagram, &mut |held| {
-            subtract(&egress.stats.verdicts.waiting, 1);
+            subtract(&egress.stats.verdicts.waiting_now, 1);
             match follow(
                 table,
                 services,
@@ -211,9 +211,12 @@ impl<F: Ip> Flows<F> {
             return egress.exception(frame);
         }
         match self.fragments.held.push(frame.bytes(), packet, egress.now) {
-            Push::Taken => add(&egress.stats.verdicts.waiting, 1),
+            Push::Taken => egress.count_waiting(),
             // One more waits, and one less.
-            Push::OldestGone => egress.stats.count_drop(Reason::FragmentQueueFull),
+            Push::OldestGone => {
+                add(&egress.stats.verdicts.waiting, 1);
+                egress.stats.count_drop(Reason::FragmentQueueFull);
+            }
             Push::Refused => return egress.drop(frame, Reason::FragmentQueueFull),
         }
         egress.release(frame);
