@@ -13,4 +13,5 @@ mod offload;
 mod packets;
 mod port;
 mod reasons;
+mod settings;
 mod workers;
