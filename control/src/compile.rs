@@ -2,13 +2,13 @@
 //! configuration to the next, and finds each server's way.
 
 use crate::config::{
-    AnsweredBy, Configuration, LipPool, Listen, PortSettings, Server as ServerSettings,
-    Service as ServiceSettings,
+    AnsweredBy, Configuration, GueChecksum, LipPool, Listen, PortSettings,
+    Server as ServerSettings, Service as ServiceSettings, TunnelKind,
 };
 use conntrack::{Method, Ticks, Timeouts};
 use dataplane::neighbour::{NeighbourId, NeighbourTable};
 use dataplane::port::PortInfo;
-use dataplane::rewrite::tunnel::{Outer, Tunnel};
+use dataplane::rewrite::tunnel::{Encapsulation, Outer, Tunnel};
 use dataplane::route::Routes;
 use dataplane::snapshot::{
     LocalAddress, NextHop, Owned, PortView, Server, Service, ServiceId, ServiceKey, Snapshot,
@@ -335,7 +335,7 @@ impl Compiler {
             },
             tunnel: source
                 .filter(|_| server.method == Method::Tun)
-                .and_then(|source| tunnel(source, address)),
+                .and_then(|source| tunnel(source, address, server.tunnel)),
             present: true,
         }
     }
@@ -467,7 +467,7 @@ fn local_addresses(service: &ServiceSettings, pools: &[LipPool]) -> Vec<LocalAdd
         .collect()
 }
 
-fn tunnel(source: IpAddr, destination: IpAddr) -> Option<Tunnel> {
+fn tunnel(source: IpAddr, destination: IpAddr, kind: TunnelKind) -> Option<Tunnel> {
     let outer = match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => Outer::V4 {
             source,
@@ -482,7 +482,19 @@ fn tunnel(source: IpAddr, destination: IpAddr) -> Option<Tunnel> {
     Some(Tunnel {
         outer,
         copy_dont_fragment: true,
+        encapsulation: encapsulation(kind),
     })
+}
+
+fn encapsulation(kind: TunnelKind) -> Encapsulation {
+    match kind {
+        TunnelKind::Ipip => Encapsulation::Ipip,
+        TunnelKind::Gre { checksum } => Encapsulation::Gre { checksum },
+        TunnelKind::Gue { port, checksum } => Encapsulation::Gue {
+            port,
+            checksum: checksum != GueChecksum::None,
+        },
+    }
 }
 
 /// A server as it was, but gone.

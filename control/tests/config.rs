@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
-use control::config::{Configuration, KeyPath, MISTAKES_TOLD, Pin, keys};
+use control::config::{Configuration, GueChecksum, KeyPath, MISTAKES_TOLD, Pin, TunnelKind, keys};
 use dataplane::snapshot::Ipvs;
 use proptest::prelude::*;
 use std::fmt::Write;
@@ -231,6 +231,38 @@ fn dr_and_tun_servers_get_the_port_of_their_service_and_the_operator_is_told() {
         "f.toml:25: service[0].server[0].address: 10.2.0.11:8080 is used with port 80: DR and TUN leave the service's \
          port as it is"
     );
+}
+
+#[test]
+fn tunnels_are_what_the_file_says() {
+    let kind = |keys: &str| {
+        let keys = format!("address = \"10.2.0.11:80\"\nmethod = \"tun\"\n{keys}");
+        let text = GOOD.replacen("address = \"10.2.0.11:8080\"", &keys, 1);
+        Configuration::parse("f.toml", &text)
+            .unwrap()
+            .configuration
+            .services[0]
+            .servers[0]
+            .tunnel
+    };
+    assert_eq!(kind(""), TunnelKind::Ipip);
+    assert_eq!(kind("tunnel = \"ipip\""), TunnelKind::Ipip);
+    for (checksum, full) in [("", false), ("none", false), ("full", true)] {
+        let mut keys = "tunnel = \"gre\"\n".to_owned();
+        if !checksum.is_empty() {
+            write!(keys, "tunnel_checksum = {checksum:?}").unwrap();
+        }
+        assert_eq!(kind(&keys), TunnelKind::Gre { checksum: full });
+    }
+    for (word, checksum) in [
+        ("none", GueChecksum::None),
+        ("full", GueChecksum::Full),
+        ("remote", GueChecksum::Remote),
+    ] {
+        let keys = format!("tunnel = \"gue\"\ntunnel_port = 6080\ntunnel_checksum = {word:?}");
+        let port = 6080;
+        assert_eq!(kind(&keys), TunnelKind::Gue { port, checksum });
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use dataplane::packet::{arp, checksum, ndp};
 use dataplane::port::memory::LoopPort;
 use dataplane::port::{Mac, PortId, PortInfo};
 use dataplane::reason::Reason;
-use dataplane::rewrite::{Outer, Tunnel};
+use dataplane::rewrite::{Encapsulation, Outer, Tunnel};
 use dataplane::route::Route;
 use dataplane::snapshot::{
     LocalAddress, NextHop, Owned, PortView, Publisher, Server, Service, ServiceId, ServiceKey,
@@ -352,6 +352,7 @@ fn add_service(snapshot: &mut Snapshot, neighbours: &NeighbourTable, wanted: &Wa
             tunnel: (wanted.method == Method::Tun).then_some(Tunnel {
                 outer: tunnel,
                 copy_dont_fragment: true,
+                encapsulation: Encapsulation::Ipip,
             }),
             present: true,
         };

@@ -338,6 +338,27 @@ pub const SERVER: Table = Table {
             "0",
             "below so many connections it gets new ones again; 0: below three quarters of `upper`",
         ),
+        optional(
+            "tunnel",
+            "a kind of tunnel",
+            Accepts::Word(&["ipip", "gre", "gue"]),
+            "\"ipip\"",
+            "with tun, what stands between the outer IP header and the packet: nothing, GRE, or UDP and GUE",
+        ),
+        optional(
+            "tunnel_port",
+            "a UDP port",
+            Accepts::Number(1, 65_535),
+            "none; gue needs it",
+            "where the server receives GUE",
+        ),
+        optional(
+            "tunnel_checksum",
+            "a choice of checksum",
+            Accepts::Word(&["none", "full", "remote"]),
+            "\"none\"",
+            "with gre and gue, whether the tunnel's header has a checksum over the packet; remote (gue): as full, since no packet leaves with its own checksum unfinished",
+        ),
     ],
 };
 

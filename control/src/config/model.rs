@@ -209,6 +209,41 @@ pub struct Server {
     pub upper: u32,
     /// Below so many connections it gets new ones again; 0: below three quarters of `upper`.
     pub lower: u32,
+    /// How they are wrapped, with TUN.
+    pub tunnel: TunnelKind,
+}
+
+/// What stands between a tunnel's outer IP header and the packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TunnelKind {
+    /// Nothing.
+    #[default]
+    Ipip,
+    /// GRE.
+    Gre {
+        /// With a checksum over the packet.
+        checksum: bool,
+    },
+    /// UDP and GUE.
+    Gue {
+        /// UDP port at the server.
+        port: u16,
+        /// Over the packet.
+        checksum: GueChecksum,
+    },
+}
+
+/// The checksum of GUE's UDP header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GueChecksum {
+    /// 0.
+    #[default]
+    None,
+    /// Over the packet.
+    Full,
+    /// As the kernel sends it with remote checksum offload for a packet whose own checksum is finished: full, without
+    /// an option. The director finishes every packet that goes into a tunnel.
+    Remote,
 }
 
 /// `[timeouts]`, in seconds.

@@ -6,8 +6,8 @@
 use super::keys;
 use super::mistake::{KeyPath, Problem, Step};
 use super::model::{
-    AnsweredBy, Configuration, DirectorSettings, Driver, Idle, LipPool, Listen, Pin, PortSettings,
-    Protocol, Route, Server, Service, TimeoutSettings,
+    AnsweredBy, Configuration, DirectorSettings, Driver, GueChecksum, Idle, LipPool, Listen, Pin,
+    PortSettings, Protocol, Route, Server, Service, TimeoutSettings, TunnelKind,
 };
 use super::reader::{Section, Value};
 use super::{
@@ -337,6 +337,7 @@ fn read_server(section: &Section<'_, '_>, port: u16, of_service: Option<Method>)
     let upper = narrow(section.number("upper")).unwrap_or(0);
     let lower = narrow(section.number("lower")).unwrap_or(0);
     let method = section.word("method").map(parse_method).or(of_service);
+    let tunnel = read_tunnel(section, method);
     let address = section.parsed("address", |text| parse_server(text, port))?;
     // Where the service's own method is missing, that was noted there.
     Some(Server {
@@ -345,7 +346,69 @@ fn read_server(section: &Section<'_, '_>, port: u16, of_service: Option<Method>)
         method: method.unwrap_or(Method::Nat),
         upper,
         lower,
+        tunnel,
     })
+}
+
+/// Keys that another one rules out are noted, the first reason alone.
+fn read_tunnel(section: &Section<'_, '_>, method: Option<Method>) -> TunnelKind {
+    let kind = section.word("tunnel");
+    let port = narrow(section.number("tunnel_port"));
+    let checksum = section.word("tunnel_checksum");
+    let misplaced = |name: &str, why: &'static str| {
+        if !section.is_absent(name) {
+            section.note(name, Problem::Misplaced(why));
+        }
+    };
+    if method.is_some_and(|method| method != Method::Tun) {
+        for name in ["tunnel", "tunnel_port", "tunnel_checksum"] {
+            misplaced(name, "only method \"tun\" has a tunnel");
+        }
+        return TunnelKind::Ipip;
+    }
+    match kind {
+        Some("gue") => {
+            if section.is_absent("tunnel_port") {
+                section.note(
+                    "tunnel_port",
+                    Problem::Missing {
+                        what: "the UDP port of tunnel \"gue\"",
+                        accepted: "1 to 65535".to_owned(),
+                    },
+                );
+            }
+            TunnelKind::Gue {
+                port: port.unwrap_or(0),
+                checksum: match checksum {
+                    Some("full") => GueChecksum::Full,
+                    Some("remote") => GueChecksum::Remote,
+                    _ => GueChecksum::None,
+                },
+            }
+        }
+        Some("gre") => {
+            misplaced("tunnel_port", "only tunnel \"gue\" has a port");
+            if checksum == Some("remote") {
+                misplaced(
+                    "tunnel_checksum",
+                    "only tunnel \"gue\" has a remote checksum",
+                );
+            }
+            TunnelKind::Gre {
+                checksum: checksum == Some("full"),
+            }
+        }
+        // Of an unknown kind nobody knows what it takes.
+        None if !section.is_absent("tunnel") => TunnelKind::Ipip,
+        _ => {
+            misplaced("tunnel_port", "only tunnel \"gue\" has a port");
+            misplaced(
+                "tunnel_checksum",
+                "only tunnels \"gre\" and \"gue\" have a checksum",
+            );
+            TunnelKind::Ipip
+        }
+    }
 }
 
 fn read_timeouts(section: &Section<'_, '_>) -> TimeoutSettings {

@@ -346,6 +346,61 @@ const CASES: &[(&str, &str, &str)] = &[
         "f.toml:40: ipvs.sloppy_tcp: 1 is not a switch; accepted: true or false",
     ),
     (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"tun\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel = \"vxlan\"",
+        "f.toml:26: service[0].server[0].tunnel: \"vxlan\" is not a kind of tunnel; accepted: \"ipip\", \"gre\", \"gue\"",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"tun\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel = \"vxlan\"\ntunnel_port = 6080",
+        "f.toml:26: service[0].server[0].tunnel: \"vxlan\" is not a kind of tunnel; accepted: \"ipip\", \"gre\", \"gue\"",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"tun\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel = \"gue\"",
+        "f.toml:24: service[0].server[0].tunnel_port: missing: the UDP port of tunnel \"gue\"; accepted: 1 to 65535",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"tun\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel = \"gue\"\ntunnel_port = 0",
+        "f.toml:27: service[0].server[0].tunnel_port: 0 is not a UDP port; accepted: 1 to 65535",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"tun\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel = \"gue\"\ntunnel_port = 6080\ntunnel_checksum = \"crc\"",
+        "f.toml:28: service[0].server[0].tunnel_checksum: \"crc\" is not a choice of checksum; accepted: \"none\", \"full\", \"remote\"",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"tun\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel = \"gre\"\ntunnel_port = 6080",
+        "f.toml:27: service[0].server[0].tunnel_port: only tunnel \"gue\" has a port",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"tun\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel = \"gre\"\ntunnel_checksum = \"remote\"",
+        "f.toml:27: service[0].server[0].tunnel_checksum: only tunnel \"gue\" has a remote checksum",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"tun\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel = \"ipip\"\ntunnel_port = 6080",
+        "f.toml:27: service[0].server[0].tunnel_port: only tunnel \"gue\" has a port",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"tun\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel_checksum = \"full\"",
+        "f.toml:26: service[0].server[0].tunnel_checksum: only tunnels \"gre\" and \"gue\" have a checksum",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"dr\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel = \"gre\"",
+        "f.toml:26: service[0].server[0].tunnel: only method \"tun\" has a tunnel",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel_port = 6080",
+        "f.toml:26: service[0].server[0].tunnel_port: only method \"tun\" has a tunnel",
+    ),
+    (
         "tcp = 900",
         "tcp = 0",
         "f.toml:38: timeouts.tcp: 0 is not a timeout in seconds; accepted: 1 to 2678400",

@@ -61,10 +61,21 @@ fn partial_checksum_fits<F: Wire>(offload: &Offload, packet: &Packet<F>) -> bool
     {
         return false;
     }
-    match wire::checksum_offset(packet.tuple.protocol) {
-        Some(expected) if start == packet.l4() => offset == expected,
-        _ => true,
+    let protocol = packet.tuple.protocol;
+    if start == packet.l4()
+        && let Some(expected) = wire::checksum_offset(protocol)
+    {
+        return offset == expected;
     }
+    let header_len = match protocol {
+        // What TCP carries is a stream, and no packet with a checksum of its own.
+        wire::TCP => return false,
+        wire::UDP => UDP_LEN,
+        wire::SCTP => SCTP_LEN,
+        wire::ICMP | wire::ICMPV6 => ICMP_LEN,
+        _ => 0,
+    };
+    start >= packet.l4() + header_len
 }
 
 fn ipv4(frame: &[u8]) -> Result<Packet<V4>, Reason> {

@@ -262,6 +262,14 @@ fn a_partial_checksum_must_be_where_the_protocol_has_it() {
             true,
         ),
         (
+            "inside the transport header",
+            Offload {
+                checksum_start: 36,
+                ..offload
+            },
+            false,
+        ),
+        (
             "SCTP's field half inside",
             Offload {
                 checksum_start: 42,
@@ -279,6 +287,26 @@ fn a_partial_checksum_must_be_where_the_protocol_has_it() {
             parsed == Parsed::Drop(Reason::Malformed)
         };
         assert!(expected, "{about}: {parsed:?}");
+    }
+}
+
+#[test]
+fn a_partial_checksum_of_tcp_is_its_own() {
+    let mut frame = tcp(&client_v4(TCP), TcpFlags::ACK, b"0123456789");
+    let offload = sample::make_partial::<V4>(&mut frame);
+    assert!(matches!(parse(&frame, &offload), Parsed::Ipv4(_)));
+    // At 44, completing it would have written over the data offset; TCP's payload holds no other packet.
+    for checksum_start in 35..60 {
+        let elsewhere = Offload {
+            checksum_start,
+            checksum_offset: 1,
+            ..offload
+        };
+        assert_eq!(
+            parse(&frame, &elsewhere),
+            Parsed::Drop(Reason::Malformed),
+            "{checksum_start}"
+        );
     }
 }
 

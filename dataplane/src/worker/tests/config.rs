@@ -9,7 +9,7 @@
 use crate::neighbour::{NeighbourId, NeighbourTable};
 use crate::packet::wire::{TCP, UDP};
 use crate::port::{Mac, PortId};
-use crate::rewrite::tunnel::{Outer, Tunnel};
+use crate::rewrite::tunnel::{Encapsulation, Outer, Tunnel};
 use crate::route::Route;
 use crate::snapshot::{
     Ipvs, LocalAddress, NextHop, Owned, PortView, Server, Service, ServiceId, ServiceKey, Snapshot,
@@ -61,6 +61,7 @@ pub(super) struct ServerConfig {
     pub(super) weight: u16,
     pub(super) present: bool,
     pub(super) copy_dont_fragment: bool,
+    pub(super) encapsulation: Encapsulation,
     pub(super) load: Arc<Load>,
 }
 
@@ -144,6 +145,7 @@ impl Config {
                     weight: 1,
                     present: true,
                     copy_dont_fragment: true,
+                    encapsulation: Encapsulation::Ipip,
                     load: Arc::default(),
                 })
                 .collect(),
@@ -305,6 +307,17 @@ impl Config {
     }
 }
 
+/// All that lies between a tunnel's headers, where the receiver has a checksum to check or needs none.
+pub(super) const ENCAPSULATIONS: [Encapsulation; 4] = [
+    Encapsulation::Ipip,
+    Encapsulation::Gre { checksum: false },
+    Encapsulation::Gre { checksum: true },
+    Encapsulation::Gue {
+        port: 6080,
+        checksum: true,
+    },
+];
+
 pub(super) const METHODS: [Method; 4] = [Method::Nat, Method::Dr, Method::Tun, Method::FullNat];
 
 fn tunnel(address: IpAddr, server: &ServerConfig) -> Tunnel {
@@ -323,5 +336,6 @@ fn tunnel(address: IpAddr, server: &ServerConfig) -> Tunnel {
     Tunnel {
         outer,
         copy_dont_fragment: server.copy_dont_fragment,
+        encapsulation: server.encapsulation,
     }
 }

@@ -1,7 +1,7 @@
 //! Connections from their first packet to the reuse of their entry.
 
 use super::bed::{Bed, Limits};
-use super::config::{CLIENTS, Config, METHODS, SERVERS, socket};
+use super::config::{CLIENTS, Config, METHODS, SERVERS, mac_of, socket};
 use super::packets::{ACK, DATA, FIN, RST, SYN, SYN_ACK, Talk};
 use crate::packet::TcpFlags;
 use crate::packet::wire::{TCP, UDP};
@@ -172,21 +172,21 @@ fn a_changed_range_of_local_ports_holds_for_new_connections_and_spares_the_old()
     let mut bed = Bed::new(&config);
     let port_of = |bed: &mut Bed, client: u16| {
         let talk = request().at_port(client);
-        let seen = bed.send(0, CLIENTS, &talk.packet(SYN, b""));
-        seen.first().map(|seen| seen.packet().talk.source.port())
+        let seen = bed.send_one(0, CLIENTS, &talk.packet(SYN, b""));
+        seen.packet().talk.source.port()
     };
-    let first = port_of(&mut bed, 1).unwrap();
-    assert!((5000..=5001).contains(&first));
+    assert_eq!([1, 2].map(|client| port_of(&mut bed, client)), [5000, 5001]);
     config.services[0].lips[0].first_port = 5001;
     config.services[0].lips[0].last_port = 5002;
     bed.publish(&config);
-    let second = port_of(&mut bed, 2).unwrap();
-    assert!((5001..=5002).contains(&second) && second != first);
-    // The old connection goes on.
-    assert_eq!(port_of(&mut bed, 1), Some(first));
+    assert_eq!(port_of(&mut bed, 3), 5002);
+    let another = request().at_port(4).packet(SYN, b"");
+    bed.send_for(0, CLIENTS, &another, Reason::LipPortsExhausted);
+    // The old connections go on.
+    assert_eq!([1, 2].map(|client| port_of(&mut bed, client)), [5000, 5001]);
     bed.pass(70);
-    bed.pass(2);
     assert_eq!(bed.stats[0].lip_ports_in_use.load(Relaxed), 0);
+    assert_eq!(bed.stats[0].lip_ports.load(Relaxed), 2);
 }
 
 #[test]
@@ -210,59 +210,94 @@ fn a_reset_met_by_another_worker_ends_the_connection_early() {
 
 #[test]
 fn a_syn_on_a_connection_in_time_wait_is_scheduled_again() {
+    const SERVERS_OF: [&str; 2] = ["10.2.0.11:80", "10.2.0.12:80"];
     for method in METHODS {
         for worker in [0, 1] {
-            let config = Config::new().with(TCP, VIP, method, &["10.2.0.11:80", "10.2.0.12:80"]);
+            let mut config = Config::new().with(TCP, VIP, method, &SERVERS_OF);
             let mut bed = Bed::with_workers(&config, 2);
-            let mut inside = bed
-                .send_one(0, CLIENTS, &request().packet(SYN, b""))
-                .packet();
-            let first = usize::from(config.load(1) == (1, 0));
+            let opened = bed.send_one(0, CLIENTS, &request().packet(SYN, b""));
+            let first = u32::from(opened.to() == mac_of(socket(SERVERS_OF[1]).ip()));
             if method.sees_replies() {
-                let back = inside.talk.back();
+                let back = opened.packet().talk.back();
                 bed.send_one(0, SERVERS, &back.packet(SYN_ACK, b""));
                 bed.send_one(0, CLIENTS, &request().packet(ACK, b""));
                 bed.send_one(0, SERVERS, &back.packet(FIN, b""));
-                bed.send_one(0, CLIENTS, &request().packet(FIN, b""));
-            } else {
-                bed.send_one(0, CLIENTS, &request().packet(FIN, b""));
             }
-            let first = u32::try_from(first).unwrap();
+            bed.send_one(0, CLIENTS, &request().packet(FIN, b""));
             assert_eq!(config.load(first), (0, 1), "{method:?}");
-            // So that worker 1 does not begin its round with the same server.
-            for port in 0..2 {
-                let talk = request().at_port(1 + port);
-                bed.send(worker, CLIENTS, &talk.packet(SYN, b""));
-                let loads = (config.load(first).0, config.load(1 - first).0);
-                if loads.0 > 0 {
-                    break;
-                }
-            }
-            let taken: u32 = (0..2).map(|id| config.load(id).0).sum();
-            inside = bed
-                .send_one(worker, CLIENTS, &request().packet(SYN, b""))
-                .packet();
-            let again: u32 = (0..2).map(|id| config.load(id).0).sum();
-            assert_eq!(again, taken + 1);
-            let inactive: u32 = (0..2).map(|id| config.load(id).1).sum();
-            assert_eq!(
-                inactive, 0,
-                "the old connection is gone: {method:?} {worker}"
-            );
-            let same = method == Method::FullNat && worker == 1;
-            if method.sees_replies() && same {
-                let server = ["10.2.0.11:80", "10.2.0.12:80"][first as usize];
-                assert_eq!(inside.talk.destination, socket(server));
-            }
+            config.server(first).weight = 0;
+            bed.publish(&config);
+
+            // By FULLNAT another worker cannot give the local port back, and so the server stays.
+            let stays = method == Method::FullNat && worker == 1;
+            bed.send(worker, CLIENTS, &request().packet(SYN, b""));
+            bed.pass(1);
+            let loads = (config.load(first), config.load(1 - first));
+            let expected = if stays {
+                ((1, 0), (0, 0))
+            } else {
+                ((0, 0), (1, 0))
+            };
+            assert_eq!(loads, expected, "{method:?} {worker}");
             bed.pass(130);
-            assert_eq!(
-                (config.load(0), config.load(1)),
-                ((0, 0), (0, 0)),
-                "{method:?} {worker}"
-            );
+            assert_eq!((config.load(0), config.load(1)), ((0, 0), (0, 0)));
             assert_eq!(bed.connections(), 0);
         }
     }
+}
+
+#[test]
+fn a_servers_syn_on_a_closed_connection_goes_to_the_client() {
+    let config = Config::of(TCP, VIP, Method::Nat, "10.2.0.11:80");
+    let mut bed = Bed::new(&config);
+    let steps = [(false, SYN), (true, SYN_ACK), (false, ACK), (false, RST)];
+    play(&mut bed, &steps);
+    let seen = bed.send_one(
+        0,
+        SERVERS,
+        &Talk::tcp("10.2.0.11:80", CLIENT).packet(SYN, b""),
+    );
+    assert_eq!(seen.packet().talk, request().back());
+    assert_eq!(bed.books()["connections"], 1);
+}
+
+#[test]
+fn an_added_server_is_known_to_the_scheduler() {
+    for scheduler in scheduler::NAMES {
+        let mut config =
+            Config::new().with(TCP, VIP, Method::Dr, &["10.2.0.11:80", "10.2.0.12:80"]);
+        config.services[0].scheduler = scheduler;
+        config.server(1).present = false;
+        let mut bed = Bed::new(&config);
+        bed.send_one(0, CLIENTS, &request().packet(SYN, b""));
+        config.server(0).present = false;
+        config.server(1).present = true;
+        bed.publish(&config);
+        let another = request().at_port(9).packet(SYN, b"");
+        let seen = bed.send_one(0, CLIENTS, &another);
+        assert_eq!(
+            seen.to(),
+            mac_of(socket("10.2.0.12:80").ip()),
+            "{scheduler}"
+        );
+    }
+}
+
+#[test]
+fn a_service_takes_another_scheduler() {
+    let mut config = Config::new().with(TCP, VIP, Method::Dr, &["10.2.0.11:80", "10.2.0.12:80"]);
+    let mut bed = Bed::new(&config);
+    let used = |bed: &mut Bed, clients: std::ops::Range<u16>| {
+        let to = clients.map(|port| {
+            let frame = request().at_port(port).packet(SYN, b"");
+            bed.send_one(0, CLIENTS, &frame).to().0
+        });
+        to.collect::<std::collections::BTreeSet<_>>().len()
+    };
+    assert_eq!(used(&mut bed, 0..10), 2, "rr takes turns");
+    config.services[0].scheduler = "sh";
+    bed.publish(&config);
+    assert_eq!(used(&mut bed, 10..20), 1, "sh does not");
 }
 
 #[test]

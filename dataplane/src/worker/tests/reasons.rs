@@ -455,6 +455,9 @@ fn a_packet_for_the_director_itself_as_server_is_left_to_the_kernel() {
     assert!(bed.send(0, CLIENTS, &syn()).is_empty());
     let data = Talk::tcp(CLIENT, VIP).packet(DATA, b"");
     assert!(bed.send(0, CLIENTS, &data).is_empty());
-    assert_eq!(bed.moved(&before)["exceptions"], 2);
+    let quoted = Talk::tcp(VIP, CLIENT).packet(DATA, b"");
+    let error = icmp_error("10.64.0.9", ip("10.0.0.100"), (3, 3, 0), &quoted);
+    assert!(bed.send(0, CLIENTS, &error).is_empty());
+    assert_eq!(bed.moved(&before)["exceptions"], 3);
     assert_eq!(config.load(0), (1, 0), "and counted");
 }

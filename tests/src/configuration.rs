@@ -1,0 +1,155 @@
+//! What uvsd is told, as an operator would write it.
+
+use cli::lab::topology::server_address;
+use cli::lab::{Family, Host, Method};
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// The virtual port of nginx.
+pub const HTTP_PORT: u16 = 1080;
+/// The virtual UDP port of the echo servers.
+pub const ECHO_PORT: u16 = 1007;
+/// The virtual port of iperf3, which has one server: both of a run's connections must reach the same.
+pub const IPERF_PORT: u16 = 1201;
+
+/// A real server of the services.
+#[derive(Clone, Copy, Debug)]
+pub struct Server {
+    /// Its place in the topology, from 0.
+    pub index: u8,
+    /// Its share.
+    pub weight: u16,
+}
+
+/// A director between the client and the servers of a topology.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// How it forwards.
+    pub method: Method,
+    /// The services' address family.
+    pub family: Family,
+    /// The address family by which servers are reached: another one with TUN alone.
+    pub server_family: Family,
+    /// Packet threads.
+    pub workers: u8,
+    /// Of HTTP and echo.
+    pub scheduler: &'static str,
+    /// Of HTTP and echo; iperf3 has the first of them.
+    pub servers: Vec<Server>,
+    /// Local ports of FULLNAT's two local addresses, first and last.
+    pub lip_ports: (u16, u16),
+    /// Seconds that a TCP connection is remembered after its first FIN.
+    pub tcp_fin: u32,
+    /// Seconds that a UDP flow is remembered.
+    pub udp: u32,
+    /// More text for the file's end.
+    pub more: String,
+}
+
+impl Configuration {
+    /// Two servers of equal weight in turn.
+    #[must_use]
+    pub fn new(method: Method, family: Family, workers: u8) -> Configuration {
+        Configuration {
+            method,
+            family,
+            server_family: family,
+            workers,
+            scheduler: "rr",
+            servers: [0, 1].map(|index| Server { index, weight: 1 }).to_vec(),
+            lip_ports: (1024, 65_535),
+            tcp_fin: 120,
+            udp: 300,
+            more: String::new(),
+        }
+    }
+
+    /// What clients ask.
+    #[must_use]
+    pub fn virtual_address(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(Host::Vip.address(self.family), port)
+    }
+
+    /// The families it needs of the network.
+    #[must_use]
+    pub fn families(&self) -> Vec<Family> {
+        let mut families = vec![self.family, self.server_family];
+        families.dedup();
+        families
+    }
+
+    /// As TOML.
+    #[must_use]
+    pub fn text(&self, socket: &Path) -> String {
+        let family = self.family;
+        let own = |host: Host| {
+            let prefixes = self
+                .families()
+                .into_iter()
+                .map(|family| host.prefix(family));
+            let quoted = prefixes.map(|prefix| format!("\"{prefix}\""));
+            quoted.collect::<Vec<_>>().join(", ")
+        };
+        let mut text = format!(
+            "[director]\n\
+             workers = {workers}\n\
+             connections = 65_536\n\
+             control = \"unix:{socket}\"\n\
+             [timeouts]\n\
+             tcp_fin = {tcp_fin}\n\
+             udp = {udp}\n\
+             [port.wan]\n\
+             driver = \"af_packet\"\n\
+             interface = \"eth0\"\n\
+             addresses = [{wan}]\n\
+             [port.lan]\n\
+             driver = \"af_packet\"\n\
+             interface = \"eth1\"\n\
+             addresses = [{lan}]\n",
+            workers = self.workers,
+            socket = socket.display(),
+            tcp_fin = self.tcp_fin,
+            udp = self.udp,
+            wan = own(Host::DirectorWan),
+            lan = own(Host::DirectorLan),
+        );
+        if self.method == Method::FullNat {
+            let (first, last) = self.lip_ports;
+            let [a, b] = [0, 1].map(|index| Host::Lip(index).address(family));
+            write!(
+                text,
+                "[[lip_pool]]\nname = \"lips\"\naddresses = [\"{a}\", \"{b}\"]\nports = \"{first}-{last}\"\n"
+            )
+            .unwrap();
+        }
+        self.service(&mut text, "tcp", HTTP_PORT, &self.servers);
+        self.service(&mut text, "udp", ECHO_PORT, &self.servers);
+        self.service(&mut text, "tcp", IPERF_PORT, &self.servers[..1]);
+        text.push_str(&self.more);
+        text
+    }
+
+    fn service(&self, text: &mut String, protocol: &str, port: u16, servers: &[Server]) {
+        let listen = self.virtual_address(port);
+        let (method, scheduler) = (self.method, self.scheduler);
+        let head = format!(
+            "[[service]]\nlisten = \"{protocol} {listen}\"\nscheduler = \"{scheduler}\"\nmethod = \"{method}\"\n"
+        );
+        text.push_str(&head);
+        if method == Method::FullNat {
+            text.push_str("lip_pool = \"lips\"\n");
+        }
+        for server in servers {
+            let real_port = server_address(method, self.family, server.index, port).port();
+            let host = Host::Server(server.index);
+            let address = SocketAddr::new(host.address(self.server_family), real_port);
+            let weight = server.weight;
+            write!(
+                text,
+                "[[service.server]]\naddress = \"{address}\"\nweight = {weight}\n"
+            )
+            .unwrap();
+        }
+    }
+}
