@@ -186,6 +186,7 @@ fn snapshot(method: Method, neighbours: &NeighbourTable) -> Snapshot {
         scheduler_options: Options::default(),
         servers: servers.iter().rev().map(seen).collect(),
         local_addresses: (1..=8).map(lip).collect(),
+        one_packet: false,
     };
     let mut snapshot = Snapshot {
         ports,

@@ -180,8 +180,12 @@ impl Compiler {
             let id = self.services[&service.listen];
             for server in &service.servers {
                 let known = &self.servers[&(service.listen, server.address)];
-                let compiled = self.server(id, server, known, &routes, &ports, now);
+                let mut compiled = self.server(id, server, known, &routes, &ports, now);
+                if let Some(tunnel) = &mut compiled.tunnel {
+                    tunnel.copy_dont_fragment = configuration.ipvs.pmtu_disc;
+                }
                 servers[known.id.0 as usize] = Some(Arc::new(compiled));
+                known.load.set_thresholds(server.upper, server.lower);
             }
             let compiled = self.service(service, configuration, before);
             services.push((compiled.key, compiled));
@@ -213,6 +217,7 @@ impl Compiler {
             services: services.into_iter().collect(),
             servers,
             timeouts,
+            ipvs: configuration.ipvs,
         })
     }
 
@@ -356,6 +361,7 @@ impl Compiler {
                 && old.scheduler == service.scheduler
                 && old.scheduler_options == service.flags
                 && old.local_addresses == local_addresses
+                && old.one_packet == service.one_packet
                 && old.servers.len() == servers.len()
                 && old
                     .servers
@@ -371,6 +377,7 @@ impl Compiler {
                 scheduler_options: service.flags,
                 servers,
                 local_addresses,
+                one_packet: service.one_packet,
             })
         })
     }

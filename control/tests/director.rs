@@ -184,6 +184,28 @@ fn a_server_that_stays_keeps_its_number_and_its_counts() {
 }
 
 #[test]
+fn a_raised_threshold_lets_the_next_connection_pass() {
+    let text = TEXT.replace("udp = 1", "udp = 300").replace(
+        "{ address = \"10.1.0.11\" }",
+        "{ address = \"10.1.0.11\", upper = 1 }",
+    );
+    let (director, wire) = start(&text);
+    one_flow(&wire);
+    eventually(|| servers(&director)[0].inactive == 1);
+    assert!(wire.inject(&request(1001)));
+    // Port unreachable.
+    receive(&wire, |frame| frame[23] == 1 && frame[34..36] == [3, 3]);
+    let raised = text.replace("upper = 1", "upper = 2");
+    let plan = director.apply(configuration(&raised)).unwrap();
+    assert_eq!(plan.to_string(), "1 servers edited");
+    assert!(wire.inject(&request(1001)));
+    eventually(|| servers(&director)[0].inactive == 2);
+    let changed = format!("{raised}[ipvs]\nsloppy_tcp = true\n");
+    let plan = director.apply(configuration(&changed)).unwrap();
+    assert_eq!(plan.to_string(), "ipvs settings changed");
+}
+
+#[test]
 fn another_tunnel_to_a_server_is_an_edit_and_known_connections_take_it() {
     let text = |keys: &str| {
         let server = format!("{{ address = \"10.1.0.11\", method = \"tun\"{keys} }}");

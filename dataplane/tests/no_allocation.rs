@@ -386,6 +386,7 @@ fn add_service(snapshot: &mut Snapshot, neighbours: &NeighbourTable, wanted: &Wa
             first_port: 1024,
             last_port: 65535,
         }],
+        one_packet: false,
     };
     snapshot.owned.insert(key.address, Owned::Virtual);
     snapshot.services.insert(key, Arc::new(service));

@@ -2,6 +2,7 @@
 
 use super::Prefix;
 use conntrack::Method;
+use dataplane::snapshot::Ipvs;
 use scheduler::Options;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +23,8 @@ pub struct Configuration {
     pub services: Vec<Service>,
     /// How long idle connections are remembered.
     pub timeouts: TimeoutSettings,
+    /// Behaviour by the kernel's names.
+    pub ipvs: Ipvs,
 }
 
 /// `[director]`: all of it fixed at the start.
@@ -187,6 +190,8 @@ pub struct Service {
     pub method: Method,
     /// Where FULLNAT takes local addresses from.
     pub lip_pool: Option<String>,
+    /// Each UDP packet is scheduled alone.
+    pub one_packet: bool,
     /// In the order of adding, the newest last.
     pub servers: Vec<Server>,
 }
@@ -200,6 +205,10 @@ pub struct Server {
     pub weight: u16,
     /// How packets reach it.
     pub method: Method,
+    /// At so many connections it gets no new ones; 0: no limit.
+    pub upper: u32,
+    /// Below so many connections it gets new ones again; 0: below three quarters of `upper`.
+    pub lower: u32,
     /// How they are wrapped, with TUN.
     pub tunnel: TunnelKind,
 }

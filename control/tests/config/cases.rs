@@ -78,7 +78,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "",
         "[colour]\nred = 1",
-        "f.toml:39: colour: unknown key; known here: director, port, route, lip_pool, service, timeouts",
+        "f.toml:39: colour: unknown key; known here: director, port, route, lip_pool, service, timeouts, ipvs",
     ),
     (
         "[port.wan]",
@@ -309,6 +309,41 @@ const CASES: &[(&str, &str, &str)] = &[
         "address = \"10.2.0.11:8080\"",
         "weight = 1",
         "f.toml:24: service[0].server[0].address: missing: a real server; accepted: \"ADDRESS:PORT\", \"[IPV6]:PORT\" or the address alone for the service's port, such as \"10.2.0.11:8080\"",
+    ),
+    (
+        "weight = 3",
+        "upper = -1",
+        "f.toml:33: service[1].server[0].upper: -1 is not a number of connections; accepted: 0 to 4294967295",
+    ),
+    (
+        "weight = 3",
+        "lower = \"few\"",
+        "f.toml:33: service[1].server[0].lower: \"few\" is not a number of connections; accepted: 0 to 4294967295",
+    ),
+    (
+        "method = \"nat\"",
+        "method = \"nat\"\none_packet = true",
+        "f.toml:24: service[0].one_packet: only udp services schedule each packet alone",
+    ),
+    (
+        "lip_pool = \"pool\"",
+        "lip_pool = \"pool\"\none_packet = true",
+        "f.toml:31: service[1].one_packet: method \"fullnat\" needs connections for its replies",
+    ),
+    (
+        "lip_pool = \"pool\"",
+        "lip_pool = \"pool\"\none_packet = 1",
+        "f.toml:31: service[1].one_packet: 1 is not a switch; accepted: true or false",
+    ),
+    (
+        "",
+        "[ipvs]\nconn_reuse_mode = 3",
+        "f.toml:40: ipvs.conn_reuse_mode: 3 is not a mode of connection reuse; accepted: 0 to 2",
+    ),
+    (
+        "",
+        "[ipvs]\nsloppy_tcp = 1",
+        "f.toml:40: ipvs.sloppy_tcp: 1 is not a switch; accepted: true or false",
     ),
     (
         "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",

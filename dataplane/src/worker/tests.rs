@@ -15,4 +15,5 @@ mod packets;
 mod port;
 mod reasons;
 mod recorded_fragments;
+mod settings;
 mod workers;

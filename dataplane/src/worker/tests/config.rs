@@ -12,7 +12,7 @@ use crate::port::{Mac, PortId};
 use crate::rewrite::tunnel::{Encapsulation, Outer, Tunnel};
 use crate::route::Route;
 use crate::snapshot::{
-    LocalAddress, NextHop, Owned, PortView, Server, Service, ServiceId, ServiceKey, Snapshot,
+    Ipvs, LocalAddress, NextHop, Owned, PortView, Server, Service, ServiceId, ServiceKey, Snapshot,
 };
 use conntrack::{Method, Ticks, Timeouts};
 use scheduler::{Load, Options, RealServer, RealServerId, Weight};
@@ -73,6 +73,7 @@ pub(super) struct ServiceConfig {
     pub(super) scheduler: &'static str,
     pub(super) servers: Vec<ServerConfig>,
     pub(super) lips: Vec<LocalAddress>,
+    pub(super) one_packet: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -81,6 +82,7 @@ pub(super) struct Config {
     pub(super) mtu: [u32; 2],
     pub(super) owned: Vec<(IpAddr, Owned)>,
     pub(super) timeouts: Timeouts,
+    pub(super) ipvs: Ipvs,
     pub(super) default_route: bool,
     pub(super) route_generation: u16,
 }
@@ -93,6 +95,7 @@ impl Config {
             mtu: [1500; 2],
             owned: directors.map(|text| (ip(text), Owned::Director)).collect(),
             timeouts: Timeouts::default(),
+            ipvs: Ipvs::default(),
             default_route: true,
             route_generation: 1,
         }
@@ -151,6 +154,7 @@ impl Config {
             } else {
                 Vec::new()
             },
+            one_packet: false,
         });
         self
     }
@@ -197,6 +201,7 @@ impl Config {
             owned: self.owned.iter().copied().collect(),
             route_generation: self.route_generation,
             timeouts: self.timeouts.clone(),
+            ipvs: self.ipvs,
             ..Snapshot::default()
         };
         for (side, prefixes) in [(0, ["10.1.0.0", "fd00:1::"]), (1, ["10.2.0.0", "fd00:2::"])] {
@@ -296,6 +301,7 @@ impl Config {
                 })
                 .collect(),
             local_addresses: service.lips.clone(),
+            one_packet: service.one_packet,
         };
         snapshot.services.insert(key, Arc::new(compiled));
     }
