@@ -1,0 +1,139 @@
+//! Plays scenarios that were recorded with the kernel's IPVS on the director, and says where it differs.
+//!
+//! ```text
+//!   NAME.json ─ scenario ─▶ player ─┬─ build ─▶ frames ─▶ bench: Director, Worker, memory ports, a clock of its own
+//!                                   │                        └──▶ frames ─ describe ─┐
+//!                                   ├─ command: ipvsadm ─▶ kernel (its rules) ─ features ─▶ Configuration
+//!                                   └─ tables: services, connections ────────────────┤
+//!   NAME.expected.json ────────────────────────── compare, but for what is allowed ──┴─▶ ok, or the differences
+//! ```
+
+mod allowed;
+mod bench;
+mod build;
+mod command;
+mod compare;
+mod describe;
+mod endpoint;
+mod features;
+mod kernel;
+mod player;
+mod scenario;
+mod tables;
+mod topology;
+
+use player::{PlayError, Player};
+use scenario::{Scenario, ScenarioError};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Differences that are shown of a scenario.
+const SHOWN: usize = 10;
+const USAGE: &str = "usage: scenario [--verbose] PATH...
+  PATH       a scenario (NAME.json with NAME.expected.json beside it), or a folder of them
+  --verbose  show all differences of a scenario, not the first ten";
+
+/// Why a scenario has no outcome.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+    #[error("step {number}: {error}")]
+    Step { number: usize, error: PlayError },
+    #[error(transparent)]
+    Start(PlayError),
+}
+
+fn main() -> ExitCode {
+    let mut verbose = false;
+    let mut paths = Vec::new();
+    for argument in std::env::args_os().skip(1) {
+        match argument.to_str() {
+            Some("--verbose" | "-v") => verbose = true,
+            Some("--help" | "-h") => {
+                println!("{USAGE}");
+                return ExitCode::SUCCESS;
+            }
+            Some(option) if option.starts_with('-') => {
+                eprintln!("scenario: unknown option {option}\n{USAGE}");
+                return ExitCode::from(2);
+            }
+            _ => paths.push(PathBuf::from(argument)),
+        }
+    }
+    if paths.is_empty() {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    }
+    let outcomes: Vec<bool> = paths
+        .iter()
+        .flat_map(|path| run_path(path, verbose))
+        .collect();
+    let failed = outcomes.iter().filter(|passed| !**passed).count();
+    println!("{} passed, {failed} failed", outcomes.len() - failed);
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Plays what a path stands for; whether each passed.
+fn run_path(path: &Path, verbose: bool) -> Vec<bool> {
+    match scenario::files(path) {
+        Ok(files) => files.iter().map(|file| run_file(file, verbose)).collect(),
+        Err(error) => {
+            println!("FAIL {}\n     {error}", path.display());
+            vec![false]
+        }
+    }
+}
+
+fn run_file(file: &Path, verbose: bool) -> bool {
+    let name = file.file_stem().unwrap_or_default().to_string_lossy();
+    let differences = match play(file) {
+        Ok(differences) => differences,
+        Err(failure) => vec![failure.to_string()],
+    };
+    let passed = differences.is_empty();
+    println!("{} {name}", if passed { "ok  " } else { "FAIL" });
+    let shown = if verbose { usize::MAX } else { SHOWN };
+    for line in differences.iter().take(shown) {
+        println!("     {line}");
+    }
+    if differences.len() > shown {
+        println!("     and {} more", differences.len() - shown);
+    }
+    passed
+}
+
+fn play(file: &Path) -> Result<Vec<String>, Failure> {
+    let (scenario, recorded) = scenario::read(file)?;
+    differences(&scenario, &recorded)
+}
+
+/// The differences between a recording and what uvs does, what it cannot do first.
+fn differences(scenario: &Scenario, recorded: &[Value]) -> Result<Vec<String>, Failure> {
+    let mut player = Player::new(scenario).map_err(Failure::Start)?;
+    let mut found = Vec::new();
+    for (number, (step, recorded)) in scenario.steps.iter().zip(recorded).enumerate() {
+        let actual = player
+            .step(step)
+            .map_err(|error| Failure::Step { number, error })?;
+        let differences = compare::step(recorded, &actual, &|address| player.is_directors(address));
+        found.extend(
+            differences
+                .into_iter()
+                .map(|line| format!("step {number}: {line}")),
+        );
+    }
+    if !found.is_empty() {
+        let missing = player
+            .missing()
+            .iter()
+            .map(|what| format!("not supported: {what}"));
+        found.splice(..0, missing.collect::<Vec<_>>());
+    }
+    Ok(found)
+}
