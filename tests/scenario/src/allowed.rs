@@ -4,13 +4,16 @@
 use crate::build::{checksum, from_hex};
 use crate::describe::hex;
 use crate::endpoint::Endpoint;
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 /// Seconds by which `expires` may differ: recordings ran in real time.
 pub const EXPIRES_SLACK: u64 = 2;
 /// The TTL of what the host's stack says itself.
 const HOST_TTL: u64 = 64;
+const ETHERNET_LEN: usize = 14;
+const IPV6_HEADER_LEN: u64 = 40;
 
 /// An injected frame, and what is known of the moment.
 pub struct Moment<'m> {
@@ -23,7 +26,7 @@ pub struct Moment<'m> {
 }
 
 impl Moment<'_> {
-    fn from_director(&self, frame: &Value) -> bool {
+    fn is_from_director(&self, frame: &Value) -> bool {
         let source = address(frame, "src");
         frame["ttl"] == HOST_TTL && source.is_some_and(self.is_directors)
     }
@@ -32,13 +35,15 @@ impl Moment<'_> {
 /// Whether a recorded frame need not come out of uvs, and why.
 #[must_use]
 pub fn may_be_missing(frame: &Value, moment: &Moment<'_>) -> Option<&'static str> {
-    if moment.from_director(frame) && frame["proto"] == "tcp" && text(frame, "flags").contains('R')
+    if moment.is_from_director(frame)
+        && frame["proto"] == "tcp"
+        && text(frame, "flags").contains('R')
     {
         return Some("the host refuses a segment of no connection; uvs leaves that to the kernel");
     }
-    let unreachable = frame["icmp"] == [3, 3] || frame["icmp"] == [3, 2];
-    let unreachable6 = frame["icmp"] == [1, 4] || frame["icmp"] == [4, 1];
-    if moment.from_director(frame) && (unreachable || unreachable6) && !moment.for_service {
+    let unreachable = frame["icmp"] == json!([3, 3]) || frame["icmp"] == json!([3, 2]);
+    let unreachable6 = frame["icmp"] == json!([1, 4]) || frame["icmp"] == json!([4, 1]);
+    if moment.is_from_director(frame) && (unreachable || unreachable6) && !moment.for_service {
         return Some("the host has no such port or protocol; uvs leaves that to the kernel");
     }
     let target = address(moment.injected, "dst");
@@ -50,19 +55,119 @@ pub fn may_be_missing(frame: &Value, moment: &Moment<'_>) -> Option<&'static str
     None
 }
 
-/// Whether a frame may come out of uvs that is not recorded, and why.
-#[must_use]
-pub fn may_be_extra(frame: &Value) -> Option<&'static str> {
-    let announces =
-        frame["proto"] == "arp" || frame["icmp"] == [135, 0] || frame["icmp"] == [136, 0];
-    announces.then_some("uvs speaks ARP and ND itself, and says so when it takes an address")
+/// Whether a frame may come out of uvs that is not recorded, and why. What the kernel should have sent and counted is
+/// credited.
+pub fn may_be_extra(
+    frame: &Value,
+    moment: &Moment<'_>,
+    credits: &mut Credits,
+) -> Option<&'static str> {
+    if frame["proto"] == "arp"
+        || frame["icmp"] == json!([135, 0])
+        || frame["icmp"] == json!([136, 0])
+    {
+        return Some("uvs speaks ARP and ND itself, and says so when it takes an address");
+    }
+    let relayed = moment.injected["proto"] == "icmp6" && moment.injected["icmp"] == frame["icmp"];
+    if relayed && frame.get("quote").is_some() && frame["side"] == "client" {
+        credits.relayed(moment.injected, frame);
+        return Some(
+            "the kernel loses ICMPv6 errors of the servers' side about NAT connections: its fault",
+        );
+    }
+    None
 }
 
-/// Whether frames are equal in hex, a dot standing for any digit that the kernel chose.
+/// What uvs rightly counts more than the kernel: packets to clients, by the names of services and servers.
+#[derive(Debug, Default)]
+pub struct Credits {
+    out: HashMap<String, (u64, u64)>,
+}
+
+impl Credits {
+    fn relayed(&mut self, injected: &Value, frame: &Value) {
+        let protocol = text(&frame["quote"], "proto").to_uppercase();
+        let bytes = frame["len"].as_u64().unwrap_or(0) + IPV6_HEADER_LEN;
+        for name in [
+            format!("{protocol} {}", text(&frame["quote"], "dst")),
+            text(&injected["quote"], "dst").to_owned(),
+        ] {
+            let (packets, sum) = self.out.entry(name).or_default();
+            *packets += 1;
+            *sum += bytes;
+        }
+    }
+
+    /// Whether a counter of a service or server differs by no more than what is credited to it.
+    #[must_use]
+    pub fn explain(&self, name: &str, key: &str, recorded: &Value, actual: &Value) -> bool {
+        let Some((packets, bytes)) = self.out.get(name) else {
+            return false;
+        };
+        let credit = match key {
+            "out_packets" => *packets,
+            "out_bytes" => *bytes,
+            _ => return false,
+        };
+        recorded
+            .as_u64()
+            .is_some_and(|recorded| actual.as_u64() == Some(recorded + credit))
+    }
+}
+
+/// Whether two frames are equal in hex, but for what a director may set otherwise. A dot stands for a digit that the kernel
+/// chose.
 #[must_use]
-pub fn same_frame(recorded: &str, frame: &str) -> bool {
-    let same = |(recorded, digit): (u8, u8)| recorded == b'.' || recorded == digit;
-    recorded.len() == frame.len() && recorded.bytes().zip(frame.bytes()).all(same)
+pub fn same_frame(recorded: &Value, actual: &Value, moment: &Moment<'_>) -> bool {
+    let (expected, frame) = (text(recorded, "raw"), text(actual, "raw"));
+    if recorded["side"] != actual["side"] || expected.len() != frame.len() {
+        return false;
+    }
+    let mut expected = expected.as_bytes().to_vec();
+    if actual["csum"] == "ok" {
+        for place in free_bytes(actual, moment) {
+            if let Some(digits) = expected.get_mut(2 * place..2 * place + 2) {
+                digits.fill(b'.');
+            }
+        }
+    }
+    expected
+        .iter()
+        .zip(frame.bytes())
+        .all(|(expected, digit)| *expected == b'.' || *expected == digit)
+}
+
+/// The bytes of a relayed ICMP error that need not be as the kernel set them, its checksum among them:
+///
+/// - the quoted transport checksum, which the kernel leaves as it was; RFC 5508 §4.2 wants it rewritten with the rest,
+/// - the MTU of a tunnel router's "fragmentation needed", where the kernel tells the one it knew before: its fault.
+fn free_bytes(frame: &Value, moment: &Moment<'_>) -> Vec<usize> {
+    let is_relayed = moment.injected.get("quote").is_some() && frame.get("quote").is_some();
+    let bytes = from_hex(text(frame, "raw")).unwrap_or_default();
+    if !is_relayed || bytes.len() < ETHERNET_LEN + 48 {
+        return Vec::new();
+    }
+    let header_len = |at: usize| match bytes[at] >> 4 {
+        6 => (40, bytes[at + 6]),
+        _ => (usize::from(bytes[at] & 15) * 4, bytes[at + 9]),
+    };
+    let icmp = ETHERNET_LEN + header_len(ETHERNET_LEN).0;
+    let quote = icmp + 8;
+    if bytes.len() < quote + 40 && bytes[quote] >> 4 == 6 || bytes.len() < quote + 20 {
+        return Vec::new();
+    }
+    let (quoted_len, protocol) = header_len(quote);
+    let transport = quote + quoted_len;
+    let mut free = vec![icmp + 2, icmp + 3];
+    match protocol {
+        6 => free.extend([transport + 16, transport + 17]),
+        17 => free.extend([transport + 6, transport + 7]),
+        _ => {}
+    }
+    if frame["icmp"] == json!([3, 4]) && moment.injected["quote"].get("inner").is_some() {
+        free.extend([icmp + 6, icmp + 7]);
+    }
+    free
 }
 
 /// Whether the lines of a listing come in the order of the kernel's hash table, that is, in any.
@@ -113,7 +218,6 @@ mod tests {
     use super::*;
     use crate::build::Builder;
     use crate::describe::describe;
-    use serde_json::json;
 
     fn frame(packet: &Value) -> Value {
         let (_, frame) = Builder::default().frames(packet).unwrap().remove(0);
@@ -156,11 +260,66 @@ mod tests {
         assert!(reason(&to_service, &routed, true).is_none());
     }
 
+    const NOTHING: Moment<'static> = Moment {
+        injected: &Value::Null,
+        for_service: false,
+        is_directors: &|_| false,
+    };
+
     #[test]
-    fn dots_stand_for_any_digit() {
-        assert!(same_frame("0a..ff", "0a12ff"));
-        assert!(!same_frame("0a..ff", "0b12ff"));
-        assert!(!same_frame("0a..", "0a12ff"));
+    fn dots_stand_for_any_digit_and_sides_count() {
+        let frame = |side: &str, raw: &str| json!({"side": side, "raw": raw});
+        let recorded = frame("client", "0a..ff");
+        assert!(same_frame(&recorded, &frame("client", "0a12ff"), &NOTHING));
+        for other in [
+            frame("client", "0b12ff"),
+            frame("client", "0a12"),
+            frame("server", "0a12ff"),
+        ] {
+            assert!(!same_frame(&recorded, &other, &NOTHING), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_relayed_error_may_quote_another_transport_checksum_and_nothing_else() {
+        let error = |quote: Value| {
+            frame(
+                &json!({"src": "10.0.0.100", "dst": "10.64.0.7", "proto": "icmp",
+            "icmp": [3, 3], "id": 7, "quote": quote}),
+            )
+        };
+        let quote = json!({"src": "10.64.0.7:1", "dst": "10.0.0.100:53", "proto": "udp", "payload": "x", "id": 8});
+        let mut other = quote.clone();
+        other["csum"] = json!("bad");
+        let mut another = quote.clone();
+        another["payload"] = json!("y");
+        let (recorded, other, another) = (error(quote), error(other), error(another));
+        let moment = Moment {
+            injected: &recorded,
+            ..NOTHING
+        };
+        assert!(same_frame(&recorded, &other, &moment));
+        assert!(!same_frame(&recorded, &other, &NOTHING));
+        assert!(!same_frame(&recorded, &another, &moment));
+    }
+
+    #[test]
+    fn what_the_kernel_loses_is_credited_once_and_to_the_right_names() {
+        let injected = json!({"proto": "icmp6", "icmp": [1, 4], "quote": {"dst": "[fd00:2::11]:5353", "proto": "udp"}});
+        let relayed = json!({"icmp": [1, 4], "side": "client", "len": 61,
+            "quote": {"dst": "[fd00:a::100]:53", "proto": "udp"}});
+        let moment = Moment {
+            injected: &injected,
+            ..NOTHING
+        };
+        let mut credits = Credits::default();
+        assert!(may_be_extra(&relayed, &moment, &mut credits).is_some());
+        assert!(may_be_extra(&relayed, &NOTHING, &mut credits).is_none());
+        for name in ["UDP [fd00:a::100]:53", "[fd00:2::11]:5353"] {
+            assert!(credits.explain(name, "out_bytes", &json!(54), &json!(155)));
+            assert!(!credits.explain(name, "out_bytes", &json!(54), &json!(54)));
+            assert!(!credits.explain(name, "in_bytes", &json!(54), &json!(155)));
+        }
     }
 
     #[test]

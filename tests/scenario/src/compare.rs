@@ -1,44 +1,40 @@
 //! Compares the record of a step with the recording.
 
-use crate::allowed::{self, EXPIRES_SLACK, Moment};
+use crate::allowed::{self, Credits, EXPIRES_SLACK, Moment};
 use crate::build::from_hex;
 use crate::describe::{describe, words};
 use serde_json::{Value, json};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 
 /// Longest text of a value in a difference.
 const SHOWN: usize = 120;
 
-/// The differences between a step's recording and what uvs did, a line each.
+/// The differences between a step's recording and what uvs did, a line each. `credits` go from step to step.
 #[must_use]
 pub fn step(
     recorded: &Value,
     actual: &Value,
     is_directors: &dyn Fn(IpAddr) -> bool,
+    credits: &mut Credits,
 ) -> Vec<String> {
     let mut found = Vec::new();
     for (kind, value) in recorded.as_object().into_iter().flatten() {
         match kind.as_str() {
-            "inject" => exchanges(value, &actual[kind], is_directors, &mut found),
-            "dump" => dumps(value, &actual[kind], &mut found),
+            "inject" => exchanges(value, &actual[kind], is_directors, credits, &mut found),
+            "dump" => dumps(value, &actual[kind], credits, &mut found),
             "ipvsadm" => commands(value, &actual[kind], &mut found),
             "also_out" => {}
             _ => differ(value, &actual[kind], kind, &mut found),
         }
     }
-    let early = |record: &Value| record.get("also_out").cloned().unwrap_or_else(|| json!([]));
     let moment = Moment {
         injected: &Value::Null,
         for_service: false,
         is_directors,
     };
-    frames(
-        &early(recorded),
-        &early(actual),
-        &moment,
-        "also_out",
-        &mut found,
-    );
+    let late = [&recorded["also_out"], &actual["also_out"]];
+    frames(late, &moment, "also_out", credits, &mut found);
     found
 }
 
@@ -46,6 +42,7 @@ fn exchanges(
     recorded: &Value,
     actual: &Value,
     is_directors: &dyn Fn(IpAddr) -> bool,
+    credits: &mut Credits,
     found: &mut Vec<String>,
 ) {
     let (recorded, actual) = (array(recorded), array(actual));
@@ -71,62 +68,82 @@ fn exchanges(
             for_service: actual["for_service"] == true,
             is_directors,
         };
-        frames(&recorded["out"], &actual["out"], &moment, &path, found);
+        frames(
+            [&recorded["out"], &actual["out"]],
+            &moment,
+            &path,
+            credits,
+            found,
+        );
     }
 }
 
-/// Walks both lists; what the rules let pass is passed over.
+/// Walks both lists, the recorded one first; what the rules let pass is passed over.
 fn frames(
-    recorded: &Value,
-    actual: &Value,
+    [recorded, actual]: [&Value; 2],
     moment: &Moment<'_>,
     path: &str,
+    credits: &mut Credits,
     found: &mut Vec<String>,
 ) {
-    let mut recorded = array(recorded).iter().peekable();
-    let mut actual = array(actual)
-        .iter()
-        .filter(|frame| allowed::may_be_extra(frame).is_none())
-        .peekable();
-    while let Some(expected) = recorded.next() {
-        let same = |frame: &&&Value| same(expected, frame);
-        if actual.peek().filter(same).is_some() {
-            actual.next();
+    let mut actual: VecDeque<&Value> = array(actual).iter().collect();
+    for expected in array(recorded) {
+        while let Some(frame) = actual.front()
+            && !allowed::same_frame(expected, frame, moment)
+            && allowed::may_be_extra(frame, moment, credits).is_some()
+        {
+            actual.pop_front();
+        }
+        if actual
+            .front()
+            .is_some_and(|frame| allowed::same_frame(expected, frame, moment))
+        {
+            actual.pop_front();
             continue;
         }
         if allowed::may_be_missing(expected, moment).is_some() {
             continue;
         }
-        match actual.next() {
+        match actual.pop_front() {
             None => found.push(format!(
                 "{path}: missing: {} to {}",
                 expected["side"],
                 words(expected)
             )),
-            Some(frame) => {
-                let before = found.len();
-                fields(expected, frame, path, found);
-                if found.len() == before {
-                    found.push(format!(
-                        "{path}: recorded {}, came {}",
-                        expected["raw"], frame["raw"]
-                    ));
-                }
-            }
+            Some(frame) => different(expected, frame, path, found),
         }
     }
     for frame in actual {
-        found.push(format!(
-            "{path}: not recorded: {} to {}",
-            frame["side"],
-            words(frame)
-        ));
+        if allowed::may_be_extra(frame, moment, credits).is_none() {
+            found.push(format!(
+                "{path}: not recorded: {} to {}",
+                frame["side"],
+                words(frame)
+            ));
+        }
     }
 }
 
-fn same(recorded: &Value, actual: &Value) -> bool {
-    let raw = |frame: &Value| frame["raw"].as_str().unwrap_or_default().to_owned();
-    recorded["side"] == actual["side"] && allowed::same_frame(&raw(recorded), &raw(actual))
+/// Says how two frames differ: field by field, or as a whole where they have little in common.
+fn different(recorded: &Value, actual: &Value, path: &str, found: &mut Vec<String>) {
+    let kind = |frame: &Value| [frame["side"].clone(), frame["proto"].clone()];
+    if kind(recorded) != kind(actual) {
+        let expected = format!("{} to {} recorded", recorded["side"], words(recorded));
+        found.push(format!(
+            "{path}: {expected}, {} to {} came",
+            actual["side"],
+            words(actual)
+        ));
+        return;
+    }
+    let before = found.len();
+    fields(recorded, actual, path, found);
+    if found.len() == before {
+        found.push(format!(
+            "{path}: recorded {}, came {}",
+            recorded["raw"], actual["raw"]
+        ));
+    }
 }
 
 /// The fields in which two frames differ; those that the kernel chose are null in a recording.
@@ -164,24 +181,30 @@ fn commands(recorded: &Value, actual: &Value, found: &mut Vec<String>) {
     }
 }
 
-fn dumps(recorded: &Value, actual: &Value, found: &mut Vec<String>) {
+fn dumps(recorded: &Value, actual: &Value, credits: &Credits, found: &mut Vec<String>) {
     for (item, expected) in recorded.as_object().into_iter().flatten() {
         match item.as_str() {
-            "conns" => rows(
-                expected,
-                &actual[item],
-                &["proto", "client", "virtual"],
-                item,
-                found,
-            ),
-            "services" | "stats" => rows(expected, &actual[item], &["service"], item, found),
+            "conns" => {
+                let keys = ["proto", "client", "virtual"];
+                rows(expected, &actual[item], &keys, item, credits, found);
+            }
+            "services" | "stats" => {
+                rows(expected, &actual[item], &["service"], item, credits, found);
+            }
             _ => listing(item, expected, &actual[item], found),
         }
     }
 }
 
 /// The rows of a table, each known by some of its fields.
-fn rows(recorded: &Value, actual: &Value, keys: &[&str], path: &str, found: &mut Vec<String>) {
+fn rows(
+    recorded: &Value,
+    actual: &Value,
+    keys: &[&str],
+    path: &str,
+    credits: &Credits,
+    found: &mut Vec<String>,
+) {
     let name = |row: &Value| {
         keys.iter()
             .map(|key| row[key].as_str().unwrap_or_default())
@@ -198,8 +221,9 @@ fn rows(recorded: &Value, actual: &Value, keys: &[&str], path: &str, found: &mut
                 for (key, value) in expected.as_object().into_iter().flatten() {
                     let path = format!("{path} {name_of} {key}");
                     match key.as_str() {
-                        "servers" => rows(value, &row[key], &["server"], &path, found),
+                        "servers" => rows(value, &row[key], &["server"], &path, credits, found),
                         "expires" if is_near(value, &row[key]) => {}
+                        _ if credits.explain(&name_of, key, value, &row[key]) => {}
                         _ => differ(value, &row[key], &path, found),
                     }
                 }

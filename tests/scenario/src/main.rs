@@ -1,30 +1,6 @@
-//! Plays scenarios that were recorded with the kernel's IPVS on the director, and says where it differs.
-//!
-//! ```text
-//!   NAME.json ─ scenario ─▶ player ─┬─ build ─▶ frames ─▶ bench: Director, Worker, memory ports, a clock of its own
-//!                                   │                        └──▶ frames ─ describe ─┐
-//!                                   ├─ command: ipvsadm ─▶ kernel (its rules) ─ features ─▶ Configuration
-//!                                   └─ tables: services, connections ────────────────┤
-//!   NAME.expected.json ────────────────────────── compare, but for what is allowed ──┴─▶ ok, or the differences
-//! ```
+//! Plays recorded scenarios of the kernel's IPVS on the director: see the library.
 
-mod allowed;
-mod bench;
-mod build;
-mod command;
-mod compare;
-mod describe;
-mod endpoint;
-mod features;
-mod kernel;
-mod player;
-mod scenario;
-mod tables;
-mod topology;
-
-use player::{PlayError, Player};
-use scenario::{Scenario, ScenarioError};
-use serde_json::Value;
+use scenario::{play, scenario::files};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -33,17 +9,6 @@ const SHOWN: usize = 10;
 const USAGE: &str = "usage: scenario [--verbose] PATH...
   PATH       a scenario (NAME.json with NAME.expected.json beside it), or a folder of them
   --verbose  show all differences of a scenario, not the first ten";
-
-/// Why a scenario has no outcome.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Scenario(#[from] ScenarioError),
-    #[error("step {number}: {error}")]
-    Step { number: usize, error: PlayError },
-    #[error(transparent)]
-    Start(PlayError),
-}
 
 fn main() -> ExitCode {
     let mut verbose = false;
@@ -81,7 +46,7 @@ fn main() -> ExitCode {
 
 /// Plays what a path stands for; whether each passed.
 fn run_path(path: &Path, verbose: bool) -> Vec<bool> {
-    match scenario::files(path) {
+    match files(path) {
         Ok(files) => files.iter().map(|file| run_file(file, verbose)).collect(),
         Err(error) => {
             println!("FAIL {}\n     {error}", path.display());
@@ -106,34 +71,4 @@ fn run_file(file: &Path, verbose: bool) -> bool {
         println!("     and {} more", differences.len() - shown);
     }
     passed
-}
-
-fn play(file: &Path) -> Result<Vec<String>, Failure> {
-    let (scenario, recorded) = scenario::read(file)?;
-    differences(&scenario, &recorded)
-}
-
-/// The differences between a recording and what uvs does, what it cannot do first.
-fn differences(scenario: &Scenario, recorded: &[Value]) -> Result<Vec<String>, Failure> {
-    let mut player = Player::new(scenario).map_err(Failure::Start)?;
-    let mut found = Vec::new();
-    for (number, (step, recorded)) in scenario.steps.iter().zip(recorded).enumerate() {
-        let actual = player
-            .step(step)
-            .map_err(|error| Failure::Step { number, error })?;
-        let differences = compare::step(recorded, &actual, &|address| player.is_directors(address));
-        found.extend(
-            differences
-                .into_iter()
-                .map(|line| format!("step {number}: {line}")),
-        );
-    }
-    if !found.is_empty() {
-        let missing = player
-            .missing()
-            .iter()
-            .map(|what| format!("not supported: {what}"));
-        found.splice(..0, missing.collect::<Vec<_>>());
-    }
-    Ok(found)
 }
