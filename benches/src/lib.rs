@@ -7,7 +7,7 @@ use dataplane::packet::checksum;
 use dataplane::packet::wire::write_ipv4_checksum;
 use dataplane::port::memory::LoopPort;
 use dataplane::port::{Mac, PortId, PortInfo};
-use dataplane::rewrite::{Outer, Tunnel};
+use dataplane::rewrite::{Encapsulation, Outer, Tunnel};
 use dataplane::route::{Route, Routes};
 use dataplane::snapshot::{
     LocalAddress, NextHop, Owned, PortView, Publisher, Server, Service, ServiceId, ServiceKey,
@@ -161,6 +161,7 @@ fn snapshot(method: Method, neighbours: &NeighbourTable) -> Snapshot {
                     destination: address,
                 },
                 copy_dont_fragment: true,
+                encapsulation: Encapsulation::Ipip,
             }),
             present: true,
         })
@@ -185,6 +186,7 @@ fn snapshot(method: Method, neighbours: &NeighbourTable) -> Snapshot {
         scheduler_options: Options::default(),
         servers: servers.iter().rev().map(seen).collect(),
         local_addresses: (1..=8).map(lip).collect(),
+        one_packet: false,
     };
     let mut snapshot = Snapshot {
         ports,

@@ -2,13 +2,13 @@
 //! configuration to the next, and finds each server's way.
 
 use crate::config::{
-    AnsweredBy, Configuration, LipPool, Listen, PortSettings, Server as ServerSettings,
-    Service as ServiceSettings,
+    AnsweredBy, Configuration, GueChecksum, LipPool, Listen, PortSettings,
+    Server as ServerSettings, Service as ServiceSettings, TunnelKind,
 };
 use conntrack::{Method, Ticks, Timeouts};
 use dataplane::neighbour::{NeighbourId, NeighbourTable};
 use dataplane::port::{PortId, PortInfo};
-use dataplane::rewrite::tunnel::{Outer, Tunnel};
+use dataplane::rewrite::tunnel::{Encapsulation, Outer, Tunnel};
 use dataplane::route::Routes;
 use dataplane::snapshot::{
     LocalAddress, NextHop, Owned, PortView, Server, Service, ServiceId, ServiceKey, Snapshot,
@@ -180,8 +180,12 @@ impl Compiler {
             let id = self.services[&service.listen];
             for server in &service.servers {
                 let known = &self.servers[&(service.listen, server.address)];
-                let compiled = self.server(id, server, known, &routes, &ports, now);
+                let mut compiled = self.server(id, server, known, &routes, &ports, now);
+                if let Some(tunnel) = &mut compiled.tunnel {
+                    tunnel.copy_dont_fragment = configuration.ipvs.pmtu_disc;
+                }
                 servers[known.id.0 as usize] = Some(Arc::new(compiled));
+                known.load.set_thresholds(server.upper, server.lower);
             }
             let compiled = self.service(service, configuration, before);
             services.push((compiled.key, compiled));
@@ -213,6 +217,7 @@ impl Compiler {
             services: services.into_iter().collect(),
             servers,
             timeouts,
+            ipvs: configuration.ipvs,
         })
     }
 
@@ -337,7 +342,7 @@ impl Compiler {
             },
             tunnel: source
                 .filter(|_| server.method == Method::Tun)
-                .and_then(|source| tunnel(source, address)),
+                .and_then(|source| tunnel(source, address, server.tunnel)),
             present: true,
         }
     }
@@ -363,6 +368,7 @@ impl Compiler {
                 && old.scheduler == service.scheduler
                 && old.scheduler_options == service.flags
                 && old.local_addresses == local_addresses
+                && old.one_packet == service.one_packet
                 && old.servers.len() == servers.len()
                 && old
                     .servers
@@ -378,6 +384,7 @@ impl Compiler {
                 scheduler_options: service.flags,
                 servers,
                 local_addresses,
+                one_packet: service.one_packet,
             })
         })
     }
@@ -467,7 +474,7 @@ fn local_addresses(service: &ServiceSettings, pools: &[LipPool]) -> Vec<LocalAdd
         .collect()
 }
 
-fn tunnel(source: IpAddr, destination: IpAddr) -> Option<Tunnel> {
+fn tunnel(source: IpAddr, destination: IpAddr, kind: TunnelKind) -> Option<Tunnel> {
     let outer = match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => Outer::V4 {
             source,
@@ -482,7 +489,19 @@ fn tunnel(source: IpAddr, destination: IpAddr) -> Option<Tunnel> {
     Some(Tunnel {
         outer,
         copy_dont_fragment: true,
+        encapsulation: encapsulation(kind),
     })
+}
+
+fn encapsulation(kind: TunnelKind) -> Encapsulation {
+    match kind {
+        TunnelKind::Ipip => Encapsulation::Ipip,
+        TunnelKind::Gre { checksum } => Encapsulation::Gre { checksum },
+        TunnelKind::Gue { port, checksum } => Encapsulation::Gue {
+            port,
+            checksum: checksum != GueChecksum::None,
+        },
+    }
 }
 
 /// A server as it was, but gone.

@@ -1,6 +1,6 @@
 //! The gRPC service: a director's answers as messages.
 
-use crate::config::Protocol;
+use crate::config::{GueChecksum, Protocol, TunnelKind};
 use crate::director::Director;
 use crate::status::{
     NeighbourStatus, PortStatus, ServerStatus, ServiceStatus, Status as DirectorStatus,
@@ -153,6 +153,30 @@ fn server(status: &ServerStatus) -> v1::RealServer {
         in_bytes: status.traffic.in_bytes,
         out_packets: status.traffic.out_packets,
         out_bytes: status.traffic.out_bytes,
+        tunnel: (status.method == Method::Tun).then(|| tunnel(status.tunnel)),
+    }
+}
+
+fn tunnel(kind: TunnelKind) -> v1::Tunnel {
+    let full = |checksum| match checksum {
+        true => v1::TunnelChecksum::Full,
+        false => v1::TunnelChecksum::None,
+    };
+    let (kind, port, checksum) = match kind {
+        TunnelKind::Ipip => (v1::TunnelKind::Ipip, 0, v1::TunnelChecksum::None),
+        TunnelKind::Gre { checksum } => (v1::TunnelKind::Gre, 0, full(checksum)),
+        TunnelKind::Gue { port, checksum } => {
+            let checksum = match checksum {
+                GueChecksum::Remote => v1::TunnelChecksum::Remote,
+                checksum => full(checksum == GueChecksum::Full),
+            };
+            (v1::TunnelKind::Gue, port, checksum)
+        }
+    };
+    v1::Tunnel {
+        kind: kind.into(),
+        port: port.into(),
+        checksum: checksum.into(),
     }
 }
 

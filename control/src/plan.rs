@@ -16,7 +16,7 @@ pub struct Plan {
     pub services_removed: Vec<Listen>,
     /// Servers that come, those of new services included.
     pub servers_added: Vec<(Listen, SocketAddr)>,
-    /// Servers that stay, with another weight or method.
+    /// Servers that stay, with another weight, method or threshold.
     pub servers_edited: Vec<(Listen, SocketAddr)>,
     /// Servers that go, those of removed services included.
     pub servers_removed: Vec<(Listen, SocketAddr)>,
@@ -28,6 +28,8 @@ pub struct Plan {
     pub lip_pools_changed: bool,
     /// Timeouts change.
     pub timeouts_changed: bool,
+    /// Behaviour by the kernel's names changes.
+    pub ipvs_changed: bool,
 }
 
 impl Plan {
@@ -41,6 +43,7 @@ impl Plan {
             ways_changed: old.routes != new.routes || old.ports != new.ports,
             lip_pools_changed: old.lip_pools != new.lip_pools,
             timeouts_changed: old.timeouts != new.timeouts,
+            ipvs_changed: old.ipvs != new.ipvs,
             ..Plan::default()
         };
         let old_services: HashMap<_, _> = old
@@ -57,9 +60,9 @@ impl Plan {
             match old_services.get(&service.listen) {
                 None => plan.services_added.push(service.listen),
                 Some(old) => {
-                    if (old.scheduler, old.flags, &old.lip_pool)
-                        != (service.scheduler, service.flags, &service.lip_pool)
-                    {
+                    let same_way = (old.scheduler, old.flags, old.one_packet)
+                        == (service.scheduler, service.flags, service.one_packet);
+                    if !same_way || old.lip_pool != service.lip_pool {
                         plan.services_edited.push(service.listen);
                     }
                 }
@@ -126,6 +129,7 @@ impl fmt::Display for Plan {
             (self.ways_changed, "addresses or routes changed"),
             (self.lip_pools_changed, "local addresses changed"),
             (self.timeouts_changed, "timeouts changed"),
+            (self.ipvs_changed, "ipvs settings changed"),
         ] {
             if changed {
                 parts.push(what.to_owned());

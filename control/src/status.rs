@@ -1,7 +1,7 @@
 //! What a director tells of itself, as plain values.
 
 use crate::compile::Traffic;
-use crate::config::{Listen, Service as ServiceSettings};
+use crate::config::{Listen, Service as ServiceSettings, TunnelKind};
 use crate::director::Director;
 use conntrack::{Method, TableStatistics};
 use dataplane::port::{Mac, PortInfo};
@@ -101,6 +101,8 @@ pub struct ServerStatus {
     pub address: SocketAddr,
     /// How packets reach it.
     pub method: Method,
+    /// How they are wrapped, with TUN.
+    pub tunnel: TunnelKind,
     /// Share of new flows.
     pub weight: u16,
     /// ActiveConn.
@@ -159,6 +161,7 @@ impl Director {
                 id,
                 address: server.address,
                 method: server.method,
+                tunnel: server.tunnel,
                 weight: server.weight,
                 active: load.active(),
                 inactive: load.inactive(),

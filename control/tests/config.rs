@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
-use control::config::{Configuration, KeyPath, MISTAKES_TOLD, Pin, keys};
+use control::config::{Configuration, GueChecksum, KeyPath, MISTAKES_TOLD, Pin, TunnelKind, keys};
+use dataplane::snapshot::Ipvs;
 use proptest::prelude::*;
 use std::fmt::Write;
 use std::path::Path;
@@ -233,6 +234,38 @@ fn dr_and_tun_servers_get_the_port_of_their_service_and_the_operator_is_told() {
 }
 
 #[test]
+fn tunnels_are_what_the_file_says() {
+    let kind = |keys: &str| {
+        let keys = format!("address = \"10.2.0.11:80\"\nmethod = \"tun\"\n{keys}");
+        let text = GOOD.replacen("address = \"10.2.0.11:8080\"", &keys, 1);
+        Configuration::parse("f.toml", &text)
+            .unwrap()
+            .configuration
+            .services[0]
+            .servers[0]
+            .tunnel
+    };
+    assert_eq!(kind(""), TunnelKind::Ipip);
+    assert_eq!(kind("tunnel = \"ipip\""), TunnelKind::Ipip);
+    for (checksum, full) in [("", false), ("none", false), ("full", true)] {
+        let mut keys = "tunnel = \"gre\"\n".to_owned();
+        if !checksum.is_empty() {
+            write!(keys, "tunnel_checksum = {checksum:?}").unwrap();
+        }
+        assert_eq!(kind(&keys), TunnelKind::Gre { checksum: full });
+    }
+    for (word, checksum) in [
+        ("none", GueChecksum::None),
+        ("full", GueChecksum::Full),
+        ("remote", GueChecksum::Remote),
+    ] {
+        let keys = format!("tunnel = \"gue\"\ntunnel_port = 6080\ntunnel_checksum = {word:?}");
+        let port = 6080;
+        assert_eq!(kind(&keys), TunnelKind::Gue { port, checksum });
+    }
+}
+
+#[test]
 fn a_dr_server_behind_a_gateway_is_doubtful() {
     let text = GOOD
         .replacen("method = \"nat\"", "method = \"dr\"", 1)
@@ -265,6 +298,38 @@ fn the_settings_of_the_director_are_what_the_file_says() {
     assert_eq!(settings.idle, control::config::Idle::Poll);
     assert_eq!(settings.pin, Pin::To(vec![3, 1]));
     assert_eq!(settings.control, Path::new("/x"));
+}
+
+#[test]
+fn settings_of_ipvs_thresholds_and_one_packet_scheduling_are_what_the_file_says() {
+    let good = Configuration::parse("f.toml", GOOD).unwrap().configuration;
+    assert_eq!(good.ipvs, Ipvs::default());
+    assert_eq!((good.ipvs.conn_reuse_mode, good.ipvs.pmtu_disc), (1, true));
+    let text = GOOD
+        .replacen("weight = 3", "upper = 20\nlower = 10", 1)
+        .replacen(
+            "method = \"fullnat\"\nlip_pool = \"pool\"",
+            "method = \"nat\"\none_packet = true",
+            1,
+        );
+    let text = format!(
+        "{text}[ipvs]\nconn_reuse_mode = 2\nexpire_nodest_conn = true\nsloppy_tcp = true\nnat_icmp_send = true\npmtu_disc = false"
+    );
+    let read = Configuration::parse("f.toml", &text).unwrap().configuration;
+    let expected = Ipvs {
+        conn_reuse_mode: 2,
+        expire_nodest_conn: true,
+        sloppy_tcp: true,
+        nat_icmp_send: true,
+        pmtu_disc: false,
+    };
+    assert_eq!(read.ipvs, expected);
+    let service = &read.services[1];
+    let server = &service.servers[0];
+    assert_eq!(
+        (service.one_packet, server.upper, server.lower),
+        (true, 20, 10)
+    );
 }
 
 /// The files of configs/, by name.

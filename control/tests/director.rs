@@ -1,7 +1,7 @@
 //! A director on memory ports: packets go in and come out, configurations come and go.
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
-use control::config::Configuration;
+use control::config::{Configuration, GueChecksum, TunnelKind};
 use control::status::ServerStatus;
 use control::{ApplyError, Director, StartError};
 use dataplane::frame::{Frame, Offload};
@@ -181,6 +181,67 @@ fn a_server_that_stays_keeps_its_number_and_its_counts() {
     assert_eq!(after[1].traffic, before[0].traffic);
     assert_ne!(after[0].id, before[0].id);
     assert_eq!(director.status().version, 2);
+}
+
+#[test]
+fn a_raised_threshold_lets_the_next_connection_pass() {
+    let text = TEXT.replace("udp = 1", "udp = 300").replace(
+        "{ address = \"10.1.0.11\" }",
+        "{ address = \"10.1.0.11\", upper = 1 }",
+    );
+    let (director, wire) = start(&text);
+    one_flow(&wire);
+    eventually(|| servers(&director)[0].inactive == 1);
+    assert!(wire.inject(&request(1001)));
+    // Port unreachable.
+    receive(&wire, |frame| frame[23] == 1 && frame[34..36] == [3, 3]);
+    let raised = text.replace("upper = 1", "upper = 2");
+    let plan = director.apply(configuration(&raised)).unwrap();
+    assert_eq!(plan.to_string(), "1 servers edited");
+    assert!(wire.inject(&request(1001)));
+    eventually(|| servers(&director)[0].inactive == 2);
+    let changed = format!("{raised}[ipvs]\nsloppy_tcp = true\n");
+    let plan = director.apply(configuration(&changed)).unwrap();
+    assert_eq!(plan.to_string(), "ipvs settings changed");
+}
+
+#[test]
+fn another_tunnel_to_a_server_is_an_edit_and_known_connections_take_it() {
+    let text = |keys: &str| {
+        let server = format!("{{ address = \"10.1.0.11\", method = \"tun\"{keys} }}");
+        TEXT.replace("{ address = \"10.1.0.11\" }", &server)
+    };
+    let (director, wire) = start(&text(""));
+    let to_server = |frame: &[u8]| frame[12..14] == [8, 0] && frame[33] == 11;
+    let inner = request(1000).split_off(34);
+    let see = |protocol: u8, header: &[u8]| {
+        assert!(wire.inject(&request(1000)));
+        let frame = receive(&wire, to_server);
+        let (between, packet) = frame[34..].split_at(frame.len() - 34 - 20 - inner.len());
+        assert_eq!(frame[23], protocol);
+        assert!(between.ends_with(header), "{between:02x?}");
+        assert_eq!(packet[20..], inner);
+    };
+    see(4, &[]);
+    for (keys, protocol, header) in [
+        (", tunnel = \"gre\"", 47, [0, 0, 8, 0]),
+        (
+            ", tunnel = \"gue\", tunnel_port = 6080, tunnel_checksum = \"remote\"",
+            17,
+            [0, 4, 0, 0],
+        ),
+    ] {
+        let plan = director.apply(configuration(&text(keys))).unwrap();
+        assert_eq!(plan.to_string(), "1 servers edited");
+        see(protocol, &header);
+    }
+    assert_eq!(servers(&director)[0].traffic.connections, 1);
+    let tunnel = TunnelKind::Gue {
+        port: 6080,
+        checksum: GueChecksum::Remote,
+    };
+    assert_eq!(servers(&director)[0].tunnel, tunnel);
+    director.stop();
 }
 
 #[test]

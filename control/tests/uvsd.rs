@@ -193,6 +193,48 @@ async fn status_and_services_are_answered_on_the_socket() {
         ("10.1.0.11", 53, 3)
     );
     assert_eq!(server.method(), v1::Method::Nat);
+    assert_eq!(server.tunnel, None);
+}
+
+#[tokio::test]
+async fn tunnels_are_listed_as_they_are_configured() {
+    let server = "{ address = \"10.1.0.11\", weight = 3, method = \"tun\"";
+    for (keys, expected) in [
+        ("", (v1::TunnelKind::Ipip, 0, v1::TunnelChecksum::None)),
+        (
+            ", tunnel = \"gre\", tunnel_checksum = \"full\"",
+            (v1::TunnelKind::Gre, 0, v1::TunnelChecksum::Full),
+        ),
+        (
+            ", tunnel = \"gue\", tunnel_port = 6080",
+            (v1::TunnelKind::Gue, 6080, v1::TunnelChecksum::None),
+        ),
+        (
+            ", tunnel = \"gue\", tunnel_port = 6080, tunnel_checksum = \"remote\"",
+            (v1::TunnelKind::Gue, 6080, v1::TunnelChecksum::Remote),
+        ),
+    ] {
+        let text = TEXT.replace(
+            "{ address = \"10.1.0.11\", weight = 3",
+            &format!("{server}{keys}"),
+        );
+        assert_ne!(text, TEXT);
+        let uvsd = Uvsd::start(&text);
+        let answer = uvsd
+            .client()
+            .await
+            .list_services(ListServicesRequest {})
+            .await;
+        let server = answer
+            .unwrap()
+            .into_inner()
+            .services
+            .remove(0)
+            .servers
+            .remove(0);
+        let tunnel = server.tunnel.unwrap();
+        assert_eq!((tunnel.kind(), tunnel.port, tunnel.checksum()), expected);
+    }
 }
 
 #[tokio::test]

@@ -37,8 +37,15 @@ reasons! {
     BadSource = "bad-source",
     /// An 802.1Q or 802.1ad tag where none is configured.
     VlanTagged = "vlan-tagged",
-    /// A fragment that cannot be matched with a connection.
+    /// A fragment that cannot be matched with a connection: of ICMP to an address of ours, or after a first one that
+    /// made none.
     Fragment = "fragment",
+    /// A fragment that reaches into the first one of its datagram.
+    FragmentOverlap = "fragment-overlap",
+    /// The first fragment of its datagram did not come.
+    FragmentWaitedTooLong = "fragment-waited-too-long",
+    /// Too many fragments wait for the first one of their datagram.
+    FragmentQueueFull = "fragment-queue-full",
     /// TTL or hop limit is used up; the sender is told.
     TtlExpired = "ttl-expired",
     /// Larger than the next link takes and must not be fragmented; the sender is told.

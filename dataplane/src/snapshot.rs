@@ -43,6 +43,42 @@ pub struct Snapshot {
     pub servers: Vec<Option<Arc<Server>>>,
     /// How long connections live without a packet.
     pub timeouts: Timeouts,
+    /// What the kernel's IPVS is told by sysctl.
+    pub ipvs: Ipvs,
+}
+
+/// Behaviour that the kernel's IPVS takes from `net.ipv4.vs.*`, under the same names and with the same defaults.
+///
+/// Source: Linux Documentation/networking/ipvs-sysctl.rst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "switches, each independent of the others"
+)]
+pub struct Ipvs {
+    /// What a client's SYN does to a connection that is there: with 0 it always stays; otherwise one that has ended is
+    /// scheduled anew, and with 2 also one in FIN_WAIT whose replies do not pass the director.
+    pub conn_reuse_mode: u8,
+    /// A packet for a removed server ends its connection, and a SYN for one of weight 0 is scheduled anew.
+    pub expire_nodest_conn: bool,
+    /// Any TCP packet but a reset may begin a connection.
+    pub sloppy_tcp: bool,
+    /// A NAT server's packet of no connection is answered with port unreachable.
+    pub nat_icmp_send: bool,
+    /// Tunnels take over the inner packet's don't-fragment, and tell senders what fits.
+    pub pmtu_disc: bool,
+}
+
+impl Default for Ipvs {
+    fn default() -> Ipvs {
+        Ipvs {
+            conn_reuse_mode: 1,
+            expire_nodest_conn: false,
+            sloppy_tcp: false,
+            nat_icmp_send: false,
+            pmtu_disc: true,
+        }
+    }
 }
 
 /// A port as the snapshot sees it.
@@ -113,6 +149,8 @@ pub struct Service {
     pub servers: Vec<RealServer>,
     /// FULLNAT sources (LIP), each with the first and last port to use.
     pub local_addresses: Vec<LocalAddress>,
+    /// Each UDP packet is scheduled alone and leaves no connection behind; not with FULLNAT.
+    pub one_packet: bool,
 }
 
 /// A source address of FULLNAT.

@@ -55,7 +55,7 @@ pub(crate) fn count_bytes(
 /// Where frames come from, and the verdicts other than a drop. The books balance between bursts:
 ///
 /// ```text
-///   received + originated == forwarded + replied + exceptions + waiting + drops of all reasons
+///   received + originated == forwarded + replied + exceptions + waiting_now + drops of all reasons
 /// ```
 #[derive(Debug, Default)]
 pub struct VerdictStats {
@@ -70,8 +70,11 @@ pub struct VerdictStats {
     pub replied: AtomicU64,
     /// Frames that are not ours, left to the kernel.
     pub exceptions: AtomicU64,
-    /// Frames that wait for a neighbour to answer. A gauge.
+    /// Frames put aside until a neighbour answered or the first fragment of their datagram came, in all. Each is
+    /// forwarded or dropped later.
     pub waiting: AtomicU64,
+    /// Frames that wait now, for the one or the other. A gauge.
+    pub waiting_now: AtomicU64,
 }
 
 /// All counters of a worker.
@@ -87,6 +90,8 @@ pub struct WorkerStats {
     pub bursts: AtomicU64,
     /// Times the worker found nothing to do and slept.
     pub sleeps: AtomicU64,
+    /// First fragments forgotten before their time, because newer ones needed the room.
+    pub fragments_forgotten: AtomicU64,
     /// LIP ports this worker may use, all pools together. A gauge.
     pub lip_ports: AtomicU64,
     /// LIP ports in use. A gauge.
@@ -104,6 +109,7 @@ impl WorkerStats {
             connections: AtomicU64::new(0),
             bursts: AtomicU64::new(0),
             sleeps: AtomicU64::new(0),
+            fragments_forgotten: AtomicU64::new(0),
             lip_ports: AtomicU64::new(0),
             lip_ports_in_use: AtomicU64::new(0),
             servers: (0..servers).map(|_| ServerStats::default()).collect(),

@@ -13,7 +13,7 @@ use dataplane::packet::{arp, checksum, ndp};
 use dataplane::port::memory::LoopPort;
 use dataplane::port::{Mac, PortId, PortInfo};
 use dataplane::reason::Reason;
-use dataplane::rewrite::{Outer, Tunnel};
+use dataplane::rewrite::{Encapsulation, Outer, Tunnel};
 use dataplane::route::Route;
 use dataplane::snapshot::{
     LocalAddress, NextHop, Owned, PortView, Publisher, Server, Service, ServiceId, ServiceKey,
@@ -352,6 +352,7 @@ fn add_service(snapshot: &mut Snapshot, neighbours: &NeighbourTable, wanted: &Wa
             tunnel: (wanted.method == Method::Tun).then_some(Tunnel {
                 outer: tunnel,
                 copy_dont_fragment: true,
+                encapsulation: Encapsulation::Ipip,
             }),
             present: true,
         };
@@ -385,6 +386,7 @@ fn add_service(snapshot: &mut Snapshot, neighbours: &NeighbourTable, wanted: &Wa
             first_port: 1024,
             last_port: 65535,
         }],
+        one_packet: false,
     };
     snapshot.owned.insert(key.address, Owned::Virtual);
     snapshot.services.insert(key, Arc::new(service));
@@ -584,4 +586,72 @@ fn frames_that_are_cut_allocate_nothing() {
     let sent = worker.ports_mut()[1].sent().frames - before;
     assert!(sent >= 40_000, "{sent}");
     assert_eq!(director.drops(), []);
+}
+
+/// A frame in three fragments.
+fn fragments(frame: &[u8], id: u16) -> Vec<Vec<u8>> {
+    let ipv4 = frame[12..14] == [8, 0];
+    let header_end = if ipv4 { 34 } else { 54 };
+    let payload = &frame[header_end..];
+    let cut = |(index, part): (usize, &[u8])| {
+        let mut fragment = frame[..header_end].to_vec();
+        let offset = u16::try_from(index * 40).unwrap();
+        let more = u16::from(index * 40 + part.len() < payload.len());
+        if ipv4 {
+            let len = u16::try_from(20 + part.len()).unwrap();
+            fragment[16..18].copy_from_slice(&len.to_be_bytes());
+            fragment[18..20].copy_from_slice(&id.to_be_bytes());
+            fragment[20..22].copy_from_slice(&(more << 13 | (offset / 8)).to_be_bytes());
+            write_ipv4_checksum(&mut fragment, 14);
+        } else {
+            let len = u16::try_from(8 + part.len()).unwrap();
+            fragment[18..20].copy_from_slice(&len.to_be_bytes());
+            let next = std::mem::replace(&mut fragment[20], 44);
+            fragment.extend([next, 0]);
+            fragment.extend((offset | more).to_be_bytes());
+            fragment.extend(u32::from(id).to_be_bytes());
+        }
+        fragment.extend(part);
+        fragment
+    };
+    payload.chunks(40).enumerate().map(cut).collect()
+}
+
+#[test]
+fn fragments_allocate_nothing_in_whatever_order() {
+    for method in METHODS {
+        let director = Director::new(method, "rr");
+        let mut now = START;
+        // More datagrams than are remembered, so that those in reverse order wait each time anew; of some, the first
+        // never comes.
+        let datagram = |number: usize| {
+            let ipv6 = number % 2 == 1;
+            let to = SocketAddr::new(vip(ipv6), 80);
+            let whole = frame(UDP, client(ipv6, number), to, 0, 90);
+            let mut parts = fragments(&whole, u16::try_from(number).unwrap());
+            assert_eq!(parts.len(), 3);
+            if number % 4 > 1 {
+                parts.reverse();
+            }
+            if number.is_multiple_of(400) {
+                parts.remove(0);
+            }
+            parts
+        };
+        let all = (0..20_000).flat_map(datagram);
+        let frames: Frames = all.map(|part| (part, Offload::NONE)).collect();
+        let count = frames.len();
+        let mut worker = director.worker(0, &frames, &nothing());
+        allocations(&mut worker, &mut now, 1000);
+        assert_eq!(
+            allocations(&mut worker, &mut now, 3 * count),
+            0,
+            "{method:?}"
+        );
+        let drops: Vec<Reason> = director.drops().iter().map(|(reason, _)| *reason).collect();
+        assert_eq!(drops, [Reason::FragmentWaitedTooLong], "{method:?}");
+        assert!(director.stats.fragments_forgotten.load(Relaxed) > 10_000);
+        let forwarded = director.stats.verdicts.forwarded.load(Relaxed);
+        assert!(forwarded > count as u64, "{forwarded}");
+    }
 }

@@ -69,6 +69,8 @@ pub struct Load {
     inactive: AtomicU32,
     persistent: AtomicU32,
     overloaded: AtomicBool,
+    upper: AtomicU32,
+    lower: AtomicU32,
 }
 
 impl Load {
@@ -101,7 +103,21 @@ impl Load {
         self.overloaded.store(overloaded, Relaxed);
     }
 
-    /// Counts a connection that begins (`from` is `None`), ends (`to` is `None`) or changes its activity.
+    /// Limits the connections, active and inactive together: from `upper` on the server is overloaded, until there are
+    /// fewer than `lower`, or than three quarters of `upper` where `lower` is 0. With an `upper` of 0 there is no limit.
+    /// A limit that was raised or lifted clears the mark.
+    ///
+    /// Source: Linux net/netfilter/ipvs/ip_vs_ctl.c (`__ip_vs_update_dest`).
+    pub fn set_thresholds(&self, upper: u32, lower: u32) {
+        let before = self.upper.swap(upper, Relaxed);
+        self.lower.store(lower, Relaxed);
+        if upper == 0 || upper > before {
+            self.set_overloaded(false);
+        }
+    }
+
+    /// Counts a connection that begins (`from` is `None`), ends (`to` is `None`) or changes its activity, and holds the
+    /// number of connections against the thresholds where it changed.
     pub fn shift(&self, from: Option<Activity>, to: Option<Activity>) {
         if from == to {
             return;
@@ -112,6 +128,40 @@ impl Load {
         if let Some(counter) = from.map(|activity| self.counter(activity)) {
             counter.fetch_sub(1, Relaxed);
         }
+        match (from, to) {
+            (None, _) => self.connection_began(),
+            (_, None) => self.connection_ended(),
+            _ => {}
+        }
+    }
+
+    /// Source: Linux net/netfilter/ipvs/ip_vs_conn.c (`ip_vs_bind_dest`).
+    fn connection_began(&self) {
+        let upper = self.upper.load(Relaxed);
+        if upper != 0 && self.connections() >= u64::from(upper) {
+            self.set_overloaded(true);
+        }
+    }
+
+    /// Source: Linux net/netfilter/ipvs/ip_vs_conn.c (`ip_vs_unbind_dest`).
+    fn connection_ended(&self) {
+        if !self.overloaded() {
+            return;
+        }
+        let upper = u64::from(self.upper.load(Relaxed));
+        let lower = u64::from(self.lower.load(Relaxed));
+        let is_relieved = match (lower, upper) {
+            (0, 0) => true,
+            (0, upper) => self.connections() * 4 < upper * 3,
+            (lower, _) => self.connections() < lower,
+        };
+        if is_relieved {
+            self.set_overloaded(false);
+        }
+    }
+
+    fn connections(&self) -> u64 {
+        u64::from(self.active()) + u64::from(self.inactive())
     }
 
     fn counter(&self, activity: Activity) -> &AtomicU32 {
@@ -190,5 +240,75 @@ pub trait Scheduler: Send {
     /// Lets `seconds` pass for schedulers that forget. The worker calls it about once a second; the work is bounded.
     fn tick(&mut self, seconds: u32) {
         let _ = seconds;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin(load: &Load, count: u32) {
+        for _ in 0..count {
+            load.shift(None, Some(Activity::Active));
+        }
+    }
+
+    fn end(load: &Load) -> bool {
+        load.shift(Some(Activity::Inactive), None);
+        load.overloaded()
+    }
+
+    #[test]
+    fn without_a_lower_threshold_three_quarters_of_the_upper_one_relieve() {
+        let load = Load::default();
+        load.set_thresholds(8, 0);
+        begin(&load, 7);
+        assert!(!load.overloaded());
+        begin(&load, 1);
+        assert!(load.overloaded());
+        for _ in 0..8 {
+            load.shift(Some(Activity::Active), Some(Activity::Inactive));
+        }
+        assert!(load.overloaded(), "inactive connections count");
+        assert_eq!([end(&load), end(&load), end(&load)], [true, true, false]);
+    }
+
+    #[test]
+    fn a_lower_threshold_relieves_below_itself() {
+        let load = Load::default();
+        load.set_thresholds(4, 2);
+        begin(&load, 4);
+        for _ in 0..4 {
+            load.shift(Some(Activity::Active), Some(Activity::Inactive));
+        }
+        assert_eq!([end(&load), end(&load), end(&load)], [true, true, false]);
+    }
+
+    #[test]
+    fn a_raised_or_lifted_limit_holds_at_once_and_a_lowered_one_with_the_next_connection() {
+        let load = Load::default();
+        load.set_thresholds(2, 0);
+        begin(&load, 2);
+        load.set_thresholds(1, 0);
+        assert!(load.overloaded());
+        load.set_thresholds(3, 0);
+        assert!(!load.overloaded());
+        load.set_thresholds(1, 0);
+        assert!(!load.overloaded());
+        begin(&load, 1);
+        assert!(load.overloaded());
+        load.set_thresholds(0, 0);
+        assert!(!load.overloaded());
+        begin(&load, 100);
+        assert!(!load.overloaded());
+    }
+
+    #[test]
+    fn templates_do_not_count_towards_the_thresholds() {
+        let load = Load::default();
+        load.set_thresholds(1, 0);
+        load.shift(None, Some(Activity::Persistent));
+        assert!(!load.overloaded());
+        assert_eq!(load.persistent(), 1);
     }
 }

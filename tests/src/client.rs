@@ -307,7 +307,7 @@ pub struct Stream {
 /// # Panics
 /// When it fails.
 #[must_use]
-pub fn iperf(client: &Namespace, server: SocketAddr, reverse: bool) -> Stream {
+pub(crate) fn iperf(client: &Namespace, server: SocketAddr, reverse: bool) -> Stream {
     let (address, port) = (server.ip().to_string(), server.port().to_string());
     let mut command = client.command("iperf3");
     command.args(["--client", &address, "--port", &port, "--time", "2"]);
@@ -321,13 +321,22 @@ pub fn iperf(client: &Namespace, server: SocketAddr, reverse: bool) -> Stream {
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
     let end = &report["end"];
     let number = |value: &serde_json::Value| {
-        value
-            .as_u64()
-            .unwrap_or_else(|| panic!("iperf3 reported otherwise: {end}"))
+        let number = value.as_f64();
+        number.unwrap_or_else(|| panic!("iperf3 reported otherwise: {text}"))
     };
+    let sent = &end["sum_sent"];
     Stream {
-        rate: end["sum_received"]["bits_per_second"].as_f64().unwrap() / 8e6,
-        retransmits: number(&end["sum_sent"]["retransmits"]),
-        segments: number(&end["sum_sent"]["bytes"]) / 1400,
+        rate: number(&end["sum_received"]["bits_per_second"]) / 8e6,
+        retransmits: whole(number(&sent["retransmits"])),
+        segments: whole(number(&sent["bytes"]) / 1400.0),
     }
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "JSON knows no other numbers; these are whole and not negative"
+)]
+fn whole(number: f64) -> u64 {
+    number as u64
 }

@@ -18,5 +18,5 @@ pub use configuration::{Configuration, ECHO_PORT, HTTP_PORT, IPERF_PORT, Server}
 pub use payload::Payload;
 pub use process::{Output, Process, eventually};
 pub use scene::Scene;
-pub use server::{EchoServer, Nginx, start_iperf};
+pub use server::{EchoServer, Nginx};
 pub use uvsd::{Status, Uvsd};

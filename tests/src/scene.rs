@@ -1,7 +1,7 @@
 //! A network with servers, a director and a client.
 
+use crate::client::{self, Stream};
 use crate::configuration::{Configuration, ECHO_PORT, HTTP_PORT, IPERF_PORT};
-use crate::process::Process;
 use crate::server::{EchoServer, Nginx, start_iperf};
 use crate::uvsd::Uvsd;
 use cli::lab::topology::server_address;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 /// How many lines of a log are shown when a test fails.
 const TAIL: usize = 30;
 
-/// A topology whose servers run nginx, a UDP echo and iperf3, and uvsd in the director's place.
+/// A topology whose servers run nginx and a UDP echo, and uvsd in the director's place.
 #[derive(Debug)]
 pub struct Scene {
     /// The director.
@@ -27,7 +27,6 @@ pub struct Scene {
     /// The network.
     pub topology: Topology,
     _echo: Vec<EchoServer>,
-    _iperf: Process,
     folder: TempDir,
     _turn: File,
 }
@@ -53,11 +52,6 @@ impl Scene {
             nginx.push(Nginx::start(&server.namespace, &own, at(HTTP_PORT)));
             echo.push(EchoServer::start(&server.namespace, index, at(ECHO_PORT)));
         }
-        let first = configuration.servers[0].index;
-        let iperf = start_iperf(
-            &topology.servers[usize::from(first)].namespace,
-            server_address(method, family, first, IPERF_PORT),
-        );
         let uvsd = Uvsd::start(&topology.director, folder.path(), &configuration);
         Scene {
             uvsd,
@@ -65,7 +59,6 @@ impl Scene {
             configuration,
             topology,
             _echo: echo,
-            _iperf: iperf,
             folder,
             _turn: turn,
         }
@@ -93,6 +86,22 @@ impl Scene {
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("http://{}/{path}", self.virtual_address(HTTP_PORT))
+    }
+
+    /// One TCP connection of iperf3, for two seconds; `reverse`: the server sends. The server is a new one: between two
+    /// runs iperf3 stops listening, and resets who comes too early.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[must_use]
+    pub fn iperf(&self, reverse: bool) -> Stream {
+        let Configuration { method, family, .. } = self.configuration;
+        let first = self.configuration.servers[0].index;
+        let _server = start_iperf(
+            &self.topology.servers[usize::from(first)].namespace,
+            server_address(method, family, first, IPERF_PORT),
+        );
+        client::iperf(self.client(), self.virtual_address(IPERF_PORT), reverse)
     }
 
     /// Kills uvsd, or what is left of it, and starts it anew.

@@ -109,17 +109,17 @@ http {{
     )
 }
 
-/// iperf3 on one server, for any number of runs, one at a time.
+/// iperf3 on one server, for one run.
 ///
 /// # Panics
 /// When it does not start.
 #[must_use]
-pub fn start_iperf(namespace: &Namespace, listen: SocketAddr) -> Process {
+pub(crate) fn start_iperf(namespace: &Namespace, listen: SocketAddr) -> Process {
     let (address, port) = (listen.ip().to_string(), listen.port().to_string());
     let mut process = Process::start(
         namespace,
         "iperf3",
-        &["--server", "--bind", &address, "--port", &port],
+        &["--server", "--one-off", "--bind", &address, "--port", &port],
     );
     // A connection that says nothing would confuse it, so the kernel's table is asked.
     let hexadecimal = format!(":{:04X} ", listen.port());

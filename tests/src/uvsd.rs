@@ -234,10 +234,16 @@ impl Uvsd {
     }
 }
 
-/// uvsd of the same build as the test. Under cargo it is brought up to date first: nothing else would do so.
+/// The uvsd that the variable UVSD names, or that of the same build as the test. Under cargo the latter is brought up to
+/// date first: nothing else would do so.
 fn executable() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
+        if let Some(named) = env::var_os("UVSD") {
+            let uvsd = PathBuf::from(named);
+            assert!(uvsd.exists(), "UVSD: {} is missing", uvsd.display());
+            return uvsd;
+        }
         // target/PROFILE/deps/TEST
         let test = env::current_exe().unwrap();
         let profile = test.ancestors().nth(2).unwrap();

@@ -4,12 +4,14 @@
 
 use cli::lab::{Family, Host, Method};
 use e2e::client::{self, Connections, Download};
-use e2e::{Configuration, ECHO_PORT, HTTP_PORT, IPERF_PORT, Payload, Scene, udp};
+use e2e::{Configuration, ECHO_PORT, HTTP_PORT, Payload, Scene, udp};
 
 const REQUESTS: u64 = 10_000;
 /// Distinct client ports of the UDP echo, below those that the kernel gives out itself.
 const PORTS: std::ops::Range<u16> = 10_000..15_000;
 const LINK_MTU: usize = 1500;
+/// Of a frame of 64 KiB.
+const SEGMENTS: u64 = 46;
 
 #[test]
 fn nat_ipv4_one_worker() {
@@ -102,11 +104,18 @@ fn everything_is_served(method: Method, family: Family, workers: u8) {
         load.rate()
     });
     let streams = [false, true].map(|reverse| {
-        let stream = client::iperf(scene.client(), scene.virtual_address(IPERF_PORT), reverse);
+        let stream = scene.iperf(reverse);
         assert!(stream.rate > 1.0, "{stream:?}");
+        // A frame of several segments that the transmit ring refuses is as many segments lost: with TUN, where the
+        // receiver that unwraps is the slowest part, TCP finds its pace in this way.
+        let refused = scene.uvsd.status().dropped("transmit-full");
         assert!(
-            stream.retransmits * 50 <= stream.segments,
-            "more than 2 % was sent again: {stream:?}"
+            refused == 0 || method == Method::Tun,
+            "{refused} frames refused"
+        );
+        assert!(
+            stream.retransmits <= stream.segments / 50 + refused * SEGMENTS,
+            "{stream:?}, {refused} frames refused"
         );
         stream
     });

@@ -1,7 +1,7 @@
 //! Looks at the parts of a configuration together.
 
 use super::mistake::{Finding, KeyPath, Problem};
-use super::model::{Configuration, Driver, Route, Service};
+use super::model::{Configuration, Driver, Protocol, Route, Service};
 use super::{Prefix, SERVERS};
 use conntrack::Method;
 use dataplane::port::PortId;
@@ -254,6 +254,7 @@ impl Checks<'_> {
             self.once(&mut listens, &service.listen, path.key("listen"));
             self.virtual_address(service, &path);
             self.lip_pool_of(service, &path);
+            self.one_packet(service, &path);
             self.servers(place, service, routing.as_ref());
         }
     }
@@ -279,12 +280,23 @@ impl Checks<'_> {
         }
     }
 
+    fn one_packet(&mut self, service: &Service, path: &KeyPath) {
+        let path = path.key("one_packet");
+        if service.one_packet && service.listen.protocol != Protocol::Udp {
+            self.wrong(
+                path,
+                Problem::Misplaced("only udp services schedule each packet alone"),
+            );
+        } else if service.one_packet && uses_fullnat(service) {
+            self.wrong(
+                path,
+                Problem::Misplaced("method \"fullnat\" needs connections for its replies"),
+            );
+        }
+    }
+
     fn lip_pool_of(&mut self, service: &Service, path: &KeyPath) {
-        let fullnat = service.method == Method::FullNat
-            || service
-                .servers
-                .iter()
-                .any(|server| server.method == Method::FullNat);
+        let fullnat = uses_fullnat(service);
         let path = path.key("lip_pool");
         let mut names = self
             .configuration
@@ -470,6 +482,11 @@ impl Checks<'_> {
             words.join(", ")
         }
     }
+}
+
+fn uses_fullnat(service: &Service) -> bool {
+    let mut methods = service.servers.iter().map(|server| server.method);
+    service.method == Method::FullNat || methods.any(|method| method == Method::FullNat)
 }
 
 fn server_path(service: usize, server: usize) -> KeyPath {

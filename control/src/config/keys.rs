@@ -85,6 +85,10 @@ pub const TOP: Table = Table {
         table("lip_pool", "local addresses for FULLNAT"),
         table("service", "the virtual services"),
         table("timeouts", "how long idle connections are remembered"),
+        table(
+            "ipvs",
+            "behaviour that the kernel's IPVS takes from sysctls",
+        ),
     ],
 };
 
@@ -287,6 +291,11 @@ pub const SERVICE: Table = Table {
             "none; fullnat needs it",
             "where FULLNAT takes local addresses from",
         ),
+        switch_key(
+            "one_packet",
+            "false",
+            "UDP: each packet is scheduled alone and leaves no connection behind",
+        ),
         table("server", "the real servers, the newest last"),
     ],
 };
@@ -314,6 +323,41 @@ pub const SERVER: Table = Table {
             Accepts::Word(METHODS),
             "the service's",
             "how packets reach this server",
+        ),
+        optional(
+            "upper",
+            "a number of connections",
+            Accepts::Number(0, 4_294_967_295),
+            "0",
+            "at so many connections, active and inactive, the server gets no new ones; 0: no limit",
+        ),
+        optional(
+            "lower",
+            "a number of connections",
+            Accepts::Number(0, 4_294_967_295),
+            "0",
+            "below so many connections it gets new ones again; 0: below three quarters of `upper`",
+        ),
+        optional(
+            "tunnel",
+            "a kind of tunnel",
+            Accepts::Word(&["ipip", "gre", "gue"]),
+            "\"ipip\"",
+            "with tun, what stands between the outer IP header and the packet: nothing, GRE, or UDP and GUE",
+        ),
+        optional(
+            "tunnel_port",
+            "a UDP port",
+            Accepts::Number(1, 65_535),
+            "none; gue needs it",
+            "where the server receives GUE",
+        ),
+        optional(
+            "tunnel_checksum",
+            "a choice of checksum",
+            Accepts::Word(&["none", "full", "remote"]),
+            "\"none\"",
+            "with gre and gue, whether the tunnel's header has a checksum over the packet; remote (gue): as full, since no packet leaves with its own checksum unfinished",
         ),
     ],
 };
@@ -346,12 +390,46 @@ pub const TIMEOUTS: Table = Table {
     ],
 };
 
+/// `[ipvs]`.
+pub const IPVS: Table = Table {
+    name: "ipvs",
+    keys: &[
+        optional(
+            "conn_reuse_mode",
+            "a mode of connection reuse",
+            Accepts::Number(0, 2),
+            "1",
+            "a SYN on a known connection; 0: goes to its server; 1: is scheduled anew in TIME_WAIT and CLOSE; 2: also in FIN_WAIT with DR and TUN",
+        ),
+        switch_key(
+            "expire_nodest_conn",
+            "false",
+            "a packet for a removed server ends its connection, and a SYN for one of weight 0 is scheduled anew",
+        ),
+        switch_key(
+            "sloppy_tcp",
+            "false",
+            "any TCP packet but a reset may begin a connection",
+        ),
+        switch_key(
+            "nat_icmp_send",
+            "false",
+            "a NAT server's packet of no connection is answered with port unreachable",
+        ),
+        switch_key(
+            "pmtu_disc",
+            "true",
+            "tunnels copy the inner packet's don't-fragment bit",
+        ),
+    ],
+};
+
 /// Forwarding methods, in the words of a file.
 const METHODS: &[&str] = &["nat", "dr", "tun", "fullnat"];
 
 /// All tables.
 pub const TABLES: &[Table] = &[
-    TOP, DIRECTOR, PORT, ROUTE, LIP_POOL, SERVICE, SERVER, TIMEOUTS,
+    TOP, DIRECTOR, PORT, ROUTE, LIP_POOL, SERVICE, SERVER, TIMEOUTS, IPVS,
 ];
 
 const fn required(
@@ -385,6 +463,11 @@ const fn optional(
         default: Some(default),
         about,
     }
+}
+
+const fn switch_key(name: &'static str, default: &'static str, about: &'static str) -> Key {
+    let accepts = Accepts::Form("true or false");
+    optional(name, "a switch", accepts, default, about)
 }
 
 const fn table(name: &'static str, about: &'static str) -> Key {

@@ -16,8 +16,8 @@ mod reader;
 pub use check::check;
 pub use mistake::{Finding, KeyPath, MISTAKES_TOLD, Mistake, Mistakes, Problem, Step};
 pub use model::{
-    AnsweredBy, Configuration, DirectorSettings, Driver, Idle, LipPool, Listen, Pin, PortSettings,
-    Protocol, Route, Server, Service, TimeoutSettings,
+    AnsweredBy, Configuration, DirectorSettings, Driver, GueChecksum, Idle, LipPool, Listen, Pin,
+    PortSettings, Protocol, Route, Server, Service, TimeoutSettings, TunnelKind,
 };
 pub use prefix::{NotAPrefix, Prefix};
 

@@ -2,6 +2,7 @@
 
 use super::Prefix;
 use conntrack::Method;
+use dataplane::snapshot::Ipvs;
 use scheduler::Options;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +23,8 @@ pub struct Configuration {
     pub services: Vec<Service>,
     /// How long idle connections are remembered.
     pub timeouts: TimeoutSettings,
+    /// Behaviour by the kernel's names.
+    pub ipvs: Ipvs,
 }
 
 /// `[director]`: all of it fixed at the start.
@@ -187,6 +190,8 @@ pub struct Service {
     pub method: Method,
     /// Where FULLNAT takes local addresses from.
     pub lip_pool: Option<String>,
+    /// Each UDP packet is scheduled alone.
+    pub one_packet: bool,
     /// In the order of adding, the newest last.
     pub servers: Vec<Server>,
 }
@@ -200,6 +205,45 @@ pub struct Server {
     pub weight: u16,
     /// How packets reach it.
     pub method: Method,
+    /// At so many connections it gets no new ones; 0: no limit.
+    pub upper: u32,
+    /// Below so many connections it gets new ones again; 0: below three quarters of `upper`.
+    pub lower: u32,
+    /// How they are wrapped, with TUN.
+    pub tunnel: TunnelKind,
+}
+
+/// What stands between a tunnel's outer IP header and the packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TunnelKind {
+    /// Nothing.
+    #[default]
+    Ipip,
+    /// GRE.
+    Gre {
+        /// With a checksum over the packet.
+        checksum: bool,
+    },
+    /// UDP and GUE.
+    Gue {
+        /// UDP port at the server.
+        port: u16,
+        /// Over the packet.
+        checksum: GueChecksum,
+    },
+}
+
+/// The checksum of GUE's UDP header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GueChecksum {
+    /// 0.
+    #[default]
+    None,
+    /// Over the packet.
+    Full,
+    /// As the kernel sends it with remote checksum offload for a packet whose own checksum is finished: full, without
+    /// an option. The director finishes every packet that goes into a tunnel.
+    Remote,
 }
 
 /// `[timeouts]`, in seconds.

@@ -6,14 +6,15 @@
 use super::keys;
 use super::mistake::{KeyPath, Problem, Step};
 use super::model::{
-    AnsweredBy, Configuration, DirectorSettings, Driver, Idle, LipPool, Listen, Pin, PortSettings,
-    Protocol, Route, Server, Service, TimeoutSettings,
+    AnsweredBy, Configuration, DirectorSettings, Driver, GueChecksum, Idle, LipPool, Listen, Pin,
+    PortSettings, Protocol, Route, Server, Service, TimeoutSettings, TunnelKind,
 };
 use super::reader::{Section, Value};
 use super::{
     ADDRESSES_PER_PORT, LIP_POOLS, LIPS_PER_POOL, PORTS, Prefix, ROUTES, SERVERS, SERVICES,
 };
 use conntrack::Method;
+use dataplane::snapshot::Ipvs;
 use scheduler::Options;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -31,6 +32,7 @@ impl Draft {
         let mut kept = HashMap::new();
         let director = top.table("director", &keys::DIRECTOR);
         let timeouts = top.table("timeouts", &keys::TIMEOUTS);
+        let ipvs = top.table("ipvs", &keys::IPVS);
         let configuration = Configuration {
             director: director.as_ref().map(read_director).unwrap_or_default(),
             ports: read_ports(top),
@@ -53,6 +55,7 @@ impl Draft {
                 read_service,
             ),
             timeouts: timeouts.as_ref().map(read_timeouts).unwrap_or_default(),
+            ipvs: ipvs.as_ref().map(read_ipvs).unwrap_or_default(),
         };
         Draft {
             configuration,
@@ -287,6 +290,7 @@ fn read_service(
         .get("flags")
         .map(|value| read_flags(&value, scheduler))
         .unwrap_or_default();
+    let one_packet = switch(section, "one_packet").unwrap_or(false);
     // A service without its own words is still read to the end, for the mistakes in its servers.
     let port = listen.map_or(0, |listen| listen.address.port());
     let sections = section.tables("server", &keys::SERVER, SERVERS);
@@ -299,6 +303,7 @@ fn read_service(
         flags,
         method: method?,
         lip_pool,
+        one_packet,
         servers,
     })
 }
@@ -329,14 +334,81 @@ fn flag(scheduler: &str, text: &str) -> Option<fn(&mut Options) -> &mut bool> {
 
 fn read_server(section: &Section<'_, '_>, port: u16, of_service: Option<Method>) -> Option<Server> {
     let weight = narrow(section.number("weight")).unwrap_or(1);
+    let upper = narrow(section.number("upper")).unwrap_or(0);
+    let lower = narrow(section.number("lower")).unwrap_or(0);
     let method = section.word("method").map(parse_method).or(of_service);
+    let tunnel = read_tunnel(section, method);
     let address = section.parsed("address", |text| parse_server(text, port))?;
     // Where the service's own method is missing, that was noted there.
     Some(Server {
         address,
         weight,
         method: method.unwrap_or(Method::Nat),
+        upper,
+        lower,
+        tunnel,
     })
+}
+
+/// Keys that another one rules out are noted, the first reason alone.
+fn read_tunnel(section: &Section<'_, '_>, method: Option<Method>) -> TunnelKind {
+    let kind = section.word("tunnel");
+    let port = narrow(section.number("tunnel_port"));
+    let checksum = section.word("tunnel_checksum");
+    let misplaced = |name: &str, why: &'static str| {
+        if !section.is_absent(name) {
+            section.note(name, Problem::Misplaced(why));
+        }
+    };
+    if method.is_some_and(|method| method != Method::Tun) {
+        for name in ["tunnel", "tunnel_port", "tunnel_checksum"] {
+            misplaced(name, "only method \"tun\" has a tunnel");
+        }
+        return TunnelKind::Ipip;
+    }
+    match kind {
+        Some("gue") => {
+            if section.is_absent("tunnel_port") {
+                section.note(
+                    "tunnel_port",
+                    Problem::Missing {
+                        what: "the UDP port of tunnel \"gue\"",
+                        accepted: "1 to 65535".to_owned(),
+                    },
+                );
+            }
+            TunnelKind::Gue {
+                port: port.unwrap_or(0),
+                checksum: match checksum {
+                    Some("full") => GueChecksum::Full,
+                    Some("remote") => GueChecksum::Remote,
+                    _ => GueChecksum::None,
+                },
+            }
+        }
+        Some("gre") => {
+            misplaced("tunnel_port", "only tunnel \"gue\" has a port");
+            if checksum == Some("remote") {
+                misplaced(
+                    "tunnel_checksum",
+                    "only tunnel \"gue\" has a remote checksum",
+                );
+            }
+            TunnelKind::Gre {
+                checksum: checksum == Some("full"),
+            }
+        }
+        // Of an unknown kind nobody knows what it takes.
+        None if !section.is_absent("tunnel") => TunnelKind::Ipip,
+        _ => {
+            misplaced("tunnel_port", "only tunnel \"gue\" has a port");
+            misplaced(
+                "tunnel_checksum",
+                "only tunnels \"gre\" and \"gue\" have a checksum",
+            );
+            TunnelKind::Ipip
+        }
+    }
 }
 
 fn read_timeouts(section: &Section<'_, '_>) -> TimeoutSettings {
@@ -346,6 +418,29 @@ fn read_timeouts(section: &Section<'_, '_>) -> TimeoutSettings {
         tcp_fin: narrow(section.number("tcp_fin")).unwrap_or(default.tcp_fin),
         udp: narrow(section.number("udp")).unwrap_or(default.udp),
     }
+}
+
+fn read_ipvs(section: &Section<'_, '_>) -> Ipvs {
+    let default = Ipvs::default();
+    let is_set = |name, default| switch(section, name).unwrap_or(default);
+    Ipvs {
+        conn_reuse_mode: narrow(section.number("conn_reuse_mode"))
+            .unwrap_or(default.conn_reuse_mode),
+        expire_nodest_conn: is_set("expire_nodest_conn", default.expire_nodest_conn),
+        sloppy_tcp: is_set("sloppy_tcp", default.sloppy_tcp),
+        nat_icmp_send: is_set("nat_icmp_send", default.nat_icmp_send),
+        pmtu_disc: is_set("pmtu_disc", default.pmtu_disc),
+    }
+}
+
+/// A boolean.
+fn switch(section: &Section<'_, '_>, name: &str) -> Option<bool> {
+    let value = section.get(name)?;
+    let is_on = value.boolean();
+    if is_on.is_none() {
+        value.refuse();
+    }
+    is_on
 }
 
 fn parse_method(word: &str) -> Method {

@@ -78,7 +78,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "",
         "[colour]\nred = 1",
-        "f.toml:39: colour: unknown key; known here: director, port, route, lip_pool, service, timeouts",
+        "f.toml:39: colour: unknown key; known here: director, port, route, lip_pool, service, timeouts, ipvs",
     ),
     (
         "[port.wan]",
@@ -309,6 +309,96 @@ const CASES: &[(&str, &str, &str)] = &[
         "address = \"10.2.0.11:8080\"",
         "weight = 1",
         "f.toml:24: service[0].server[0].address: missing: a real server; accepted: \"ADDRESS:PORT\", \"[IPV6]:PORT\" or the address alone for the service's port, such as \"10.2.0.11:8080\"",
+    ),
+    (
+        "weight = 3",
+        "upper = -1",
+        "f.toml:33: service[1].server[0].upper: -1 is not a number of connections; accepted: 0 to 4294967295",
+    ),
+    (
+        "weight = 3",
+        "lower = \"few\"",
+        "f.toml:33: service[1].server[0].lower: \"few\" is not a number of connections; accepted: 0 to 4294967295",
+    ),
+    (
+        "method = \"nat\"",
+        "method = \"nat\"\none_packet = true",
+        "f.toml:24: service[0].one_packet: only udp services schedule each packet alone",
+    ),
+    (
+        "lip_pool = \"pool\"",
+        "lip_pool = \"pool\"\none_packet = true",
+        "f.toml:31: service[1].one_packet: method \"fullnat\" needs connections for its replies",
+    ),
+    (
+        "lip_pool = \"pool\"",
+        "lip_pool = \"pool\"\none_packet = 1",
+        "f.toml:31: service[1].one_packet: 1 is not a switch; accepted: true or false",
+    ),
+    (
+        "",
+        "[ipvs]\nconn_reuse_mode = 3",
+        "f.toml:40: ipvs.conn_reuse_mode: 3 is not a mode of connection reuse; accepted: 0 to 2",
+    ),
+    (
+        "",
+        "[ipvs]\nsloppy_tcp = 1",
+        "f.toml:40: ipvs.sloppy_tcp: 1 is not a switch; accepted: true or false",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"tun\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel = \"vxlan\"",
+        "f.toml:26: service[0].server[0].tunnel: \"vxlan\" is not a kind of tunnel; accepted: \"ipip\", \"gre\", \"gue\"",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"tun\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel = \"vxlan\"\ntunnel_port = 6080",
+        "f.toml:26: service[0].server[0].tunnel: \"vxlan\" is not a kind of tunnel; accepted: \"ipip\", \"gre\", \"gue\"",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"tun\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel = \"gue\"",
+        "f.toml:24: service[0].server[0].tunnel_port: missing: the UDP port of tunnel \"gue\"; accepted: 1 to 65535",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"tun\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel = \"gue\"\ntunnel_port = 0",
+        "f.toml:27: service[0].server[0].tunnel_port: 0 is not a UDP port; accepted: 1 to 65535",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"tun\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel = \"gue\"\ntunnel_port = 6080\ntunnel_checksum = \"crc\"",
+        "f.toml:28: service[0].server[0].tunnel_checksum: \"crc\" is not a choice of checksum; accepted: \"none\", \"full\", \"remote\"",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"tun\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel = \"gre\"\ntunnel_port = 6080",
+        "f.toml:27: service[0].server[0].tunnel_port: only tunnel \"gue\" has a port",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"tun\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel = \"gre\"\ntunnel_checksum = \"remote\"",
+        "f.toml:27: service[0].server[0].tunnel_checksum: only tunnel \"gue\" has a remote checksum",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"tun\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel = \"ipip\"\ntunnel_port = 6080",
+        "f.toml:27: service[0].server[0].tunnel_port: only tunnel \"gue\" has a port",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"tun\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel_checksum = \"full\"",
+        "f.toml:26: service[0].server[0].tunnel_checksum: only tunnels \"gre\" and \"gue\" have a checksum",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"dr\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel = \"gre\"",
+        "f.toml:26: service[0].server[0].tunnel: only method \"tun\" has a tunnel",
+    ),
+    (
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:8080\"",
+        "method = \"nat\"\n[[service.server]]\naddress = \"10.2.0.11:80\"\ntunnel_port = 6080",
+        "f.toml:26: service[0].server[0].tunnel_port: only method \"tun\" has a tunnel",
     ),
     (
         "tcp = 900",

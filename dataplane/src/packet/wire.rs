@@ -40,6 +40,8 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 /// Protocol number of IPv6 inside IP.
 pub const IPV6: u8 = 41;
+/// Protocol number of GRE.
+pub const GRE: u8 = 47;
 /// Protocol number of ICMPv6.
 pub const ICMPV6: u8 = 58;
 /// Protocol number of SCTP.

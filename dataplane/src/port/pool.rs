@@ -3,10 +3,12 @@
 
 use super::PortId;
 use crate::frame::{Frame, Offload};
+use crate::rewrite::tunnel::LARGEST_OVERHEAD;
 use std::ptr::NonNull;
 
 /// Bytes in front of every received frame: room for the outer headers of any tunnel.
 pub(super) const HEADROOM: u32 = 128;
+const _: () = assert!(HEADROOM as usize >= LARGEST_OVERHEAD);
 
 /// Longer than any frame (Linux takes GSO frames up to 512 KiB).
 const FRAME_LEN_LIMIT: u32 = 1 << 24;

@@ -1,6 +1,7 @@
 //! What the forwarding methods do to a packet: NAT and FULLNAT translate, TUN encapsulates, DR only sets MACs; and
 //! cutting what is larger than a link takes.
 
+mod encapsulation;
 pub mod fragment;
 pub mod related;
 pub mod segment;
@@ -11,7 +12,7 @@ pub use fragment::fragment_ipv4;
 pub use related::translate_error;
 pub use segment::{tcp_segments, udp_segments};
 pub use translate::{Expired, Translation, decrement_ttl, set_macs, translate};
-pub use tunnel::{Outer, Tunnel, encapsulate};
+pub use tunnel::{Encapsulation, Outer, Tunnel, encapsulate};
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Tests of the rewriters.
 
 mod cutting;
+mod encapsulating;
 mod hostile;
 mod kernel;
 mod translating;

@@ -2,6 +2,7 @@
 
 use super::connection::Found;
 use super::family::Ip;
+use super::fragments::may_belong_to_a_flow;
 use super::{Flows, Worker};
 use crate::frame::Frame;
 use crate::packet::wire::{TCP, UDP};
@@ -94,7 +95,14 @@ impl<P: Port> Worker<P> {
 
     #[cold]
     fn other(&mut self, frame: Frame, parsed: &Parsed) {
+        let (services, egress) = (&mut self.services, &mut self.egress);
         match parsed {
+            Parsed::Ipv4(packet) if may_belong_to_a_flow(packet) => {
+                self.ipv4.fragment(services, egress, frame, packet);
+            }
+            Parsed::Ipv6(packet) if may_belong_to_a_flow(packet) => {
+                self.ipv6.fragment(services, egress, frame, packet);
+            }
             Parsed::Ipv4(packet) => self.control_v4(frame, packet),
             Parsed::Ipv6(packet) => self.control_v6(frame, packet),
             Parsed::Arp => self.arp(frame),
@@ -131,7 +139,7 @@ fn is_flow<F: Ip>(packet: &Packet<F>) -> bool {
     matches!(packet.tuple.protocol, TCP | UDP) && packet.fragment == Fragment::None
 }
 
-/// A fragment, or a protocol without connections: ours to drop, or the kernel's.
+/// A fragment of ICMP, or a protocol without connections: ours to drop, or the kernel's.
 pub(super) fn not_a_flow<F: Ip, P: Port>(worker: &mut Worker<P>, frame: Frame, packet: &Packet<F>) {
     let ours = worker.answers_for(packet.tuple.destination.into());
     if ours && packet.fragment != Fragment::None {

@@ -38,16 +38,13 @@ impl<F: Ip> Flows<F> {
     ) {
         let entry = self.table.entry(found.id);
         let state = entry.state();
-        if matches!(state, State::TimeWait | State::Close)
-            && starts_anew(packet, found)
-            && (entry.owner() == egress.worker || entry.method() != Method::FullNat)
-        {
+        if starts_anew(packet, found) && self.is_replaced(services, egress, entry, state) {
             return self.replace(services, egress, frame, packet, found.id);
         }
         let server = RealServerId(entry.server());
         // Nothing that clients send keeps a connection to a removed server alive.
         if found.direction == Direction::Request && !services.is_present(server) {
-            return egress.drop(frame, Reason::ServerGone);
+            return self.without_server(services, egress, frame, packet, found.id);
         }
         let next = next_state(entry, state, packet, found.direction);
         let timeout = egress.snapshot.timeouts.of(next);
@@ -87,11 +84,60 @@ impl<F: Ip> Flows<F> {
         }
     }
 
-    /// A SYN on a connection that has ended: the client uses its port again, and is scheduled again. With FULLNAT only
-    /// the worker that made the connection does so, since it alone can give its local port back; another one takes the
-    /// SYN as the beginning of a new life with the same server.
+    /// Whether a client's SYN on a connection is scheduled again instead of going to its server: where the connection
+    /// has ended and the client uses its port again, by `conn_reuse_mode`, and where the server gets no new flows, with
+    /// `expire_nodest_conn`. With FULLNAT only the worker that made the connection does so, since it alone can give its
+    /// local port back; another one takes the SYN as the beginning of a new life with the same server.
     ///
-    /// Source: Linux net/netfilter/ipvs/ip_vs_core.c, conn_reuse_mode 1.
+    /// Source: Linux net/netfilter/ipvs/ip_vs_core.c (`ip_vs_in_hook`, `is_new_conn_expected`).
+    #[cold]
+    fn is_replaced<P: Port>(
+        &self,
+        services: &Services,
+        egress: &Egress<P>,
+        entry: &Entry<F>,
+        state: State,
+    ) -> bool {
+        let ipvs = &egress.snapshot.ipvs;
+        let has_ended = match state {
+            State::TimeWait | State::Close => ipvs.conn_reuse_mode != 0,
+            State::FinWait => {
+                ipvs.conn_reuse_mode & 2 != 0 && matches!(entry.method(), Method::Dr | Method::Tun)
+            }
+            _ => false,
+        };
+        // A connection that another one controls stays with it.
+        let is_free = entry.control().is_none();
+        let drained = ipvs.expire_nodest_conn && services.is_drained(RealServerId(entry.server()));
+        (drained || (has_ended && is_free)) && may_remove(entry, egress)
+    }
+
+    /// A client's packet whose server was removed. With `expire_nodest_conn` it ends the connection, and may begin the
+    /// next one.
+    ///
+    /// Differs from IPVS: there, the setting also ends connections that see no packet.
+    ///
+    /// Source: Linux net/netfilter/ipvs/ip_vs_core.c (`ip_vs_in_hook`).
+    #[cold]
+    fn without_server<P: Port>(
+        &mut self,
+        services: &mut Services,
+        egress: &mut Egress<P>,
+        frame: Frame,
+        packet: &Packet<F>,
+        id: ConnectionId,
+    ) {
+        if !egress.snapshot.ipvs.expire_nodest_conn {
+            return egress.drop(frame, Reason::ServerGone);
+        }
+        if may_remove(self.table.entry(id), egress) {
+            return self.replace(services, egress, frame, packet, id);
+        }
+        self.owner.shorten(id, egress.now);
+        egress.drop(frame, Reason::ServerGone);
+    }
+
+    /// Ends a connection and takes the packet as one of none.
     #[cold]
     fn replace<P: Port>(
         &mut self,
@@ -108,6 +154,11 @@ impl<F: Ip> Flows<F> {
         }
         self.new_flow(services, egress, frame, packet);
     }
+}
+
+/// Whether this worker may end a connection. One of FULLNAT has a local port that its owner alone can give back.
+fn may_remove<F: Ip, P: Port>(entry: &Entry<F>, egress: &Egress<P>) -> bool {
+    entry.owner() == egress.worker || entry.method() != Method::FullNat
 }
 
 /// The state after a packet.
@@ -128,7 +179,7 @@ fn next_state<F: Ip>(
     tcp_next(state, path, packet.tcp_flags)
 }
 
-/// Whether a packet of a client begins a connection where one has ended.
+/// Whether a packet of a client asks for a new connection.
 #[inline]
 fn starts_anew<F: Ip>(packet: &Packet<F>, found: Found) -> bool {
     found.direction == Direction::Request
@@ -204,7 +255,7 @@ fn to_client<F: Ip, P: Port>(
 
 /// Sends a packet on under other addresses. Errors about it come from the address that its sender talks to.
 #[inline]
-fn translated<F: Ip, P: Port>(
+pub(super) fn translated<F: Ip, P: Port>(
     egress: &mut Egress<P>,
     frame: Frame,
     packet: &Packet<F>,
@@ -335,6 +386,6 @@ fn to_tunnel<F: Ip, P: Port>(
 /// without path MTU discovery.
 ///
 /// Source: Linux net/netfilter/ipvs/ip_vs_xmit.c (`ensure_mtu_is_adequate`).
-fn may_fragment_outside<F: Ip>(tunnel: &Tunnel) -> bool {
+pub(super) fn may_fragment_outside<F: Ip>(tunnel: &Tunnel) -> bool {
     !tunnel.copy_dont_fragment && F::AS_PAYLOAD == IPIP && matches!(tunnel.outer, Outer::V4 { .. })
 }

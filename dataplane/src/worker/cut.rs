@@ -111,24 +111,36 @@ impl<P: Port> Egress<P> {
 
     /// A frame sent in pieces counts once, and as forwarded only if all of it left.
     pub(super) fn finish_pieces(&mut self, frame: Frame, hop: Hop, count: usize, sent: usize) {
-        let reason = match hop {
-            _ if count == 0 => Reason::TooBig,
+        match self.count_pieces(hop, count, sent) {
+            Ok(()) => self.release(frame),
+            Err(reason) => self.drop(frame, reason),
+        }
+    }
+
+    /// The same without the frame: counts it unless it is to be dropped.
+    pub(super) fn count_pieces(
+        &mut self,
+        hop: Hop,
+        count: usize,
+        sent: usize,
+    ) -> Result<(), Reason> {
+        match hop {
+            _ if count == 0 => Err(Reason::TooBig),
             Hop::Ready(..) if sent == count => {
                 add(&self.stats.verdicts.forwarded, 1);
-                return self.release(frame);
+                Ok(())
             }
             Hop::Wait(..) if sent == count => {
                 self.waiting.count_newest();
-                add(&self.stats.verdicts.waiting, 1);
-                return self.release(frame);
+                self.count_waiting();
+                Ok(())
             }
-            Hop::Ready(..) => Reason::TransmitFull,
+            Hop::Ready(..) => Err(Reason::TransmitFull),
             Hop::Wait(..) => {
                 self.waiting.forget_newest(sent);
-                Reason::NeighbourQueueFull
+                Err(Reason::NeighbourQueueFull)
             }
-        };
-        self.drop(frame, reason);
+        }
     }
 
     /// Sends one piece of a forwarded frame, complete but for its MAC addresses.

@@ -144,11 +144,17 @@ impl<P: Port> Egress<P> {
     #[cold]
     fn wait(&mut self, frame: Frame, neighbour: NeighbourId) {
         if self.wait_with(frame.bytes(), frame.offload, neighbour, true) {
-            add(&self.stats.verdicts.waiting, 1);
+            self.count_waiting();
             self.release(frame);
         } else {
             self.drop(frame, Reason::NeighbourQueueFull);
         }
+    }
+
+    /// Counts a frame of which a copy waits.
+    pub(super) fn count_waiting(&self) {
+        add(&self.stats.verdicts.waiting, 1);
+        add(&self.stats.verdicts.waiting_now, 1);
     }
 
     /// Sends a frame of our own making, complete, by `port`: the verdict of the frame that it answers.

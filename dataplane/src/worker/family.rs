@@ -3,8 +3,13 @@
 use crate::packet::Packet;
 use crate::packet::icmp::Quote;
 use crate::packet::icmp::{self, ErrorKind};
+use crate::packet::wire::{IPV6_LEN, read_u16};
 use conntrack::{V4, V6};
 use std::net::IpAddr;
+
+/// The IPv6 fragment header's number and length. Source: RFC 8200 §4.5.
+const FRAGMENT: u8 = 44;
+const FRAGMENT_LEN: usize = 8;
 
 /// A family as the worker's code is generic over it.
 pub(super) trait Ip: Quote {
@@ -24,6 +29,15 @@ pub(super) trait Ip: Quote {
         source: Self::Address,
         identification: u16,
     ) -> Option<usize>;
+
+    /// What of the protocol, beside addresses and identification, tells datagrams in fragments apart.
+    fn fragment_protocol(protocol: u8) -> u8;
+
+    /// Where the part that was fragmented begins in a fragment's frame: behind the header, or the fragment header.
+    fn fragmentable(frame: &[u8], packet: &Packet<Self>) -> usize;
+
+    /// Where a later fragment begins in the part that was fragmented, bytes.
+    fn fragment_offset(frame: &[u8], packet: &Packet<Self>) -> usize;
 }
 
 impl Ip for V4 {
@@ -48,6 +62,18 @@ impl Ip for V4 {
     ) -> Option<usize> {
         icmp::error_v4(scratch, kind, original, packet, source, identification)
     }
+
+    fn fragment_protocol(protocol: u8) -> u8 {
+        protocol
+    }
+
+    fn fragmentable(_: &[u8], packet: &Packet<V4>) -> usize {
+        packet.l4()
+    }
+
+    fn fragment_offset(frame: &[u8], packet: &Packet<V4>) -> usize {
+        usize::from(read_u16(frame, packet.l3() + 6) & 0x1fff) * 8
+    }
 }
 
 impl Ip for V6 {
@@ -71,5 +97,24 @@ impl Ip for V6 {
         _: u16,
     ) -> Option<usize> {
         icmp::error_v6(scratch, kind, original, packet, source)
+    }
+
+    fn fragment_protocol(_: u8) -> u8 {
+        0
+    }
+
+    fn fragmentable(frame: &[u8], packet: &Packet<V6>) -> usize {
+        let mut at = packet.l3() + IPV6_LEN;
+        let mut next = frame[packet.l3() + 6];
+        while next != FRAGMENT && at < packet.l4() {
+            next = frame[at];
+            at += (usize::from(frame[at + 1]) + 1) * 8;
+        }
+        at + FRAGMENT_LEN
+    }
+
+    fn fragment_offset(frame: &[u8], packet: &Packet<V6>) -> usize {
+        // A later fragment's payload follows the fragment header.
+        usize::from(read_u16(frame, packet.l4() - FRAGMENT_LEN + 2) & 0xfff8)
     }
 }

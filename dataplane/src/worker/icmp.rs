@@ -10,7 +10,7 @@ use super::{Flows, Worker};
 use crate::frame::Frame;
 use crate::packet::Packet;
 use crate::packet::icmp::{Quoted, parse_error};
-use crate::packet::wire::{IPIP, IPV6};
+use crate::packet::wire::IPIP;
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::rewrite::{Translation, translate_error};
@@ -34,14 +34,14 @@ impl<P: Port> Worker<P> {
         let (services, egress) = (&mut self.services, &mut self.egress);
         match parse_error(frame.bytes(), packet) {
             Err(reason) => not_related(egress, frame, packet, reason),
-            Ok(quoted) => match quoted.tuple.protocol {
-                IPIP => self
+            Ok(quoted) => match self.ipv4.carried(frame.bytes(), &quoted) {
+                Some((IPIP, l3)) => self
                     .ipv4
-                    .tunnel_error(services, egress, frame, packet, &quoted),
-                IPV6 => self
+                    .tunnel_error(services, egress, frame, packet, &quoted, l3),
+                Some((_, l3)) => self
                     .ipv6
-                    .tunnel_error(services, egress, frame, packet, &quoted),
-                _ => self.ipv4.related(services, egress, frame, packet, &quoted),
+                    .tunnel_error(services, egress, frame, packet, &quoted, l3),
+                None => self.ipv4.related(services, egress, frame, packet, &quoted),
             },
         }
     }
@@ -51,14 +51,14 @@ impl<P: Port> Worker<P> {
         let (services, egress) = (&mut self.services, &mut self.egress);
         match parse_error(frame.bytes(), packet) {
             Err(reason) => not_related(egress, frame, packet, reason),
-            Ok(quoted) => match quoted.tuple.protocol {
-                IPIP => self
+            Ok(quoted) => match self.ipv6.carried(frame.bytes(), &quoted) {
+                Some((IPIP, l3)) => self
                     .ipv4
-                    .tunnel_error(services, egress, frame, packet, &quoted),
-                IPV6 => self
+                    .tunnel_error(services, egress, frame, packet, &quoted, l3),
+                Some((_, l3)) => self
                     .ipv6
-                    .tunnel_error(services, egress, frame, packet, &quoted),
-                _ => self.ipv6.related(services, egress, frame, packet, &quoted),
+                    .tunnel_error(services, egress, frame, packet, &quoted, l3),
+                None => self.ipv6.related(services, egress, frame, packet, &quoted),
             },
         }
     }

@@ -15,6 +15,7 @@ mod connection;
 mod cut;
 mod egress;
 mod family;
+mod fragments;
 mod icmp;
 mod lips;
 mod local;
@@ -36,6 +37,7 @@ use crate::stats::{WorkerStats, add};
 use conntrack::{ConnectionId, Entry, Expiry, Owner, Table, Ticks, V4, V6};
 use egress::Egress;
 use family::Ip;
+use fragments::Fragments;
 use lips::LipPools;
 use scheduler::RealServerId;
 use services::Services;
@@ -80,6 +82,7 @@ struct Flows<F: Ip> {
     table: Arc<Table<F>>,
     owner: Owner<F>,
     lips: LipPools<F>,
+    fragments: Fragments<F>,
     /// More timers were due than the last call had room for.
     timers_behind: bool,
 }
@@ -162,6 +165,8 @@ impl<P: Port> Worker<P> {
         self.services.adopt(&snapshot);
         self.ipv4.lips.adopt(&snapshot);
         self.ipv6.lips.adopt(&snapshot);
+        self.ipv4.fragments.adopt(&snapshot);
+        self.ipv6.fragments.adopt(&snapshot);
         self.egress.adopt(snapshot);
         self.publisher.mark_seen(
             usize::from(self.egress.worker),
@@ -186,6 +191,8 @@ impl<P: Port> Worker<P> {
             self.egress.stats.lip_ports_in_use.store(used, Relaxed);
         }
         self.egress.tick(self.last_tick);
+        self.ipv4.fragments.tick(&self.egress);
+        self.ipv6.fragments.tick(&self.egress);
         self.last_tick = now;
     }
 }
@@ -195,6 +202,7 @@ impl<F: Ip> Flows<F> {
         Flows {
             owner: Owner::new(Arc::clone(&table), index),
             lips: LipPools::new(index, workers),
+            fragments: Fragments::new(),
             table,
             timers_behind: false,
         }

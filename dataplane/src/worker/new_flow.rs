@@ -1,7 +1,7 @@
 //! A packet of no known connection: find its service, let the scheduler pick a server, make the connection.
 
 use super::Flows;
-use super::connection::Found;
+use super::connection::{Found, to_server_unchanged, translated};
 use super::egress::Egress;
 use super::family::Ip;
 use super::services::{Picked, Services};
@@ -12,9 +12,9 @@ use crate::packet::icmp::ErrorKind;
 use crate::packet::wire::{TCP, UDP};
 use crate::port::Port;
 use crate::reason::Reason;
-use crate::rewrite::Translation;
+use crate::rewrite::{self, Translation};
 use crate::snapshot::{ServiceId, ServiceKey};
-use crate::stats::add;
+use crate::stats::{add, count_bytes};
 use conntrack::{Direction, InsertError, Method, NewConnection, Path, State, TcpFlags, tcp_next};
 use scheduler::Flow;
 
@@ -34,10 +34,11 @@ impl<F: Ip> Flows<F> {
             address: tuple.destination.into(),
             port: tuple.destination_port,
         };
-        let Some(service) = egress.snapshot.services.get(&key).map(|service| service.id) else {
-            return egress.exception(frame);
+        let service = egress.snapshot.services.get(&key);
+        let Some((service, one_packet)) = service.map(|found| (found.id, found.one_packet)) else {
+            return not_ours(services, egress, frame, packet);
         };
-        let Some(state) = first_state(packet) else {
+        let Some(state) = first_state(packet, egress.snapshot.ipvs.sloppy_tcp) else {
             return egress.drop(frame, Reason::NoConnection);
         };
         let flow = Flow {
@@ -51,6 +52,9 @@ impl<F: Ip> Flows<F> {
             let kind = ErrorKind::PortUnreachable;
             return egress.refuse(frame, packet, kind, tuple.destination, Reason::NoServer);
         };
+        if one_packet && tuple.protocol == UDP && server.method != Method::FullNat {
+            return send_alone(services, egress, frame, packet, server);
+        }
         match self.connect(services, egress, packet, service, server, state) {
             Ok(found) => self.forward(services, egress, frame, packet, found),
             Err(reason) => egress.drop(frame, reason),
@@ -149,13 +153,79 @@ enum Made {
     Before(Found),
 }
 
+/// Sends a packet to a server without a connection to remember it by: replies by NAT are nobody's.
+///
+/// Source: Linux net/netfilter/ipvs/ip_vs_core.c (`ip_vs_schedule`, IP_VS_CONN_F_ONE_PACKET).
+fn send_alone<F: Ip, P: Port>(
+    services: &mut Services,
+    egress: &mut Egress<P>,
+    frame: Frame,
+    packet: &Packet<F>,
+    server: Picked,
+) {
+    let Some(state) = services.server(server.id) else {
+        return egress.drop(frame, Reason::ServerGone);
+    };
+    let hop = match egress.hop_to_server(server.id, state) {
+        Ok(hop) => hop,
+        Err(reason) => return egress.drop(frame, reason),
+    };
+    add(&egress.stats.connections, 1);
+    if let Some(stats) = egress.stats.server(server.id) {
+        add(&stats.connections, 1);
+    }
+    let len = packet.end - u32::from(packet.l3);
+    count_bytes(&egress.stats, server.id, Direction::Request, len);
+    match F::from_ip(server.address) {
+        Some(address) if server.method == Method::Nat => {
+            let real_server = (address, server.port);
+            let translation = Translation::new(&packet.tuple, None, Some(real_server));
+            translated(egress, frame, packet, hop, &translation);
+        }
+        _ => to_server_unchanged(egress, frame, packet, state, hop),
+    }
+}
+
+/// A packet for no service. With `nat_icmp_send` a NAT server that speaks without a connection is told so, unless it
+/// resets; everything else is the kernel's.
+///
+/// Source: Linux net/netfilter/ipvs/ip_vs_core.c (`ip_vs_out_hook`).
+fn not_ours<F: Ip, P: Port>(
+    services: &Services,
+    egress: &mut Egress<P>,
+    mut frame: Frame,
+    packet: &Packet<F>,
+) {
+    let tuple = &packet.tuple;
+    let is_reset = tuple.protocol == TCP && packet.tcp_flags.has(TcpFlags::RST);
+    if egress.snapshot.ipvs.nat_icmp_send && !is_reset {
+        let end = ServiceKey {
+            protocol: tuple.protocol,
+            address: tuple.source.into(),
+            port: tuple.source_port,
+        };
+        let view = egress.snapshot.ports.get(usize::from(frame.port.0));
+        let speaker = view
+            .and_then(|view| view.source_for(end.address))
+            .and_then(F::from_ip);
+        if let Some(speaker) = speaker
+            && services.is_nat_end(&end)
+            && rewrite::decrement_ttl(frame.bytes_mut(), packet).is_ok()
+        {
+            let kind = ErrorKind::PortUnreachable;
+            return egress.refuse(frame, packet, kind, speaker, Reason::NoConnection);
+        }
+    }
+    egress.exception(frame);
+}
+
 /// The state in which a packet begins a connection; `None` for one that may not.
 ///
 /// Source: Linux net/netfilter/ipvs/ip_vs_proto_tcp.c (`tcp_conn_schedule`).
-fn first_state<F: Ip>(packet: &Packet<F>) -> Option<State> {
+fn first_state<F: Ip>(packet: &Packet<F>, sloppy: bool) -> Option<State> {
     let flags = packet.tcp_flags;
     match packet.tuple.protocol {
-        TCP if flags.has(TcpFlags::SYN) && !flags.has(TcpFlags::RST) => Some(tcp_next(
+        TCP if (flags.has(TcpFlags::SYN) || sloppy) && !flags.has(TcpFlags::RST) => Some(tcp_next(
             State::None,
             Path::TwoWay(Direction::Request),
             flags,

@@ -1,8 +1,9 @@
 //! What a worker keeps for each service and each server between packets: the scheduler's state, the neighbour in use.
 
+use crate::Map;
 use crate::neighbour::NeighbourId;
 use crate::rewrite::tunnel::Tunnel;
-use crate::snapshot::{LocalAddress, Server, Service, ServiceId, Snapshot};
+use crate::snapshot::{LocalAddress, Server, Service, ServiceId, ServiceKey, Snapshot};
 use conntrack::{Method, State};
 use scheduler::{Activity, Flow, Load, Options, RealServerId, Scheduler};
 use std::net::IpAddr;
@@ -24,6 +25,8 @@ pub(super) struct ServerState {
     pub(super) neighbour: NeighbourId,
     /// False once it was removed from its service.
     pub(super) present: bool,
+    /// Its weight is 0: no new flows.
+    pub(super) drained: bool,
     /// How packets get there.
     pub(super) method: Method,
     /// For TUN: the outer header.
@@ -48,6 +51,8 @@ pub(super) struct Services {
     worker: usize,
     services: Vec<Option<ServiceState>>,
     servers: Vec<ServerState>,
+    /// Where NAT servers speak from; only filled for `nat_icmp_send`.
+    nat_ends: Map<ServiceKey, ()>,
 }
 
 impl Services {
@@ -56,6 +61,7 @@ impl Services {
             worker: usize::from(worker),
             services: Vec::new(),
             servers: Vec::new(),
+            nat_ends: Map::default(),
         }
     }
 
@@ -77,6 +83,33 @@ impl Services {
                 .as_deref()
                 .map_or_else(ServerState::nobody, ServerState::of);
         }
+        self.adopt_lists(snapshot);
+    }
+
+    /// What follows from the services' lists of servers.
+    fn adopt_lists(&mut self, snapshot: &Snapshot) {
+        self.nat_ends.clear();
+        for service in snapshot.services.values() {
+            for server in &service.servers {
+                let Some(state) = self.servers.get_mut(server.id.0 as usize) else {
+                    continue;
+                };
+                state.drained = server.weight.0 == 0;
+                if snapshot.ipvs.nat_icmp_send && state.method == Method::Nat {
+                    let end = ServiceKey {
+                        protocol: service.key.protocol,
+                        address: server.address,
+                        port: server.port,
+                    };
+                    self.nat_ends.insert(end, ());
+                }
+            }
+        }
+    }
+
+    /// Whether a NAT server speaks from there.
+    pub(super) fn is_nat_end(&self, end: &ServiceKey) -> bool {
+        self.nat_ends.contains_key(end)
     }
 
     fn updated(&self, before: Option<ServiceState>, service: &Arc<Service>) -> ServiceState {
@@ -160,6 +193,13 @@ impl Services {
             .is_some_and(|state| state.present)
     }
 
+    /// Whether a server gets no new flows: its weight is 0.
+    pub(super) fn is_drained(&self, id: RealServerId) -> bool {
+        self.servers
+            .get(id.0 as usize)
+            .is_some_and(|state| state.drained)
+    }
+
     /// Counts a new connection.
     pub(super) fn connection_began(&self, server: RealServerId, state: State) {
         self.shift(server, None, Some(activity(state)));
@@ -199,6 +239,7 @@ impl ServerState {
         ServerState {
             neighbour: NeighbourId::NONE,
             present: false,
+            drained: false,
             method: Method::Local,
             tunnel: None,
             load: None,
@@ -209,6 +250,7 @@ impl ServerState {
         ServerState {
             neighbour: server.next_hop.neighbour,
             present: server.present,
+            drained: false,
             method: server.method,
             tunnel: server.tunnel,
             load: Some(Arc::clone(&server.load)),

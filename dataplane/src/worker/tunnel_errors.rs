@@ -10,11 +10,13 @@ use super::icmp::not_related;
 use super::services::Services;
 use crate::frame::Frame;
 use crate::packet::icmp::{ErrorKind, Quoted, parse_quoted};
-use crate::packet::wire::{IPIP, read_u32};
-use crate::packet::{Fragment, Packet, TcpFlags};
+use crate::packet::wire::{
+    ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, GRE, IPIP, IPV6, UDP, UDP_LEN, read_u16, read_u32,
+};
+use crate::packet::{Fragment, Packet, TcpFlags, Tuple};
 use crate::port::Port;
 use crate::reason::Reason;
-use crate::rewrite::tunnel::{Outer, Tunnel};
+use crate::rewrite::tunnel::{Encapsulation, Outer, Tunnel};
 use conntrack::{Direction, Method};
 use scheduler::RealServerId;
 use std::net::IpAddr;
@@ -25,7 +27,22 @@ const IPV6_MTU_MIN: u32 = 1280;
 const IPV4_MTU_MIN: u32 = 68;
 
 impl<F: Ip> Flows<F> {
-    /// Passes an error of family `O` about a tunnel's packet on to the client of the connection inside.
+    /// The protocol number (IPv4 or IPv6 inside IP) and the place of the packet inside a quoted one that may be a
+    /// tunnel's: IP in IP, GRE, and UDP that is no connection's and has a GUE header.
+    #[cold]
+    pub(super) fn carried(&self, frame: &[u8], quoted: &Quoted<F>) -> Option<(u8, usize)> {
+        let quotation = &frame[usize::from(quoted.l4)..quoted.end as usize];
+        let (protocol, header_len) = match quoted.tuple.protocol {
+            protocol @ (IPIP | IPV6) => (protocol, 0),
+            GRE => inside_gre(quotation)?,
+            UDP if self.table.lookup(&quoted.tuple.reversed()).is_none() => inside_gue(quotation)?,
+            _ => return None,
+        };
+        Some((protocol, usize::from(quoted.l4) + header_len))
+    }
+
+    /// Passes an error of family `O` about a tunnel's packet on to the client of the connection inside, whose packet
+    /// begins at `l3`.
     #[cold]
     pub(super) fn tunnel_error<O: Ip, P: Port>(
         &mut self,
@@ -34,8 +51,9 @@ impl<F: Ip> Flows<F> {
         frame: Frame,
         packet: &Packet<O>,
         quoted: &Quoted<O>,
+        l3: usize,
     ) {
-        let inside = parse_quoted::<F>(frame.bytes(), usize::from(quoted.l4), quoted.end as usize);
+        let inside = parse_quoted::<F>(frame.bytes(), l3, quoted.end as usize);
         let inner = match inside {
             Ok(inner) => inner,
             Err(reason) => return not_related(egress, frame, packet, reason),
@@ -49,9 +67,7 @@ impl<F: Ip> Flows<F> {
             _ => None,
         };
         // Whoever does not know where the tunnel leads has not seen its packets.
-        let Some(tunnel) =
-            tunnel.filter(|tunnel| end_of(tunnel) == quoted.tuple.destination.into())
-        else {
+        let Some(tunnel) = tunnel.filter(|tunnel| sends(tunnel, &quoted.tuple)) else {
             return not_related(egress, frame, packet, Reason::IcmpUnrelated);
         };
         let message = &frame.bytes()[packet.l4()..];
@@ -104,11 +120,44 @@ impl<F: Ip> Flows<F> {
     }
 }
 
-fn end_of(tunnel: &Tunnel) -> IpAddr {
-    match tunnel.outer {
+/// What follows a GRE header and how long that is, if the director sends such headers: version 0, no flag but that of
+/// the checksum.
+fn inside_gre(quotation: &[u8]) -> Option<(u8, usize)> {
+    let header = quotation.first_chunk::<4>()?;
+    let protocol = match read_u16(header, 2) {
+        ETHER_TYPE_IPV4 => IPIP,
+        ETHER_TYPE_IPV6 => IPV6,
+        _ => return None,
+    };
+    let checksum = match read_u16(header, 0) {
+        0 => false,
+        0x8000 => true,
+        _ => return None,
+    };
+    let header_len = Encapsulation::Gre { checksum }.header_len();
+    (quotation.len() >= header_len).then_some((protocol, header_len))
+}
+
+/// The same for UDP and GUE: variant 0, a data packet without optional fields.
+fn inside_gue(quotation: &[u8]) -> Option<(u8, usize)> {
+    match *quotation.get(UDP_LEN..)?.first_chunk::<4>()? {
+        [0, protocol @ (IPIP | IPV6), 0, 0] => Some((protocol, UDP_LEN + 4)),
+        _ => None,
+    }
+}
+
+/// Whether packets of this outer flow can be the tunnel's.
+fn sends<O: Ip>(tunnel: &Tunnel, outer: &Tuple<O>) -> bool {
+    let end: IpAddr = match tunnel.outer {
         Outer::V4 { destination, .. } => destination.into(),
         Outer::V6 { destination, .. } => destination.into(),
-    }
+    };
+    let wrapped_so = match tunnel.encapsulation {
+        Encapsulation::Ipip => matches!(outer.protocol, IPIP | IPV6),
+        Encapsulation::Gre { .. } => outer.protocol == GRE,
+        Encapsulation::Gue { port, .. } => outer.protocol == UDP && outer.destination_port == port,
+    };
+    end == outer.destination.into() && wrapped_so
 }
 
 /// What an error about the tunnel's packet, of family `O`, means for the packet of family `F` inside. The tunnel's

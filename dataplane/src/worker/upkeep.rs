@@ -109,7 +109,7 @@ impl<P: Port> Egress<P> {
                 _ => Some(Reason::NeighbourUnreachable),
             };
             if packet.counts {
-                subtract(&stats.verdicts.waiting, 1);
+                subtract(&stats.verdicts.waiting_now, 1);
                 match refused {
                     None => add(&stats.verdicts.forwarded, 1),
                     Some(reason) => stats.count_drop(reason),

@@ -9,6 +9,7 @@ use control::config::{
 use control::{ApplyError, Director, StartError};
 use dataplane::port::PortInfo;
 use dataplane::port::memory::{MemoryPort, MemoryWire};
+use dataplane::snapshot::Ipvs;
 use dataplane::worker::{Tables, Worker};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -191,5 +192,6 @@ fn configuration() -> Configuration {
         lip_pools: Vec::new(),
         services: Vec::new(),
         timeouts: TimeoutSettings::default(),
+        ipvs: Ipvs::default(),
     }
 }

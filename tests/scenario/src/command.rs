@@ -10,6 +10,7 @@ use crate::topology::Side;
 use cli::ipvsadm::listing::{self, ListedService};
 use cli::ipvsadm::{self, Command, List, Protocol, ServiceKey, Subject};
 use control::config::TimeoutSettings;
+use dataplane::snapshot::Ipvs;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +24,7 @@ const SETTINGS: &str = "net.ipv4.vs.";
 pub struct Console {
     kernel: Kernel,
     settings: HashMap<String, String>,
+    ipvs: Ipvs,
     zeros: Zeros,
     /// The addresses of the recordings' host, beyond those of its interfaces.
     pub vips: BTreeSet<IpAddr>,
@@ -37,6 +39,7 @@ impl Console {
         let mut console = Console {
             kernel: Kernel::new(&scenario.text, &scenario.modules),
             settings: HashMap::new(),
+            ipvs: Ipvs::default(),
             zeros: Zeros::new(),
             vips: virtual_addresses(scenario),
             missing: Vec::new(),
@@ -70,15 +73,16 @@ impl Console {
     }
 
     /// `sysctl`.
-    pub fn set(&mut self, name: &str, value: &str) {
+    pub fn set(&mut self, bench: &mut Bench, name: &str, value: &str) {
         let Some(name) = name.strip_prefix(SETTINGS) else {
             self.miss(format!("{name} = {value}"));
             return;
         };
         self.settings.insert(name.to_owned(), value.to_owned());
-        if let Some(what) = features::setting(name, value) {
+        if let Some(what) = features::setting(&mut self.ipvs, name, value) {
             self.miss(what);
         }
+        self.configure(bench);
     }
 
     /// The value of a setting of IPVS.
@@ -181,8 +185,10 @@ impl Console {
     fn configure(&mut self, bench: &mut Bench) {
         let (services, missing) = features::services(&self.kernel.services);
         let [tcp, tcp_fin, udp] = self.kernel.timeouts;
+        let ipvs = self.ipvs;
         let applied = bench.apply(|configuration| {
             configuration.services = services;
+            configuration.ipvs = ipvs;
             configuration.timeouts = TimeoutSettings { tcp, tcp_fin, udp };
         });
         missing.into_iter().for_each(|what| self.miss(what));

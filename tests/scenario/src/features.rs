@@ -1,24 +1,21 @@
 //! What uvs cannot do yet, a function each: whoever adds it to the director connects it here, and its complaint goes.
 
 use crate::kernel::{KernelService, stays_here};
-use cli::ipvsadm::{Daemon, Method, Protocol, Server, Service, ServiceKey, Tunnel};
-use control::config;
+use cli::ipvsadm::{Daemon, Method, Protocol, Server, Service, ServiceKey, Tunnel, TunnelChecksum};
+use control::config::{self, GueChecksum};
+use dataplane::snapshot::Ipvs;
 use scheduler::Options;
 
 /// Kernel modules, and what they do.
 const MODULES: [(&str, &str); 2] = [("ip_vs_ftp", "FTP helper"), ("ip_vs_pe_sip", "")];
 
-/// The kernel's settings that matter, and the values by which uvs behaves. All others are taken as they are.
-const SETTINGS: [(&str, &str); 9] = [
-    ("conn_reuse_mode", "1"),
-    ("expire_nodest_conn", "0"),
+/// The kernel's settings whose values uvs cannot follow, and those by which it behaves.
+const FIXED: [(&str, &str); 5] = [
     ("expire_quiescent_template", "0"),
-    ("nat_icmp_send", "0"),
-    ("pmtu_disc", "1"),
     ("secure_tcp", "0"),
-    ("sloppy_tcp", "0"),
-    ("sync_threshold", "3\t50"),
     ("sync_refresh_period", "0"),
+    ("sync_threshold", "3\t50"),
+    ("sync_version", "1"),
 ];
 
 /// The services that uvs is configured with, and what it cannot do of what was asked for.
@@ -36,7 +33,6 @@ pub fn services(known: &[KernelService]) -> (Vec<config::Service>, Vec<String>) 
 fn service(known: &KernelService, missing: &mut Vec<String>) -> Option<config::Service> {
     let service = &known.service;
     persistence(service, missing);
-    one_packet(service, missing);
     engine(service, missing);
     let listen = listen(service, missing)?;
     let Some(scheduler) = scheduler::NAMES
@@ -65,6 +61,7 @@ fn service(known: &KernelService, missing: &mut Vec<String>) -> Option<config::S
         },
         method: conntrack::Method::Nat,
         lip_pool: None,
+        one_packet: service.one_packet,
         servers,
     })
 }
@@ -96,12 +93,6 @@ fn persistence(service: &Service, missing: &mut Vec<String>) {
     }
 }
 
-fn one_packet(service: &Service, missing: &mut Vec<String>) {
-    if service.one_packet {
-        missing.push("one-packet scheduling".to_owned());
-    }
-}
-
 fn engine(service: &Service, missing: &mut Vec<String>) {
     if let Some(engine) = &service.engine {
         missing.push(format!("persistence engine {engine}"));
@@ -113,18 +104,15 @@ fn server(server: &Server, missing: &mut Vec<String>) -> Option<config::Server> 
         missing.push("a server that is the director itself".to_owned());
         return None;
     }
-    thresholds(server, missing);
+    let (method, tunnel) = method(server, missing)?;
     Some(config::Server {
         address: server.address,
         weight: weight(server, missing),
-        method: method(server, missing)?,
+        method,
+        upper: server.upper,
+        lower: server.lower,
+        tunnel,
     })
-}
-
-fn thresholds(server: &Server, missing: &mut Vec<String>) {
-    if (server.upper, server.lower) != (0, 0) {
-        missing.push("connection thresholds".to_owned());
-    }
 }
 
 fn weight(server: &Server, missing: &mut Vec<String>) -> u16 {
@@ -134,41 +122,59 @@ fn weight(server: &Server, missing: &mut Vec<String>) -> u16 {
     })
 }
 
-fn method(server: &Server, missing: &mut Vec<String>) -> Option<conntrack::Method> {
-    let kind = match server.method {
-        Method::Nat => return Some(conntrack::Method::Nat),
-        Method::Dr => return Some(conntrack::Method::Dr),
-        Method::Tun(Tunnel::Ipip) => return Some(conntrack::Method::Tun),
-        Method::Tun(Tunnel::Gre(_)) => "GRE tunnels",
-        Method::Tun(Tunnel::Gue { .. }) => "GUE tunnels",
-        Method::FullNat => "FULLNAT from ipvsadm",
-    };
-    missing.push(kind.to_owned());
-    None
+fn method(
+    server: &Server,
+    missing: &mut Vec<String>,
+) -> Option<(conntrack::Method, config::TunnelKind)> {
+    let no_tunnel = config::TunnelKind::Ipip;
+    match server.method {
+        Method::Nat => Some((conntrack::Method::Nat, no_tunnel)),
+        Method::Dr => Some((conntrack::Method::Dr, no_tunnel)),
+        Method::Tun(tunnel) => Some((conntrack::Method::Tun, tunnel_kind(tunnel))),
+        Method::FullNat => {
+            missing.push("FULLNAT from ipvsadm".to_owned());
+            None
+        }
+    }
 }
 
-/// What uvs cannot do of a setting below `net.ipv4.vs`.
-#[must_use]
-pub fn setting(name: &str, value: &str) -> Option<String> {
-    let known = SETTINGS.iter().find(|(known, _)| *known == name);
-    known
-        .filter(|(_, same)| *same != value)
-        .map(|_| format!("{name} = {value}"))
+fn tunnel_kind(tunnel: Tunnel) -> config::TunnelKind {
+    match tunnel {
+        Tunnel::Ipip => config::TunnelKind::Ipip,
+        Tunnel::Gre(checksum) => config::TunnelKind::Gre {
+            checksum: checksum != TunnelChecksum::None,
+        },
+        Tunnel::Gue { port, checksum } => config::TunnelKind::Gue {
+            port,
+            checksum: match checksum {
+                TunnelChecksum::None => GueChecksum::None,
+                TunnelChecksum::Plain => GueChecksum::Full,
+                TunnelChecksum::Remote => GueChecksum::Remote,
+            },
+        },
+    }
+}
+
+/// Takes a setting below `net.ipv4.vs` over; what uvs cannot do of it.
+pub fn setting(ipvs: &mut Ipvs, name: &str, value: &str) -> Option<String> {
+    let number: u8 = value.parse().unwrap_or(0);
+    match name {
+        "conn_reuse_mode" => ipvs.conn_reuse_mode = number,
+        "expire_nodest_conn" => ipvs.expire_nodest_conn = number != 0,
+        "sloppy_tcp" => ipvs.sloppy_tcp = number != 0,
+        "nat_icmp_send" => ipvs.nat_icmp_send = number != 0,
+        "pmtu_disc" => ipvs.pmtu_disc = number != 0,
+        _ if default_setting(name) == Some(value) => {}
+        _ => return Some(format!("{name} = {value}")),
+    }
+    None
 }
 
 /// The value of a setting that nobody set.
 #[must_use]
 pub fn default_setting(name: &str) -> Option<&'static str> {
-    let known = SETTINGS.iter().find(|(known, _)| *known == name);
-    let rest = [
-        ("sync_version", "1"),
-        ("sync_ports", "1"),
-        ("sync_persist_mode", "0"),
-    ];
-    known
-        .copied()
-        .or_else(|| rest.into_iter().find(|(known, _)| *known == name))
-        .map(|(_, value)| value)
+    let known = FIXED.iter().find(|(known, _)| *known == name);
+    known.map(|(_, value)| *value)
 }
 
 /// What uvs cannot do of a daemon.

@@ -134,7 +134,8 @@ impl Player {
     fn sysctl(&mut self, value: &Value) -> Result<Value, PlayError> {
         let settings = value.as_object().ok_or_else(|| nonsense("sysctl", value))?;
         for (name, value) in settings {
-            self.console.set(name, value.to_string().trim_matches('"'));
+            self.console
+                .set(&mut self.bench, name, value.to_string().trim_matches('"'));
         }
         Ok(value.clone())
     }

@@ -6,6 +6,7 @@
 use super::vnet;
 use crate::frame::{Frame, Offload};
 use crate::port::PortId;
+use crate::rewrite::tunnel::LARGEST_OVERHEAD;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
@@ -20,6 +21,7 @@ const BLOCK_LEN: u32 = 1 << 20;
 pub(super) const SLOTS_PER_BLOCK: u32 = BLOCK_LEN / SLOT_LEN;
 /// PACKET_RESERVE: with it the network header begins on a cache line, and 146 bytes in front of the frame are free.
 pub(super) const RESERVE: u32 = 102;
+const _: () = assert!(RESERVE as usize >= LARGEST_OVERHEAD);
 
 /// Where a slot's contents begin: behind its `struct tpacket2_hdr`.
 const HEADER_LEN: u32 = 32;

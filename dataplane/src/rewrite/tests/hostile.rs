@@ -1,5 +1,6 @@
 //! Whatever `parse` accepts, no rewriter panics on, and none writes where it should not.
 
+use super::encapsulating::ENCAPSULATIONS;
 use super::tunnelling::encapsulated;
 use crate::frame::Offload;
 use crate::packet::icmp::{self, ERROR_V6_LEN, ErrorKind, Quote};
@@ -7,8 +8,8 @@ use crate::packet::sample::{Sample, client_v4, client_v6, fix_header, of_protoco
 use crate::packet::wire::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use crate::packet::{Packet, Parsed, Tuple, V4, V6, checksum, ndp, parse};
 use crate::rewrite::{
-    Outer, Translation, Tunnel, decrement_ttl, fragment_ipv4, tcp_segments, translate,
-    translate_error, udp_segments,
+    Encapsulation, Outer, Translation, Tunnel, decrement_ttl, fragment_ipv4, tcp_segments,
+    translate, translate_error, udp_segments,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -51,9 +52,20 @@ fn rewrite<F: Sample>(frame: &[u8], packet: &Packet<F>, offload: &Offload, other
     let tunnel = Tunnel {
         outer,
         copy_dont_fragment: true,
+        encapsulation: Encapsulation::Ipip,
     };
-    let carried = encapsulated(frame, packet, &tunnel, 7).unwrap();
-    assert_eq!(carried[34..], frame[14..packet.end()]);
+    for encapsulation in ENCAPSULATIONS {
+        let tunnel = Tunnel {
+            encapsulation,
+            ..tunnel
+        };
+        let carried = encapsulated(frame, packet, &tunnel, 7).unwrap();
+        assert_eq!(
+            carried[14 + tunnel.overhead()..],
+            frame[14..packet.end()],
+            "{encapsulation:?}"
+        );
+    }
 }
 
 fn answer<F: Quote + Sample>(frame: &[u8], packet: &Packet<F>, other: &Tuple<F>) {

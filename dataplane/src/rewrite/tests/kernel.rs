@@ -1,5 +1,6 @@
 //! The rewriters against what the kernel did with the same frames.
 
+use super::encapsulating::{ENCAPSULATED, encapsulation};
 use super::tunnelling::encapsulated;
 use super::vectors::{ANSWERED, ECHOED, RELATED, TRANSLATED, TUNNELLED, Vector};
 use crate::frame::Offload;
@@ -15,7 +16,7 @@ use crate::rewrite::{
 /// The bytes of what the kernel sent, zero where it chose at random, with a header checksum to match.
 fn after(vector: &Vector) -> Vec<u8> {
     let mut frame = hex(&vector.after.replace('.', "0"));
-    if vector.after.contains('.') {
+    if vector.after.contains('.') && is_v4(&frame) {
         fix_header(&mut frame);
     }
     frame
@@ -99,6 +100,7 @@ fn tunnelled<F: Sample>(vector: &Vector) -> Vec<u8> {
         &Tunnel {
             outer,
             copy_dont_fragment,
+            encapsulation: encapsulation(vector.after),
         },
         0,
     )
@@ -108,7 +110,7 @@ fn tunnelled<F: Sample>(vector: &Vector) -> Vec<u8> {
 #[test]
 fn tun_sends_what_the_kernel_sends() {
     assert!(TUNNELLED.len() > 8);
-    for vector in TUNNELLED {
+    for vector in TUNNELLED.iter().chain(ENCAPSULATED) {
         let v4 = is_v4(&hex(vector.before));
         let frame = if v4 {
             tunnelled::<V4>(vector)

@@ -5,7 +5,7 @@ use crate::packet::{Packet, TcpFlags, V4, V6};
 use crate::port::memory::MemoryPort;
 use crate::port::{Burst, Mac, Port, PortId, PortInfo};
 use crate::reason::Reason;
-use crate::rewrite::tunnel::{Outer, Tunnel, encapsulate, encapsulate_copy};
+use crate::rewrite::tunnel::{Encapsulation, Outer, Tunnel, encapsulate, encapsulate_copy};
 
 /// The encapsulated frame, in a buffer that is larger than it must be.
 pub(super) fn encapsulated<F: Wire>(
@@ -36,23 +36,25 @@ fn a_buffer_that_is_too_short_is_no_headroom() {
     );
 }
 
-fn over_v4() -> Tunnel {
+pub(super) fn over_v4() -> Tunnel {
     Tunnel {
         outer: Outer::V4 {
             source: [10, 2, 0, 1].into(),
             destination: [10, 3, 0, 21].into(),
         },
         copy_dont_fragment: true,
+        encapsulation: Encapsulation::Ipip,
     }
 }
 
-fn over_v6() -> Tunnel {
+pub(super) fn over_v6() -> Tunnel {
     Tunnel {
         outer: Outer::V6 {
             source: "fd00:2::1".parse().unwrap(),
             destination: "fd00:3::13".parse().unwrap(),
         },
         copy_dont_fragment: true,
+        encapsulation: Encapsulation::Ipip,
     }
 }
 

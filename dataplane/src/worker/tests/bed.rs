@@ -301,7 +301,7 @@ impl Bed {
                         &verdicts.forwarded,
                         &verdicts.replied,
                         &verdicts.exceptions,
-                        &verdicts.waiting
+                        &verdicts.waiting_now
                     ]),
                 "{stats:?}"
             );
@@ -319,7 +319,7 @@ impl Bed {
                 ("forwarded", &verdicts.forwarded),
                 ("replied", &verdicts.replied),
                 ("exceptions", &verdicts.exceptions),
-                ("waiting", &verdicts.waiting),
+                ("waiting", &verdicts.waiting_now),
                 ("connections", &stats.connections),
             ] {
                 *books.entry(name).or_default() += counter.load(Relaxed);

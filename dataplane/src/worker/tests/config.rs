@@ -9,10 +9,10 @@
 use crate::neighbour::{NeighbourId, NeighbourTable};
 use crate::packet::wire::{TCP, UDP};
 use crate::port::{Mac, PortId};
-use crate::rewrite::tunnel::{Outer, Tunnel};
+use crate::rewrite::tunnel::{Encapsulation, Outer, Tunnel};
 use crate::route::Route;
 use crate::snapshot::{
-    LocalAddress, NextHop, Owned, PortView, Server, Service, ServiceId, ServiceKey, Snapshot,
+    Ipvs, LocalAddress, NextHop, Owned, PortView, Server, Service, ServiceId, ServiceKey, Snapshot,
 };
 use conntrack::{Method, Ticks, Timeouts};
 use scheduler::{Load, Options, RealServer, RealServerId, Weight};
@@ -61,6 +61,7 @@ pub(super) struct ServerConfig {
     pub(super) weight: u16,
     pub(super) present: bool,
     pub(super) copy_dont_fragment: bool,
+    pub(super) encapsulation: Encapsulation,
     pub(super) load: Arc<Load>,
 }
 
@@ -72,6 +73,7 @@ pub(super) struct ServiceConfig {
     pub(super) scheduler: &'static str,
     pub(super) servers: Vec<ServerConfig>,
     pub(super) lips: Vec<LocalAddress>,
+    pub(super) one_packet: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -80,6 +82,7 @@ pub(super) struct Config {
     pub(super) mtu: [u32; 2],
     pub(super) owned: Vec<(IpAddr, Owned)>,
     pub(super) timeouts: Timeouts,
+    pub(super) ipvs: Ipvs,
     pub(super) default_route: bool,
     pub(super) route_generation: u16,
 }
@@ -92,6 +95,7 @@ impl Config {
             mtu: [1500; 2],
             owned: directors.map(|text| (ip(text), Owned::Director)).collect(),
             timeouts: Timeouts::default(),
+            ipvs: Ipvs::default(),
             default_route: true,
             route_generation: 1,
         }
@@ -141,6 +145,7 @@ impl Config {
                     weight: 1,
                     present: true,
                     copy_dont_fragment: true,
+                    encapsulation: Encapsulation::Ipip,
                     load: Arc::default(),
                 })
                 .collect(),
@@ -149,6 +154,7 @@ impl Config {
             } else {
                 Vec::new()
             },
+            one_packet: false,
         });
         self
     }
@@ -195,6 +201,7 @@ impl Config {
             owned: self.owned.iter().copied().collect(),
             route_generation: self.route_generation,
             timeouts: self.timeouts.clone(),
+            ipvs: self.ipvs,
             ..Snapshot::default()
         };
         for (side, prefixes) in [(0, ["10.1.0.0", "fd00:1::"]), (1, ["10.2.0.0", "fd00:2::"])] {
@@ -294,10 +301,22 @@ impl Config {
                 })
                 .collect(),
             local_addresses: service.lips.clone(),
+            one_packet: service.one_packet,
         };
         snapshot.services.insert(key, Arc::new(compiled));
     }
 }
+
+/// All that lies between a tunnel's headers, where the receiver has a checksum to check or needs none.
+pub(super) const ENCAPSULATIONS: [Encapsulation; 4] = [
+    Encapsulation::Ipip,
+    Encapsulation::Gre { checksum: false },
+    Encapsulation::Gre { checksum: true },
+    Encapsulation::Gue {
+        port: 6080,
+        checksum: true,
+    },
+];
 
 pub(super) const METHODS: [Method; 4] = [Method::Nat, Method::Dr, Method::Tun, Method::FullNat];
 
@@ -317,5 +336,6 @@ fn tunnel(address: IpAddr, server: &ServerConfig) -> Tunnel {
     Tunnel {
         outer,
         copy_dont_fragment: server.copy_dont_fragment,
+        encapsulation: server.encapsulation,
     }
 }

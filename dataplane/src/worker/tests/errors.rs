@@ -1,10 +1,13 @@
 //! ICMP errors: those the director relays, and those it sends.
 
 use super::bed::Bed;
-use super::config::{CLIENTS, Config, DIRECTOR, SERVERS, ServiceConfig, ip, mac_of, socket};
+use super::config::{
+    CLIENTS, Config, DIRECTOR, ENCAPSULATIONS, SERVERS, ServiceConfig, ip, mac_of, socket,
+};
 use super::packets::{ACK, DATA, Got, SYN, Talk, icmp_error, with_ttl};
 use crate::packet::wire::{ICMP, ICMPV6, TCP, UDP};
 use crate::reason::Reason;
+use crate::rewrite::Encapsulation;
 use conntrack::Method;
 use std::collections::BTreeMap;
 
@@ -309,8 +312,12 @@ fn an_error_about_a_tunnel_becomes_one_from_the_vip_about_the_packet_inside() {
         ("[fd00:64::7]:40001", "[fd00:a::100]:80", "10.2.0.11:80"),
         ("[fd00:64::7]:40001", "[fd00:a::100]:80", "[fd00:2::11]:80"),
     ] {
-        for protocol in [TCP, UDP] {
-            let config = Config::of(protocol, vip, Method::Tun, server);
+        for (protocol, encapsulation) in [TCP, UDP]
+            .into_iter()
+            .flat_map(|protocol| ENCAPSULATIONS.map(|encapsulation| (protocol, encapsulation)))
+        {
+            let mut config = Config::of(protocol, vip, Method::Tun, server);
+            config.server(0).encapsulation = encapsulation;
             let mut bed = Bed::new(&config);
             let talk = Talk::new(protocol, client, vip);
             let tunnelled = bed.send_one(0, CLIENTS, &talk.whole(SYN, &[7; 300]));
@@ -320,7 +327,7 @@ fn an_error_about_a_tunnel_becomes_one_from_the_vip_about_the_packet_inside() {
             );
             let director = ip(DIRECTOR[SERVERS][outside]);
             let router = ["10.2.0.254", "fd00:2::fe"][outside];
-            let overhead = [20, 40][outside];
+            let overhead = [20, 40][outside] + encapsulation.header_len();
             // Lets the director ask for the clients' router.
             let error = icmp_error(router, director, TIME_EXCEEDED[outside], &tunnelled.frame);
             bed.send_one(0, SERVERS, &error);
@@ -358,15 +365,25 @@ fn an_error_about_a_tunnel_becomes_one_from_the_vip_about_the_packet_inside() {
                 let least = case((too_big.0, too_big.1, 20)).2;
                 assert_eq!(least, [68, 1280][inside]);
             }
-            // Somebody else's tunnel.
-            let mut other = tunnelled.frame.clone();
-            let destination = 14 + [19, 39][outside];
-            other[destination] ^= 1;
-            if outside == 0 {
-                crate::packet::sample::fix_header(&mut other);
+            // Somebody else's tunnel: to another end, or of another kind.
+            let kind = match encapsulation {
+                Encapsulation::Ipip => None,
+                Encapsulation::Gre { .. } => Some(1),
+                Encapsulation::Gue { .. } => Some(3),
+            };
+            let end_at = 14 + [19, 39][outside];
+            for other_at in [Some(end_at), kind.map(|at| end_at + 1 + at)]
+                .into_iter()
+                .flatten()
+            {
+                let mut other = tunnelled.frame.clone();
+                other[other_at] ^= 1;
+                if outside == 0 {
+                    crate::packet::sample::fix_header(&mut other);
+                }
+                let error = icmp_error(router, director, TIME_EXCEEDED[outside], &other);
+                bed.send_for(0, SERVERS, &error, Reason::IcmpUnrelated);
             }
-            let error = icmp_error(router, director, TIME_EXCEEDED[outside], &other);
-            bed.send_for(0, SERVERS, &error, Reason::IcmpUnrelated);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::bed::{Bed, Limits};
 use super::config::{CLIENTS, Config, SERVERS, socket};
+use super::fragments::cut;
 use super::packets::{Talk, icmp_error, partial};
 use crate::frame::{Gso, Offload};
 use crate::packet::wire::{TCP, UDP};
@@ -36,6 +37,8 @@ enum Kind {
     Error(u8, u8, bool, u8, u8),
     /// A request with a partial checksum, and perhaps GSO.
     Local(u8, u8, u16, Option<u16>),
+    /// One part of a packet: service, client, whether of the server, where the parts end (in eights of bytes), which.
+    Fragment(u8, u8, bool, (u8, u8), u8),
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -50,6 +53,8 @@ fn kind() -> impl Strategy<Value = Kind> {
             .prop_map(|(service, client, server, kind, code)| Kind::Error(service, client, server, kind, code)),
         2 => (any::<u8>(), 0u8..4, 0u16..8000, proptest::option::of(1u16..3000))
             .prop_map(|(service, client, len, gso)| Kind::Local(service, client, len, gso)),
+        4 => (any::<u8>(), 0u8..4, any::<bool>(), (1u8..8, 1u8..100), 0u8..3)
+            .prop_map(|(service, client, server, ends, which)| Kind::Fragment(service, client, server, ends, which)),
     ]
 }
 
@@ -135,6 +140,14 @@ fn build(config: &Config, kind: &Kind) -> (Vec<u8>, Offload) {
             let kind = if kind % 3 == 0 { *kind } else { kind % 12 };
             let about = quoted.packet(TcpFlags(0x18), b"quoted");
             icmp_error(from, quoted.source.ip(), (kind, *code, 1300), &about)
+        }
+        Kind::Fragment(service, client, from_server, (first, second), which) => {
+            let (request, inside) = talks(config, *service, *client);
+            let talk = if *from_server { inside.back() } else { request };
+            let ends = [first, second].map(|units| usize::from(*units) * 8);
+            let ends = [ends[0], ends[0] + ends[1]];
+            let parts = cut(&talk.packet(TcpFlags(2), &payload(1000)), &ends, 7);
+            parts[usize::from(*which) % parts.len()].clone()
         }
         Kind::Local(service, client, len, gso) => {
             let (request, _) = talks(config, *service, *client);

@@ -247,6 +247,60 @@ fn a_syn_on_a_connection_in_time_wait_is_scheduled_again() {
 }
 
 #[test]
+fn a_servers_syn_on_a_closed_connection_goes_to_the_client() {
+    let config = Config::of(TCP, VIP, Method::Nat, "10.2.0.11:80");
+    let mut bed = Bed::new(&config);
+    let steps = [(false, SYN), (true, SYN_ACK), (false, ACK), (false, RST)];
+    play(&mut bed, &steps);
+    let seen = bed.send_one(
+        0,
+        SERVERS,
+        &Talk::tcp("10.2.0.11:80", CLIENT).packet(SYN, b""),
+    );
+    assert_eq!(seen.packet().talk, request().back());
+    assert_eq!(bed.books()["connections"], 1);
+}
+
+#[test]
+fn an_added_server_is_known_to_the_scheduler() {
+    for scheduler in scheduler::NAMES {
+        let mut config =
+            Config::new().with(TCP, VIP, Method::Dr, &["10.2.0.11:80", "10.2.0.12:80"]);
+        config.services[0].scheduler = scheduler;
+        config.server(1).present = false;
+        let mut bed = Bed::new(&config);
+        bed.send_one(0, CLIENTS, &request().packet(SYN, b""));
+        config.server(0).present = false;
+        config.server(1).present = true;
+        bed.publish(&config);
+        let another = request().at_port(9).packet(SYN, b"");
+        let seen = bed.send_one(0, CLIENTS, &another);
+        assert_eq!(
+            seen.to(),
+            mac_of(socket("10.2.0.12:80").ip()),
+            "{scheduler}"
+        );
+    }
+}
+
+#[test]
+fn a_service_takes_another_scheduler() {
+    let mut config = Config::new().with(TCP, VIP, Method::Dr, &["10.2.0.11:80", "10.2.0.12:80"]);
+    let mut bed = Bed::new(&config);
+    let used = |bed: &mut Bed, clients: std::ops::Range<u16>| {
+        let to = clients.map(|port| {
+            let frame = request().at_port(port).packet(SYN, b"");
+            bed.send_one(0, CLIENTS, &frame).to().0
+        });
+        to.collect::<std::collections::BTreeSet<_>>().len()
+    };
+    assert_eq!(used(&mut bed, 0..10), 2, "rr takes turns");
+    config.services[0].scheduler = "sh";
+    bed.publish(&config);
+    assert_eq!(used(&mut bed, 10..20), 1, "sh does not");
+}
+
+#[test]
 fn a_server_of_weight_zero_keeps_its_connections_and_gets_no_new_ones() {
     let mut config = Config::new().with(TCP, VIP, Method::Nat, &["10.2.0.11:80", "10.2.0.12:80"]);
     config.services[0].scheduler = "wrr";

@@ -2,11 +2,12 @@
 
 use super::bed::Bed;
 use super::config::{
-    CLIENT_GATEWAYS, CLIENTS, Config, METHODS, SERVERS, director_mac, ip, mac_of, socket,
+    CLIENT_GATEWAYS, CLIENTS, Config, ENCAPSULATIONS, METHODS, SERVERS, director_mac, ip, mac_of,
+    socket,
 };
 use super::packets::{ACK, DATA, FIN, Got, SYN, SYN_ACK, Talk};
 use crate::packet::TcpFlags;
-use crate::packet::wire::{TCP, UDP};
+use crate::packet::wire::{GRE, TCP, UDP};
 use conntrack::Method;
 use scheduler::RealServerId;
 use std::net::SocketAddr;
@@ -237,28 +238,63 @@ fn a_tunnel_leads_to_either_family_from_either_family() {
             41,
         ),
     ] {
-        let config = Config::of(TCP, vip, Method::Tun, server);
-        let mut bed = Bed::new(&config);
-        let talk = Talk::tcp(client, vip);
-        for flags in [SYN, ACK, DATA] {
-            let frame = talk.packet(flags, b"through");
-            let seen = bed.send_one(0, CLIENTS, &frame);
-            assert_eq!(
-                (seen.to(), seen.side),
-                (mac_of(socket(server).ip()), SERVERS)
-            );
-            let outer = seen.packet();
-            assert_eq!(outer.talk.protocol, protocol, "{server}");
-            assert_eq!(outer.talk.destination.ip(), socket(server).ip());
-            assert_eq!(
-                outer.inner(),
-                Got {
-                    ttl: 63,
-                    ..Got::of(&frame)
-                }
-            );
+        for (encapsulation, protocol) in ENCAPSULATIONS.into_iter().zip([protocol, GRE, GRE, UDP]) {
+            let mut config = Config::of(TCP, vip, Method::Tun, server);
+            config.server(0).encapsulation = encapsulation;
+            let mut bed = Bed::new(&config);
+            let talk = Talk::tcp(client, vip);
+            for flags in [SYN, ACK, DATA] {
+                let frame = talk.packet(flags, b"through");
+                let seen = bed.send_one(0, CLIENTS, &frame);
+                assert_eq!(
+                    (seen.to(), seen.side),
+                    (mac_of(socket(server).ip()), SERVERS)
+                );
+                let outer = seen.packet();
+                assert_eq!(outer.talk.protocol, protocol, "{server}");
+                assert_eq!(outer.talk.destination.ip(), socket(server).ip());
+                assert_eq!(
+                    outer.inner(),
+                    Got {
+                        ttl: 63,
+                        ..Got::of(&frame)
+                    }
+                );
+            }
+            assert_eq!(config.load(0), (1, 0));
         }
-        assert_eq!(config.load(0), (1, 0));
+    }
+}
+
+#[test]
+fn a_tunnel_without_room_tells_the_client_what_its_headers_leave() {
+    for (client, vip, server, outer_len) in [
+        ("10.64.0.7:40001", "10.0.0.100:80", "10.2.0.11:80", 20),
+        ("10.64.0.7:40001", "10.0.0.100:80", "[fd00:2::11]:80", 40),
+        ("[fd00:64::7]:40001", "[fd00:a::100]:80", "10.2.0.11:80", 20),
+        (
+            "[fd00:64::7]:40001",
+            "[fd00:a::100]:80",
+            "[fd00:2::11]:80",
+            40,
+        ),
+    ] {
+        for encapsulation in ENCAPSULATIONS {
+            let mut config = Config::of(TCP, vip, Method::Tun, server);
+            config.server(0).encapsulation = encapsulation;
+            let mut bed = Bed::new(&config);
+            let talk = Talk::tcp(client, vip);
+            bed.send_one(0, CLIENTS, &talk.packet(SYN, b""));
+            let room = 1500 - outer_len - encapsulation.header_len();
+            let headers = if vip.starts_with('[') { 60 } else { 40 };
+            let fits = talk.whole(DATA, &vec![7; room - headers]);
+            let seen = bed.send_one(0, CLIENTS, &fits);
+            assert_eq!(seen.packet().len, 1500);
+            assert_eq!(seen.packet().inner().payload.len(), room - headers);
+            let seen = bed.send(0, CLIENTS, &talk.whole(DATA, &vec![7; room - headers + 1]));
+            let ((.., told), about) = seen[0].packet().error();
+            assert_eq!((told as usize, about), (room, talk), "{encapsulation:?}");
+        }
     }
 }
 

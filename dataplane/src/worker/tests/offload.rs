@@ -1,7 +1,7 @@
 //! Frames of local senders: partial checksums and GSO; and frames too large for the next link.
 
 use super::bed::Bed;
-use super::config::{CLIENTS, Config, METHODS, SERVERS, mac_of, socket};
+use super::config::{CLIENTS, Config, ENCAPSULATIONS, METHODS, SERVERS, mac_of, socket};
 use super::packets::{ACK, DATA, Got, SYN, Seen, Talk, partial};
 use crate::frame::{Gso, Offload};
 use crate::packet::sample::reference_l4;
@@ -282,20 +282,28 @@ fn a_packet_in_an_ipv6_tunnel_is_fragmented_inside() {
 #[test]
 fn without_path_mtu_discovery_a_tunnel_is_fragmented_whatever_the_packet_inside_says() {
     for server in ["10.2.0.11:80", "[fd00:2::11]:80"] {
-        let mut config = Config::of(UDP, "10.0.0.100:80", Method::Tun, server);
-        config.server(0).copy_dont_fragment = false;
-        let mut bed = Bed::new(&config);
-        let talk = Talk::udp("10.64.0.7:40001", "10.0.0.100:80");
-        let body = vec![0x5a; 1472];
-        let seen = bed.send(0, CLIENTS, &talk.whole(DATA, &body));
-        if server.starts_with('[') {
-            // An IPv6 packet is fragmented by nobody on its way.
-            assert_eq!(told_mtu(&seen[0].packet()), 1460);
-            continue;
+        for encapsulation in ENCAPSULATIONS {
+            let mut config = Config::of(UDP, "10.0.0.100:80", Method::Tun, server);
+            config.server(0).copy_dont_fragment = false;
+            config.server(0).encapsulation = encapsulation;
+            let mut bed = Bed::new(&config);
+            let talk = Talk::udp("10.64.0.7:40001", "10.0.0.100:80");
+            let body = vec![0x5a; 1472];
+            let seen = bed.send(0, CLIENTS, &talk.whole(DATA, &body));
+            let header_len = encapsulation.header_len();
+            if server.starts_with('[') {
+                // An IPv6 packet is fragmented by nobody on its way.
+                assert_eq!(
+                    told_mtu(&seen[0].packet()) as usize,
+                    1460 - header_len,
+                    "{encapsulation:?}"
+                );
+                continue;
+            }
+            let (_, payload) = reassembled(&seen, 1500, |got| got);
+            let inner = Got::of(&[&[0; 12], [8, 0].as_slice(), &payload[header_len..]].concat());
+            assert!(inner.dont_fragment);
+            assert_eq!(inner.payload, body);
         }
-        let (_, payload) = reassembled(&seen, 1500, |got| got);
-        let inner = Got::of(&[&[0; 12], [8, 0].as_slice(), &payload].concat());
-        assert!(inner.dont_fragment);
-        assert_eq!(inner.payload, body);
     }
 }

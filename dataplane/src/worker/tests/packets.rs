@@ -2,7 +2,7 @@
 
 use crate::frame::Offload;
 use crate::packet::sample::{self, Sample, assert_valid, fix_header};
-use crate::packet::wire::{ICMP, ICMPV6, TCP, UDP, Wire};
+use crate::packet::wire::{GRE, ICMP, ICMPV6, TCP, UDP, Wire};
 use crate::packet::{Packet, Parsed, TcpFlags, Tuple, V4, V6, checksum, parse};
 use crate::port::Mac;
 use std::net::{IpAddr, SocketAddr};
@@ -244,12 +244,19 @@ impl Got {
 
     /// The packet that a tunnel's packet carries.
     pub(super) fn inner(&self) -> Got {
-        let ether_type = match self.talk.protocol {
-            4 => [8, 0],
-            41 => [0x86, 0xdd],
-            other => panic!("protocol {other} is no tunnel"),
+        let (ether_type, header_len) = match (self.talk.protocol, &self.payload[..4]) {
+            (4, _) => ([8, 0], 0),
+            (41, _) => ([0x86, 0xdd], 0),
+            (UDP, [0, 4, 0, 0]) => ([8, 0], 4),
+            (UDP, [0, 41, 0, 0]) => ([0x86, 0xdd], 4),
+            (GRE, &[0, 0, high, low]) => ([high, low], 4),
+            (GRE, &[0x80, 0, high, low]) => {
+                assert_eq!(sample::reference_sum(&self.payload), 0xffff);
+                ([high, low], 8)
+            }
+            other => panic!("protocol {other:?} is no tunnel"),
         };
-        Got::of(&[&[0; 12], ether_type.as_slice(), &self.payload].concat())
+        Got::of(&[&[0; 12], ether_type.as_slice(), &self.payload[header_len..]].concat())
     }
 }
 

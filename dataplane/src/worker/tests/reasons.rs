@@ -2,11 +2,13 @@
 
 use super::bed::{Bed, Limits, address};
 use super::config::{CLIENTS, Config, SERVERS, ip, socket};
+use super::fragments::cut;
 use super::packets::{ACK, DATA, Got, SYN, Talk, icmp, icmp_error, with_ttl};
 use crate::frame::Offload;
 use crate::packet::sample::fix_header;
 use crate::packet::wire::{TCP, UDP};
 use crate::reason::Reason;
+use crate::worker::fragments::HELD_OF_ONE;
 use conntrack::Method;
 
 const CLIENT: &str = "10.64.0.7:40001";
@@ -19,6 +21,12 @@ fn syn() -> Vec<u8> {
 
 fn syn6() -> Vec<u8> {
     Talk::tcp("[fd00:64::7]:40001", "[fd00:a::100]:80").packet(SYN, b"")
+}
+
+/// In fragments of 24 bytes and then eight.
+fn cut_all(frame: &[u8]) -> Vec<Vec<u8>> {
+    let ends: Vec<usize> = (3..frame.len() / 8).map(|units| units * 8).collect();
+    cut(frame, &ends, 7)
 }
 
 /// Lets a packet be dropped for `reason`, and returns the bed that it happened in.
@@ -49,10 +57,36 @@ fn provoke(reason: Reason) -> Bed {
             frame.splice(12..12, [0x81, 0, 0, 5]);
         }
         Reason::Fragment => {
-            frame[20] |= 0x20;
-            frame.extend([0; 4]);
-            frame[17] += 4;
-            fix_header(&mut frame);
+            frame = icmp(ip("10.64.0.7"), ip("10.0.0.100"), vec![8; 48]);
+            frame = cut(&frame, &[40], 7).remove(1);
+        }
+        Reason::FragmentOverlap => {
+            frame = cut(&syn(), &[8], 7).remove(1);
+            first = vec![cut(&Talk::tcp(CLIENT, VIP).packet(SYN, &[0; 20]), &[24], 7).remove(0)];
+        }
+        Reason::FragmentWaitedTooLong | Reason::FragmentQueueFull => {
+            let mut bed = Bed::new(&config);
+            // The server's hardware address is known.
+            bed.send_one(
+                0,
+                CLIENTS,
+                &Talk::tcp(CLIENT, VIP).at_port(1).packet(SYN, b""),
+            );
+            let fragments = cut_all(&Talk::tcp(CLIENT, VIP).packet(SYN, &[0; 1000]));
+            let waits = if reason == Reason::FragmentQueueFull {
+                HELD_OF_ONE + 1
+            } else {
+                1
+            };
+            for fragment in &fragments[3..3 + waits] {
+                assert!(bed.send(0, CLIENTS, fragment).is_empty());
+            }
+            if waits > 1 {
+                assert_eq!(bed.send(0, CLIENTS, &fragments[0]).len(), waits);
+            } else {
+                assert!(bed.pass(2).is_empty());
+            }
+            return bed;
         }
         Reason::TtlExpired => frame = with_ttl(frame, 1),
         Reason::TooBig => {
@@ -279,14 +313,6 @@ fn a_malformed_ipv4_frame_is_dropped_for_what_is_wrong_with_it() {
             },
             Some(Reason::VlanTagged),
         ),
-        (
-            "a later fragment",
-            |frame| {
-                frame[21] = 5;
-                fix_header(frame);
-            },
-            Some(Reason::Fragment),
-        ),
     ];
     for (name, change, expected) in table {
         let mut bed = Bed::new(&Config::of(TCP, VIP, Method::Nat, SERVER));
@@ -376,17 +402,6 @@ fn a_malformed_ipv6_frame_is_dropped_for_what_is_wrong_with_it() {
             },
             None,
         ),
-        (
-            "a first fragment",
-            |frame| {
-                let next = frame[20];
-                frame[20] = 44;
-                frame[19] += 12;
-                frame.splice(54..54, [next, 0, 0, 1, 0, 0, 0, 1]);
-                frame.extend([0; 4]);
-            },
-            Some(Reason::Fragment),
-        ),
     ];
     for (name, change, expected) in table {
         let config = Config::of(TCP, "[fd00:a::100]:80", Method::Nat, "[fd00:2::11]:80");
@@ -455,6 +470,9 @@ fn a_packet_for_the_director_itself_as_server_is_left_to_the_kernel() {
     assert!(bed.send(0, CLIENTS, &syn()).is_empty());
     let data = Talk::tcp(CLIENT, VIP).packet(DATA, b"");
     assert!(bed.send(0, CLIENTS, &data).is_empty());
-    assert_eq!(bed.moved(&before)["exceptions"], 2);
+    let quoted = Talk::tcp(VIP, CLIENT).packet(DATA, b"");
+    let error = icmp_error("10.64.0.9", ip("10.0.0.100"), (3, 3, 0), &quoted);
+    assert!(bed.send(0, CLIENTS, &error).is_empty());
+    assert_eq!(bed.moved(&before)["exceptions"], 3);
     assert_eq!(config.load(0), (1, 0), "and counted");
 }

@@ -46,6 +46,17 @@ fn a_connection_goes_on_at_whatever_worker_its_packets_meet() {
 }
 
 #[test]
+fn the_workers_rounds_start_at_different_servers() {
+    let config = Config::new().with(TCP, VIP, Method::Dr, &["10.2.0.11:80", "10.2.0.12:80"]);
+    let mut bed = Bed::with_workers(&config, 2);
+    for worker in 0..2u16 {
+        let frame = Talk::tcp(CLIENT, VIP).at_port(worker).packet(SYN, b"");
+        bed.send(worker.into(), CLIENTS, &frame);
+    }
+    assert_eq!((config.load(0), config.load(1)), ((1, 0), (1, 0)));
+}
+
+#[test]
 fn two_workers_that_get_a_syn_at_once_make_one_connection() {
     for method in [Method::Nat, Method::Dr, Method::Tun, Method::FullNat] {
         let config = Config::of(TCP, VIP, method, "10.2.0.11:80");
