@@ -4,6 +4,7 @@
 use crate::build::{checksum, from_hex};
 use crate::describe::hex;
 use crate::endpoint::Endpoint;
+use crate::reassembly::Datagram;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,6 +14,7 @@ pub const EXPIRES_SLACK: u64 = 2;
 /// The TTL of what the host's stack says itself.
 const HOST_TTL: u64 = 64;
 const ETHERNET_LEN: usize = 14;
+const IPV4_HEADER_LEN: u64 = 20;
 const IPV6_HEADER_LEN: u64 = 40;
 
 /// An injected frame, and what is known of the moment.
@@ -78,41 +80,117 @@ pub fn may_be_extra(
     None
 }
 
-/// What uvs rightly counts more than the kernel: packets to clients, by the names of services and servers.
+/// What uvs rightly counts otherwise than the kernel, by service, and by service and server: packets and bytes more.
 #[derive(Debug, Default)]
 pub struct Credits {
-    out: HashMap<String, (u64, u64)>,
+    inwards: HashMap<String, (u64, u64)>,
+    outwards: HashMap<String, (u64, u64)>,
 }
 
 impl Credits {
-    fn relayed(&mut self, injected: &Value, frame: &Value) {
-        let protocol = text(&frame["quote"], "proto").to_uppercase();
-        let bytes = frame["len"].as_u64().unwrap_or(0) + IPV6_HEADER_LEN;
-        for name in [
-            format!("{protocol} {}", text(&frame["quote"], "dst")),
-            text(&injected["quote"], "dst").to_owned(),
-        ] {
-            let (packets, sum) = self.out.entry(name).or_default();
-            *packets += 1;
-            *sum += bytes;
-        }
-    }
-
-    /// Whether a counter of a service or server differs by no more than what is credited to it.
+    /// Whether a counter differs by just what is credited to it. `name` is a service's, or a service's and a server's.
     #[must_use]
     pub fn explain(&self, name: &str, key: &str, recorded: &Value, actual: &Value) -> bool {
-        let Some((packets, bytes)) = self.out.get(name) else {
-            return false;
-        };
-        let credit = match key {
-            "out_packets" => *packets,
-            "out_bytes" => *bytes,
+        let (credits, bytes) = match key {
+            "in_packets" => (&self.inwards, false),
+            "in_bytes" => (&self.inwards, true),
+            "out_packets" => (&self.outwards, false),
+            "out_bytes" => (&self.outwards, true),
             _ => return false,
         };
+        let credit = credits
+            .get(name)
+            .map_or(0, |credit| if bytes { credit.1 } else { credit.0 });
         recorded
             .as_u64()
             .is_some_and(|recorded| actual.as_u64() == Some(recorded + credit))
     }
+
+    fn relayed(&mut self, injected: &Value, frame: &Value) {
+        let protocol = text(&frame["quote"], "proto").to_uppercase();
+        let service = format!("{protocol} {}", text(&frame["quote"], "dst"));
+        let bytes = frame["len"].as_u64().unwrap_or(0) + IPV6_HEADER_LEN;
+        add(
+            &mut self.outwards,
+            &service,
+            text(&injected["quote"], "dst"),
+            (1, bytes),
+        );
+    }
+
+    /// Each fragment passes, and counts, as it comes; the kernel counts the datagram that it puts together.
+    pub fn fragments(&mut self, fragments: &[Value], whole: &Datagram) {
+        let first = fragments.iter().find(|fragment| fragment["frag"][0] == 0);
+        let Some((first, count)) = first.zip(u64::try_from(fragments.len()).ok()) else {
+            return;
+        };
+        let header_len = if whole.header.source.is_ipv6() {
+            IPV6_HEADER_LEN
+        } else {
+            0
+        };
+        let all: u64 = fragments
+            .iter()
+            .filter_map(|fragment| Some(fragment["len"].as_u64()? + header_len))
+            .sum();
+        let whole_len = whole.payload.len() as u64 + header_len.max(IPV4_HEADER_LEN);
+        let more = (count - 1, all.saturating_sub(whole_len));
+        let protocol = text(first, "proto").to_uppercase();
+        let port = |at: usize| {
+            whole
+                .payload
+                .get(at..at + 2)
+                .map(|port| u16::from_be_bytes([port[0], port[1]]))
+        };
+        let end = |address, at| {
+            Endpoint {
+                address,
+                port: port(at),
+            }
+            .to_string()
+        };
+        if whole.link[0] == "client" {
+            let service = format!("{protocol} {}", end(whole.header.source, 0));
+            add(&mut self.outwards, &service, text(first, "src"), more);
+            return;
+        }
+        let server = match &whole.tunnel {
+            Some(tunnel) => end(tunnel.target, 2),
+            None if text(first, "dst") == end(whole.header.target, 2) => {
+                end(host_of(&whole.link[2]).unwrap_or(whole.header.target), 2)
+            }
+            None => end(whole.header.target, 2),
+        };
+        add(
+            &mut self.inwards,
+            &format!("{protocol} {}", text(first, "dst")),
+            &server,
+            more,
+        );
+    }
+}
+
+fn add(credits: &mut HashMap<String, (u64, u64)>, service: &str, server: &str, more: (u64, u64)) {
+    for name in [service.to_owned(), format!("{service} {server}")] {
+        let (packets, bytes) = credits.entry(name).or_default();
+        *packets += more.0;
+        *bytes += more.1;
+    }
+}
+
+/// The IPv4 host whose hardware address this is.
+fn host_of(mac: &str) -> Option<IpAddr> {
+    let bytes = from_hex(&mac.replace(':', ""))?;
+    let address = bytes.strip_prefix(&[2, 4])?;
+    Some(IpAddr::from(<[u8; 4]>::try_from(address).ok()?))
+}
+
+/// Whether the frames that came of fragments are rightly others than recorded, and why.
+#[must_use]
+pub fn same_datagrams(recorded: &[Datagram], actual: &[Datagram]) -> Option<&'static str> {
+    (recorded == actual).then_some(
+        "the kernel puts datagrams together and cuts them again; uvs passes each fragment on",
+    )
 }
 
 /// Whether two frames are equal in hex, but for what a director may set otherwise. A dot stands for a digit that the kernel
@@ -315,7 +393,10 @@ mod tests {
         let mut credits = Credits::default();
         assert!(may_be_extra(&relayed, &moment, &mut credits).is_some());
         assert!(may_be_extra(&relayed, &NOTHING, &mut credits).is_none());
-        for name in ["UDP [fd00:a::100]:53", "[fd00:2::11]:5353"] {
+        for name in [
+            "UDP [fd00:a::100]:53",
+            "UDP [fd00:a::100]:53 [fd00:2::11]:5353",
+        ] {
             assert!(credits.explain(name, "out_bytes", &json!(54), &json!(155)));
             assert!(!credits.explain(name, "out_bytes", &json!(54), &json!(54)));
             assert!(!credits.explain(name, "in_bytes", &json!(54), &json!(155)));

@@ -3,6 +3,7 @@
 use crate::allowed::{self, Credits, EXPIRES_SLACK, Moment};
 use crate::build::from_hex;
 use crate::describe::{describe, words};
+use crate::reassembly::datagrams;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -53,28 +54,86 @@ fn exchanges(
             actual.len()
         ));
     }
-    for (number, (recorded, actual)) in recorded.iter().zip(actual).enumerate() {
-        let injected =
-            describe(&from_hex(actual["in"].as_str().unwrap_or_default()).unwrap_or_default());
-        let path = format!("inject[{number}] {}", words(&injected));
-        if recorded["in"] != actual["in"] || recorded["side"] != actual["side"] {
-            found.push(format!(
-                "{path}: recorded with {}, injected {}",
-                recorded["in"], actual["in"]
-            ));
+    let injected: Vec<Value> = actual.iter().map(injected).collect();
+    let len = recorded.len().min(actual.len());
+    let mut number = 0;
+    while number < len {
+        let same_datagram = |other: &&Value| is_same_datagram(&injected[number], other);
+        let count = injected[number..len]
+            .iter()
+            .take_while(same_datagram)
+            .count()
+            .max(1);
+        let range = number..number + count;
+        let path = format!("inject[{number}] {}", words(&injected[number]));
+        for (recorded, actual) in recorded[range.clone()].iter().zip(&actual[range.clone()]) {
+            if recorded["in"] != actual["in"] || recorded["side"] != actual["side"] {
+                found.push(format!(
+                    "{path}: recorded with {}, injected {}",
+                    recorded["in"], actual["in"]
+                ));
+            }
         }
         let moment = Moment {
-            injected: &injected,
-            for_service: actual["for_service"] == true,
+            injected: &injected[number],
+            for_service: actual[number]["for_service"] == true,
             is_directors,
         };
-        frames(
-            [&recorded["out"], &actual["out"]],
-            &moment,
-            &path,
-            credits,
-            found,
-        );
+        if count > 1 {
+            let outs = [&recorded[range.clone()], &actual[range.clone()]];
+            fragments(&injected[range], outs, &path, credits, found);
+        } else {
+            let outs = [&recorded[number]["out"], &actual[number]["out"]];
+            frames(outs, &moment, &path, credits, found);
+        }
+        number += count;
+    }
+}
+
+fn injected(exchange: &Value) -> Value {
+    describe(&from_hex(exchange["in"].as_str().unwrap_or_default()).unwrap_or_default())
+}
+
+/// Whether two frames are fragments of one datagram.
+fn is_same_datagram(a: &Value, b: &Value) -> bool {
+    let address =
+        |frame: &Value, key: &str| frame[key].as_str().and_then(crate::tables::address_of);
+    let datagram = |frame: &Value| {
+        (
+            address(frame, "src"),
+            address(frame, "dst"),
+            frame["id"].clone(),
+        )
+    };
+    a.get("frag").is_some() && b.get("frag").is_some() && datagram(a) == datagram(b)
+}
+
+/// What came of all fragments of one datagram.
+fn fragments(
+    injected: &[Value],
+    [recorded, actual]: [&[Value]; 2],
+    path: &str,
+    credits: &mut Credits,
+    found: &mut Vec<String>,
+) {
+    let out = |exchanges: &[Value]| -> Vec<Value> {
+        exchanges
+            .iter()
+            .flat_map(|exchange| array(&exchange["out"]))
+            .cloned()
+            .collect()
+    };
+    let (recorded, actual) = (out(recorded), out(actual));
+    let whole = [datagrams(&recorded), datagrams(&actual)];
+    if allowed::same_datagrams(&whole[0], &whole[1]).is_none() {
+        let told = |frames: &[Value]| frames.iter().map(words).collect::<Vec<_>>().join("; ");
+        found.push(format!(
+            "{path}: of its fragments {} recorded, {} came",
+            told(&recorded),
+            told(&actual)
+        ));
+    } else if let [whole] = whole[1].as_slice() {
+        credits.fragments(injected, whole);
     }
 }
 
@@ -186,22 +245,29 @@ fn dumps(recorded: &Value, actual: &Value, credits: &Credits, found: &mut Vec<St
         match item.as_str() {
             "conns" => {
                 let keys = ["proto", "client", "virtual"];
-                rows(expected, &actual[item], &keys, item, credits, found);
+                rows(expected, &actual[item], &keys, ["", item], credits, found);
             }
             "services" | "stats" => {
-                rows(expected, &actual[item], &["service"], item, credits, found);
+                rows(
+                    expected,
+                    &actual[item],
+                    &["service"],
+                    ["", item],
+                    credits,
+                    found,
+                );
             }
             _ => listing(item, expected, &actual[item], found),
         }
     }
 }
 
-/// The rows of a table, each known by some of its fields.
+/// The rows of a table, each known by some of its fields, or of a part of a table, which has an owner.
 fn rows(
     recorded: &Value,
     actual: &Value,
     keys: &[&str],
-    path: &str,
+    [owner, path]: [&str; 2],
     credits: &Credits,
     found: &mut Vec<String>,
 ) {
@@ -221,9 +287,21 @@ fn rows(
                 for (key, value) in expected.as_object().into_iter().flatten() {
                     let path = format!("{path} {name_of} {key}");
                     match key.as_str() {
-                        "servers" => rows(value, &row[key], &["server"], &path, credits, found),
+                        "servers" => rows(
+                            value,
+                            &row[key],
+                            &["server"],
+                            [&name_of, &path],
+                            credits,
+                            found,
+                        ),
                         "expires" if is_near(value, &row[key]) => {}
-                        _ if credits.explain(&name_of, key, value, &row[key]) => {}
+                        _ if credits.explain(
+                            format!("{owner} {name_of}").trim(),
+                            key,
+                            value,
+                            &row[key],
+                        ) => {}
                         _ => differ(value, &row[key], &path, found),
                     }
                 }

@@ -18,6 +18,7 @@ pub mod endpoint;
 pub mod features;
 pub mod kernel;
 pub mod player;
+pub mod reassembly;
 pub mod scenario;
 pub mod tables;
 pub mod topology;
