@@ -7,7 +7,7 @@ use crate::config::{
 };
 use conntrack::{Method, Ticks, Timeouts};
 use dataplane::neighbour::{NeighbourId, NeighbourTable};
-use dataplane::port::PortInfo;
+use dataplane::port::{PortId, PortInfo};
 use dataplane::rewrite::tunnel::{Encapsulation, Outer, Tunnel};
 use dataplane::route::Routes;
 use dataplane::snapshot::{
@@ -219,6 +219,13 @@ impl Compiler {
             timeouts,
             ipvs: configuration.ipvs,
         })
+    }
+
+    /// The MTU of a port in the snapshots to come; a port that does not exist has none.
+    pub(crate) fn set_mtu(&mut self, port: PortId, mtu: u32) {
+        if let Some(info) = self.ports.get_mut(usize::from(port.0)) {
+            info.mtu = mtu;
+        }
     }
 
     /// The number and load of a configured server, and its traffic so far.

@@ -327,6 +327,12 @@ impl Director {
         Ok(plan)
     }
 
+    /// Takes note that a port's MTU is another now, bytes of an IP packet. The workers learn it with the configuration that
+    /// is applied next.
+    pub fn port_mtu_changed(&self, port: PortId, mtu: u32) {
+        self.current.lock().compiler.set_mtu(port, mtu);
+    }
+
     /// Frees what the workers have let go: old snapshots, the numbers of removed servers. To be called now and then.
     pub fn tidy(&self) {
         let seen = self.publisher.seen_by_all();

@@ -1,6 +1,7 @@
 //! What the command line shares with the tests.
 
 pub mod demo;
+pub mod ipvsadm;
 pub mod lab;
 pub mod replay;
 pub mod show;

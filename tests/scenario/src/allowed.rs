@@ -1,0 +1,411 @@
+//! Where a director may rightly differ from the oracle, whose director is also an ordinary host with a stack of its own.
+//! All such rules are here; whatever they do not name must be equal.
+
+use crate::build::{checksum, from_hex};
+use crate::describe::hex;
+use crate::endpoint::Endpoint;
+use crate::reassembly::Datagram;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+/// Seconds by which `expires` may differ: recordings ran in real time.
+pub const EXPIRES_SLACK: u64 = 2;
+/// The TTL of what the host's stack says itself.
+const HOST_TTL: u64 = 64;
+const ETHERNET_LEN: usize = 14;
+const IPV4_HEADER_LEN: u64 = 20;
+const IPV6_HEADER_LEN: u64 = 40;
+
+/// An injected frame, and what is known of the moment.
+pub struct Moment<'m> {
+    /// The frame, described.
+    pub injected: &'m Value,
+    /// Whether it goes to a service.
+    pub for_service: bool,
+    /// Whether an address is the director's.
+    pub is_directors: &'m dyn Fn(IpAddr) -> bool,
+}
+
+impl Moment<'_> {
+    fn is_from_director(&self, frame: &Value) -> bool {
+        let source = address(frame, "src");
+        frame["ttl"] == HOST_TTL && source.is_some_and(self.is_directors)
+    }
+}
+
+/// Whether a recorded frame need not come out of uvs, and why.
+#[must_use]
+pub fn may_be_missing(frame: &Value, moment: &Moment<'_>) -> Option<&'static str> {
+    if moment.is_from_director(frame)
+        && frame["proto"] == "tcp"
+        && text(frame, "flags").contains('R')
+    {
+        return Some("the host refuses a segment of no connection; uvs leaves that to the kernel");
+    }
+    let unreachable = frame["icmp"] == json!([3, 3]) || frame["icmp"] == json!([3, 2]);
+    let unreachable6 = frame["icmp"] == json!([1, 4]) || frame["icmp"] == json!([4, 1]);
+    if moment.is_from_director(frame) && (unreachable || unreachable6) && !moment.for_service {
+        return Some("the host has no such port or protocol; uvs leaves that to the kernel");
+    }
+    let target = address(moment.injected, "dst");
+    if target.is_some_and(|target| !(moment.is_directors)(target))
+        && is_one_hop_on(moment.injected, frame)
+    {
+        return Some("the host forwards what passes through it; uvs leaves that to the kernel");
+    }
+    None
+}
+
+/// Whether a frame may come out of uvs that is not recorded, and why. What the kernel should have sent and counted is
+/// credited.
+pub fn may_be_extra(
+    frame: &Value,
+    moment: &Moment<'_>,
+    credits: &mut Credits,
+) -> Option<&'static str> {
+    if frame["proto"] == "arp"
+        || frame["icmp"] == json!([135, 0])
+        || frame["icmp"] == json!([136, 0])
+    {
+        return Some("uvs speaks ARP and ND itself, and says so when it takes an address");
+    }
+    let relayed = moment.injected["proto"] == "icmp6" && moment.injected["icmp"] == frame["icmp"];
+    if relayed && frame.get("quote").is_some() && frame["side"] == "client" {
+        credits.relayed(moment.injected, frame);
+        return Some(
+            "the kernel loses ICMPv6 errors of the servers' side about NAT connections: its fault",
+        );
+    }
+    None
+}
+
+/// What uvs rightly counts otherwise than the kernel, by service, and by service and server: packets and bytes more.
+#[derive(Debug, Default)]
+pub struct Credits {
+    inwards: HashMap<String, (u64, u64)>,
+    outwards: HashMap<String, (u64, u64)>,
+}
+
+impl Credits {
+    /// Whether a counter differs by just what is credited to it. `name` is a service's, or a service's and a server's.
+    #[must_use]
+    pub fn explain(&self, name: &str, key: &str, recorded: &Value, actual: &Value) -> bool {
+        let (credits, bytes) = match key {
+            "in_packets" => (&self.inwards, false),
+            "in_bytes" => (&self.inwards, true),
+            "out_packets" => (&self.outwards, false),
+            "out_bytes" => (&self.outwards, true),
+            _ => return false,
+        };
+        let credit = credits
+            .get(name)
+            .map_or(0, |credit| if bytes { credit.1 } else { credit.0 });
+        recorded
+            .as_u64()
+            .is_some_and(|recorded| actual.as_u64() == Some(recorded + credit))
+    }
+
+    fn relayed(&mut self, injected: &Value, frame: &Value) {
+        let protocol = text(&frame["quote"], "proto").to_uppercase();
+        let service = format!("{protocol} {}", text(&frame["quote"], "dst"));
+        let bytes = frame["len"].as_u64().unwrap_or(0) + IPV6_HEADER_LEN;
+        add(
+            &mut self.outwards,
+            &service,
+            text(&injected["quote"], "dst"),
+            (1, bytes),
+        );
+    }
+
+    /// Each fragment passes, and counts, as it comes; the kernel counts the datagram that it puts together.
+    pub fn fragments(&mut self, fragments: &[Value], whole: &Datagram) {
+        let first = fragments.iter().find(|fragment| fragment["frag"][0] == 0);
+        let Some((first, count)) = first.zip(u64::try_from(fragments.len()).ok()) else {
+            return;
+        };
+        let header_len = if whole.header.source.is_ipv6() {
+            IPV6_HEADER_LEN
+        } else {
+            0
+        };
+        let all: u64 = fragments
+            .iter()
+            .filter_map(|fragment| Some(fragment["len"].as_u64()? + header_len))
+            .sum();
+        let whole_len = whole.payload.len() as u64 + header_len.max(IPV4_HEADER_LEN);
+        let more = (count - 1, all.saturating_sub(whole_len));
+        let protocol = text(first, "proto").to_uppercase();
+        let port = |at: usize| {
+            whole
+                .payload
+                .get(at..at + 2)
+                .map(|port| u16::from_be_bytes([port[0], port[1]]))
+        };
+        let end = |address, at| {
+            Endpoint {
+                address,
+                port: port(at),
+            }
+            .to_string()
+        };
+        if whole.link[0] == "client" {
+            let service = format!("{protocol} {}", end(whole.header.source, 0));
+            add(&mut self.outwards, &service, text(first, "src"), more);
+            return;
+        }
+        let server = match &whole.tunnel {
+            Some(tunnel) => end(tunnel.target, 2),
+            None if text(first, "dst") == end(whole.header.target, 2) => {
+                end(host_of(&whole.link[2]).unwrap_or(whole.header.target), 2)
+            }
+            None => end(whole.header.target, 2),
+        };
+        add(
+            &mut self.inwards,
+            &format!("{protocol} {}", text(first, "dst")),
+            &server,
+            more,
+        );
+    }
+}
+
+fn add(credits: &mut HashMap<String, (u64, u64)>, service: &str, server: &str, more: (u64, u64)) {
+    for name in [service.to_owned(), format!("{service} {server}")] {
+        let (packets, bytes) = credits.entry(name).or_default();
+        *packets += more.0;
+        *bytes += more.1;
+    }
+}
+
+/// The IPv4 host whose hardware address this is.
+fn host_of(mac: &str) -> Option<IpAddr> {
+    let bytes = from_hex(&mac.replace(':', ""))?;
+    let address = bytes.strip_prefix(&[2, 4])?;
+    Some(IpAddr::from(<[u8; 4]>::try_from(address).ok()?))
+}
+
+/// Whether the frames that came of fragments are rightly others than recorded, and why.
+#[must_use]
+pub fn same_datagrams(recorded: &[Datagram], actual: &[Datagram]) -> Option<&'static str> {
+    (recorded == actual).then_some(
+        "the kernel puts datagrams together and cuts them again; uvs passes each fragment on",
+    )
+}
+
+/// Whether two frames are equal in hex, but for what a director may set otherwise. A dot stands for a digit that the kernel
+/// chose.
+#[must_use]
+pub fn same_frame(recorded: &Value, actual: &Value, moment: &Moment<'_>) -> bool {
+    let (expected, frame) = (text(recorded, "raw"), text(actual, "raw"));
+    if recorded["side"] != actual["side"] || expected.len() != frame.len() {
+        return false;
+    }
+    let mut expected = expected.as_bytes().to_vec();
+    if actual["csum"] == "ok" {
+        for place in free_bytes(actual, moment) {
+            if let Some(digits) = expected.get_mut(2 * place..2 * place + 2) {
+                digits.fill(b'.');
+            }
+        }
+    }
+    expected
+        .iter()
+        .zip(frame.bytes())
+        .all(|(expected, digit)| *expected == b'.' || *expected == digit)
+}
+
+/// The bytes of a relayed ICMP error that need not be as the kernel set them, its checksum among them:
+///
+/// - the quoted transport checksum, which the kernel leaves as it was; RFC 5508 §4.2 wants it rewritten with the rest,
+/// - the MTU of a tunnel router's "fragmentation needed", where the kernel tells the one it knew before: its fault.
+fn free_bytes(frame: &Value, moment: &Moment<'_>) -> Vec<usize> {
+    let is_relayed = moment.injected.get("quote").is_some() && frame.get("quote").is_some();
+    let bytes = from_hex(text(frame, "raw")).unwrap_or_default();
+    if !is_relayed || bytes.len() < ETHERNET_LEN + 48 {
+        return Vec::new();
+    }
+    let header_len = |at: usize| match bytes[at] >> 4 {
+        6 => (40, bytes[at + 6]),
+        _ => (usize::from(bytes[at] & 15) * 4, bytes[at + 9]),
+    };
+    let icmp = ETHERNET_LEN + header_len(ETHERNET_LEN).0;
+    let quote = icmp + 8;
+    if bytes.len() < quote + 40 && bytes[quote] >> 4 == 6 || bytes.len() < quote + 20 {
+        return Vec::new();
+    }
+    let (quoted_len, protocol) = header_len(quote);
+    let transport = quote + quoted_len;
+    let mut free = vec![icmp + 2, icmp + 3];
+    match protocol {
+        6 => free.extend([transport + 16, transport + 17]),
+        17 => free.extend([transport + 6, transport + 7]),
+        _ => {}
+    }
+    if frame["icmp"] == json!([3, 4]) && moment.injected["quote"].get("inner").is_some() {
+        free.extend([icmp + 6, icmp + 7]);
+    }
+    free
+}
+
+/// Whether the lines of a listing come in the order of the kernel's hash table, that is, in any.
+#[must_use]
+pub fn is_unordered(dumped: &str) -> bool {
+    let mut words = dumped.split_whitespace();
+    words.any(|word| {
+        word == "--nosort" || word.starts_with('-') && !word.starts_with("--") && word.contains('c')
+    })
+}
+
+/// Whether a frame is another, one hop further: as it was but for hardware addresses, TTL and its checksum.
+fn is_one_hop_on(injected: &Value, frame: &Value) -> bool {
+    let (Some(mut before), Some(after)) = (
+        from_hex(text(injected, "raw")),
+        from_hex(text(frame, "raw")),
+    ) else {
+        return false;
+    };
+    let ipv4 = before.get(12..14) == Some(&[8, 0]);
+    let ttl_at = if ipv4 { 22 } else { 21 };
+    if before.len() != after.len() || before.len() < 34 {
+        return false;
+    }
+    before[ttl_at] = before[ttl_at].saturating_sub(1);
+    if ipv4 {
+        before[24..26].copy_from_slice(&[0, 0]);
+        let sum = checksum(&[&before[14..34]]);
+        before[24..26].copy_from_slice(&sum.to_be_bytes());
+    }
+    hex(&before[12..]) == hex(&after[12..])
+}
+
+fn address(packet: &Value, key: &str) -> Option<IpAddr> {
+    packet[key]
+        .as_str()?
+        .parse::<Endpoint>()
+        .ok()
+        .map(|end| end.address)
+}
+
+fn text<'v>(packet: &'v Value, key: &str) -> &'v str {
+    packet[key].as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::Builder;
+    use crate::describe::describe;
+
+    fn frame(packet: &Value) -> Value {
+        let (_, frame) = Builder::default().frames(packet).unwrap().remove(0);
+        describe(&frame)
+    }
+
+    fn reason(injected: &Value, out: &Value, for_service: bool) -> Option<&'static str> {
+        let vip: IpAddr = "10.0.0.100".parse().unwrap();
+        let moment = Moment {
+            injected: &frame(injected),
+            for_service,
+            is_directors: &|address| address == vip,
+        };
+        may_be_missing(&frame(out), &moment)
+    }
+
+    #[test]
+    fn only_what_the_hosts_own_stack_says_may_be_missing() {
+        let syn = json!({"src": "10.64.0.7:40001", "dst": "10.0.0.100:80", "proto": "tcp"});
+        let reset = json!({"src": "10.0.0.100:80", "dst": "10.64.0.7:40001", "proto": "tcp", "flags": "RA"});
+        assert!(reason(&syn, &reset, false).is_some());
+        let translated = json!({"src": "10.0.0.100:80", "dst": "10.64.0.7:40001", "proto": "tcp", "flags": "RA", "ttl": 63});
+        assert!(reason(&syn, &translated, false).is_none());
+        let unreachable = json!({"src": "10.0.0.100", "dst": "10.64.0.7", "proto": "icmp", "icmp": [3, 3], "quote": syn});
+        assert!(reason(&syn, &unreachable, false).is_some());
+        assert!(reason(&syn, &unreachable, true).is_none());
+    }
+
+    #[test]
+    fn only_what_passes_through_may_be_left_unforwarded() {
+        let passing =
+            json!({"src": "10.2.0.11:9", "dst": "10.64.0.7:40001", "proto": "udp", "id": 7});
+        let passed = json!({"src": "10.2.0.11:9", "dst": "10.64.0.7:40001", "proto": "udp", "id": 7, "ttl": 63});
+        assert!(reason(&passing, &passed, false).is_some());
+        let changed = json!({"src": "10.2.0.11:10", "dst": "10.64.0.7:40001", "proto": "udp", "id": 7, "ttl": 63});
+        assert!(reason(&passing, &changed, false).is_none());
+        let to_service =
+            json!({"src": "10.64.0.7:9", "dst": "10.0.0.100:80", "proto": "udp", "id": 7});
+        let routed = json!({"src": "10.64.0.7:9", "dst": "10.0.0.100:80", "proto": "udp", "id": 7, "ttl": 63});
+        assert!(reason(&to_service, &routed, true).is_none());
+    }
+
+    const NOTHING: Moment<'static> = Moment {
+        injected: &Value::Null,
+        for_service: false,
+        is_directors: &|_| false,
+    };
+
+    #[test]
+    fn dots_stand_for_any_digit_and_sides_count() {
+        let frame = |side: &str, raw: &str| json!({"side": side, "raw": raw});
+        let recorded = frame("client", "0a..ff");
+        assert!(same_frame(&recorded, &frame("client", "0a12ff"), &NOTHING));
+        for other in [
+            frame("client", "0b12ff"),
+            frame("client", "0a12"),
+            frame("server", "0a12ff"),
+        ] {
+            assert!(!same_frame(&recorded, &other, &NOTHING), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_relayed_error_may_quote_another_transport_checksum_and_nothing_else() {
+        let error = |quote: Value| {
+            frame(
+                &json!({"src": "10.0.0.100", "dst": "10.64.0.7", "proto": "icmp",
+            "icmp": [3, 3], "id": 7, "quote": quote}),
+            )
+        };
+        let quote = json!({"src": "10.64.0.7:1", "dst": "10.0.0.100:53", "proto": "udp", "payload": "x", "id": 8});
+        let mut other = quote.clone();
+        other["csum"] = json!("bad");
+        let mut another = quote.clone();
+        another["payload"] = json!("y");
+        let (recorded, other, another) = (error(quote), error(other), error(another));
+        let moment = Moment {
+            injected: &recorded,
+            ..NOTHING
+        };
+        assert!(same_frame(&recorded, &other, &moment));
+        assert!(!same_frame(&recorded, &other, &NOTHING));
+        assert!(!same_frame(&recorded, &another, &moment));
+    }
+
+    #[test]
+    fn what_the_kernel_loses_is_credited_once_and_to_the_right_names() {
+        let injected = json!({"proto": "icmp6", "icmp": [1, 4], "quote": {"dst": "[fd00:2::11]:5353", "proto": "udp"}});
+        let relayed = json!({"icmp": [1, 4], "side": "client", "len": 61,
+            "quote": {"dst": "[fd00:a::100]:53", "proto": "udp"}});
+        let moment = Moment {
+            injected: &injected,
+            ..NOTHING
+        };
+        let mut credits = Credits::default();
+        assert!(may_be_extra(&relayed, &moment, &mut credits).is_some());
+        assert!(may_be_extra(&relayed, &NOTHING, &mut credits).is_none());
+        for name in [
+            "UDP [fd00:a::100]:53",
+            "UDP [fd00:a::100]:53 [fd00:2::11]:5353",
+        ] {
+            assert!(credits.explain(name, "out_bytes", &json!(54), &json!(155)));
+            assert!(!credits.explain(name, "out_bytes", &json!(54), &json!(54)));
+            assert!(!credits.explain(name, "in_bytes", &json!(54), &json!(155)));
+        }
+    }
+
+    #[test]
+    fn connection_listings_have_no_order() {
+        assert!(is_unordered("-Lnc") && is_unordered("-L -n -c") && is_unordered("-Ln --nosort"));
+        assert!(!is_unordered("-Ln --timeout") && !is_unordered("-Ln --persistent-conn"));
+    }
+}

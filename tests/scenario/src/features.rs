@@ -1,0 +1,195 @@
+//! What uvs cannot do yet, a function each: whoever adds it to the director connects it here, and its complaint goes.
+
+use crate::kernel::{KernelService, stays_here};
+use cli::ipvsadm::{Daemon, Method, Protocol, Server, Service, ServiceKey, Tunnel, TunnelChecksum};
+use control::config::{self, GueChecksum};
+use dataplane::snapshot::Ipvs;
+use scheduler::Options;
+
+/// Kernel modules, and what they do.
+const MODULES: [(&str, &str); 2] = [("ip_vs_ftp", "FTP helper"), ("ip_vs_pe_sip", "")];
+
+/// The kernel's settings whose values uvs cannot follow, and those by which it behaves.
+const FIXED: [(&str, &str); 5] = [
+    ("expire_quiescent_template", "0"),
+    ("secure_tcp", "0"),
+    ("sync_refresh_period", "0"),
+    ("sync_threshold", "3\t50"),
+    ("sync_version", "1"),
+];
+
+/// The services that uvs is configured with, and what it cannot do of what was asked for.
+#[must_use]
+pub fn services(known: &[KernelService]) -> (Vec<config::Service>, Vec<String>) {
+    let mut missing = Vec::new();
+    let services = known
+        .iter()
+        .filter_map(|known| service(known, &mut missing))
+        .collect();
+    missing.dedup();
+    (services, missing)
+}
+
+fn service(known: &KernelService, missing: &mut Vec<String>) -> Option<config::Service> {
+    let service = &known.service;
+    persistence(service, missing);
+    engine(service, missing);
+    let listen = listen(service, missing)?;
+    let Some(scheduler) = scheduler::NAMES
+        .iter()
+        .find(|name| **name == service.scheduler)
+    else {
+        missing.push(format!("scheduler {}", service.scheduler));
+        return None;
+    };
+    let [first, second, _] = service.flags;
+    let (sh, mh) = (*scheduler == "sh", *scheduler == "mh");
+    let servers = known
+        .servers
+        .iter()
+        .filter_map(|known| server(known, missing))
+        .collect();
+    Some(config::Service {
+        listen,
+        scheduler,
+        flags: Options {
+            sh_fallback: sh && first,
+            sh_port: sh && second,
+            mh_fallback: mh && first,
+            mh_port: mh && second,
+            ..Options::default()
+        },
+        method: conntrack::Method::Nat,
+        lip_pool: None,
+        one_packet: service.one_packet,
+        servers,
+    })
+}
+
+/// What clients address: TCP or UDP, one port.
+fn listen(service: &Service, missing: &mut Vec<String>) -> Option<config::Listen> {
+    let (protocol, address) = match service.key {
+        ServiceKey::Mark { .. } => {
+            missing.push("firewall marks".to_owned());
+            return None;
+        }
+        ServiceKey::Address(_, address) if address.port() == 0 => {
+            missing.push("services of all ports".to_owned());
+            return None;
+        }
+        ServiceKey::Address(Protocol::Sctp, _) => {
+            missing.push("SCTP".to_owned());
+            return None;
+        }
+        ServiceKey::Address(Protocol::Tcp, address) => (config::Protocol::Tcp, address),
+        ServiceKey::Address(Protocol::Udp, address) => (config::Protocol::Udp, address),
+    };
+    Some(config::Listen { protocol, address })
+}
+
+fn persistence(service: &Service, missing: &mut Vec<String>) {
+    if service.persistence.is_some() {
+        missing.push("persistence".to_owned());
+    }
+}
+
+fn engine(service: &Service, missing: &mut Vec<String>) {
+    if let Some(engine) = &service.engine {
+        missing.push(format!("persistence engine {engine}"));
+    }
+}
+
+fn server(server: &Server, missing: &mut Vec<String>) -> Option<config::Server> {
+    if stays_here(server) {
+        missing.push("a server that is the director itself".to_owned());
+        return None;
+    }
+    let (method, tunnel) = method(server, missing)?;
+    Some(config::Server {
+        address: server.address,
+        weight: weight(server, missing),
+        method,
+        upper: server.upper,
+        lower: server.lower,
+        tunnel,
+    })
+}
+
+fn weight(server: &Server, missing: &mut Vec<String>) -> u16 {
+    u16::try_from(server.weight).unwrap_or_else(|_| {
+        missing.push(format!("a weight of {}", server.weight));
+        u16::MAX
+    })
+}
+
+fn method(
+    server: &Server,
+    missing: &mut Vec<String>,
+) -> Option<(conntrack::Method, config::TunnelKind)> {
+    let no_tunnel = config::TunnelKind::Ipip;
+    match server.method {
+        Method::Nat => Some((conntrack::Method::Nat, no_tunnel)),
+        Method::Dr => Some((conntrack::Method::Dr, no_tunnel)),
+        Method::Tun(tunnel) => Some((conntrack::Method::Tun, tunnel_kind(tunnel))),
+        Method::FullNat => {
+            missing.push("FULLNAT from ipvsadm".to_owned());
+            None
+        }
+    }
+}
+
+fn tunnel_kind(tunnel: Tunnel) -> config::TunnelKind {
+    match tunnel {
+        Tunnel::Ipip => config::TunnelKind::Ipip,
+        Tunnel::Gre(checksum) => config::TunnelKind::Gre {
+            checksum: checksum != TunnelChecksum::None,
+        },
+        Tunnel::Gue { port, checksum } => config::TunnelKind::Gue {
+            port,
+            checksum: match checksum {
+                TunnelChecksum::None => GueChecksum::None,
+                TunnelChecksum::Plain => GueChecksum::Full,
+                TunnelChecksum::Remote => GueChecksum::Remote,
+            },
+        },
+    }
+}
+
+/// Takes a setting below `net.ipv4.vs` over; what uvs cannot do of it.
+pub fn setting(ipvs: &mut Ipvs, name: &str, value: &str) -> Option<String> {
+    let number: u8 = value.parse().unwrap_or(0);
+    match name {
+        "conn_reuse_mode" => ipvs.conn_reuse_mode = number,
+        "expire_nodest_conn" => ipvs.expire_nodest_conn = number != 0,
+        "sloppy_tcp" => ipvs.sloppy_tcp = number != 0,
+        "nat_icmp_send" => ipvs.nat_icmp_send = number != 0,
+        "pmtu_disc" => ipvs.pmtu_disc = number != 0,
+        _ if default_setting(name) == Some(value) => {}
+        _ => return Some(format!("{name} = {value}")),
+    }
+    None
+}
+
+/// The value of a setting that nobody set.
+#[must_use]
+pub fn default_setting(name: &str) -> Option<&'static str> {
+    let known = FIXED.iter().find(|(known, _)| *known == name);
+    known.map(|(_, value)| *value)
+}
+
+/// What uvs cannot do of a daemon.
+#[must_use]
+pub fn daemon(daemon: &Daemon) -> String {
+    format!("synchronisation daemon ({:?})", daemon.role)
+}
+
+/// What uvs cannot do of a kernel module.
+#[must_use]
+pub fn module(name: &str) -> Option<String> {
+    match MODULES.iter().find(|(known, _)| *known == name) {
+        // What it is needed for complains itself.
+        Some((_, "")) => None,
+        Some((_, what)) => Some((*what).to_owned()),
+        None => Some(format!("kernel module {name}")),
+    }
+}

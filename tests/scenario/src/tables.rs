@@ -1,0 +1,274 @@
+//! What the director's tables hold, in the forms of the recordings.
+
+use crate::bench::Bench;
+use crate::kernel::Kernel;
+use cli::ipvsadm::listing::{self, Counters, ListedConnection, ListedServer, ListedService};
+use cli::ipvsadm::{Columns, List, Protocol, ServiceKey, Subject};
+use conntrack::{ConnectionView, Family, Table, Ticks};
+use control::Traffic;
+use control::status::ServerStatus;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+/// Buckets of the kernel's connection table, as listings tell.
+pub const TABLE_SIZE: usize = 4096;
+
+/// Counters as they were when they were last set to zero.
+pub type Zeros = HashMap<(ServiceKey, SocketAddr), Counters>;
+
+/// The kernel's services with the director's counts.
+#[must_use]
+pub fn services(kernel: &Kernel, bench: &Bench, zeros: &Zeros) -> Vec<ListedService> {
+    let counted = counted(bench);
+    let services = kernel.services.iter().map(|known| {
+        let key = known.service.key;
+        let servers = known.servers.iter().rev().map(|server| {
+            let status = counted.get(&(key, server.address));
+            let zero = zeros
+                .get(&(key, server.address))
+                .copied()
+                .unwrap_or_default();
+            ListedServer {
+                server: *server,
+                active: status.map_or(0, |status| status.active),
+                inactive: status.map_or(0, |status| status.inactive),
+                // The director has no templates yet.
+                persistent: 0,
+                total: status.map_or_else(Counters::default, |status| since(status.traffic, zero)),
+                rate: Counters::default(),
+            }
+        });
+        let servers: Vec<_> = servers.collect();
+        ListedService {
+            service: known.service.clone(),
+            total: sum(&servers),
+            rate: Counters::default(),
+            servers,
+        }
+    });
+    services.collect()
+}
+
+/// What every server has counted since it was added.
+#[must_use]
+pub fn zeros(bench: &Bench) -> Zeros {
+    let counted = counted(bench).into_iter();
+    counted
+        .map(|(key, status)| (key, since(status.traffic, Counters::default())))
+        .collect()
+}
+
+/// `{"dump": "services"}`: `ipvsadm -Ln --exact`, parsed.
+#[must_use]
+pub fn services_dump(listed: &[ListedService]) -> Value {
+    let mut found: Vec<Value> = Vec::new();
+    for words in rows(listed, Columns::Plain) {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["->", server, forward, weight, active, inactive] => push_server(
+                &mut found,
+                json!({"server": server, "forward": forward, "weight": number(weight), "active": number(active),
+                    "inactive": number(inactive)}),
+            ),
+            [protocol, address, "IPv6", scheduler, flags @ ..] => found.push(json!({
+                "service": format!("{protocol} {address} IPv6"), "scheduler": scheduler, "flags": flags.join(" "),
+                "servers": []})),
+            [protocol, address, scheduler, flags @ ..] => found.push(json!({
+                "service": format!("{protocol} {address}"), "scheduler": scheduler, "flags": flags.join(" "),
+                "servers": []})),
+            other => unreachable!("the listing has no row {other:?}"),
+        }
+    }
+    sorted_by(found, &["service"])
+}
+
+/// `{"dump": "stats"}`: `ipvsadm -Ln --stats --exact`, parsed.
+#[must_use]
+pub fn statistics_dump(listed: &[ListedService]) -> Value {
+    let mut found: Vec<Value> = Vec::new();
+    for words in rows(listed, Columns::Statistics) {
+        let (names, numbers) = words.split_at(words.len() - 5);
+        let keys = [
+            "conns",
+            "in_packets",
+            "out_packets",
+            "in_bytes",
+            "out_bytes",
+        ];
+        let mut row = json!({});
+        for (key, value) in keys.into_iter().zip(numbers) {
+            row[key] = number(value);
+        }
+        if names[0] == "->" {
+            row["server"] = json!(names[1]);
+            push_server(&mut found, row);
+        } else {
+            row["service"] = json!(names.join(" "));
+            row["servers"] = json!([]);
+            found.push(row);
+        }
+    }
+    sorted_by(found, &["service"])
+}
+
+/// `{"dump": "conns"}`.
+#[must_use]
+pub fn connections_dump(listed: &[ListedConnection]) -> Value {
+    let rows = listed.iter().map(|connection| {
+        let mut row = json!({
+            "proto": connection.protocol, "client": connection.client.to_string(),
+            "virtual": connection.virtual_server.to_string(), "real": connection.real_server.to_string(),
+            "state": connection.state, "expires": connection.expires_s, "origin": "LOCAL",
+        });
+        if let Some((engine, data)) = &connection.engine {
+            row["pe"] = json!(format!("{engine} {data}"));
+        }
+        row
+    });
+    sorted_by(rows.collect(), &["proto", "virtual", "client", "real"])
+}
+
+/// The director's connections.
+#[must_use]
+pub fn connections(bench: &Bench) -> Vec<ListedConnection> {
+    let servers = servers_by_id(bench);
+    let mut listed = Vec::new();
+    gather(&bench.tables().ipv4, bench.now(), &servers, &mut listed);
+    gather(&bench.tables().ipv6, bench.now(), &servers, &mut listed);
+    listed
+}
+
+fn gather<F: Family>(
+    table: &Table<F>,
+    now: Ticks,
+    servers: &HashMap<u32, SocketAddr>,
+    listed: &mut Vec<ListedConnection>,
+) {
+    table.for_each(|_, view| listed.push(connection(&view, now, servers)));
+}
+
+fn connection<F: Family>(
+    view: &ConnectionView<F>,
+    now: Ticks,
+    servers: &HashMap<u32, SocketAddr>,
+) -> ListedConnection {
+    let end = |(address, port): (F::Address, u16)| SocketAddr::new(address.into(), port);
+    let real = end(view.real_server);
+    let server = servers.get(&view.server);
+    ListedConnection {
+        protocol: match view.protocol {
+            6 => "TCP",
+            17 => "UDP",
+            132 => "SCTP",
+            1 | 58 => "ICMP",
+            _ => "IP",
+        },
+        expires_s: view.expires_at.until(now).as_seconds(),
+        state: view.state.name(),
+        client: end(view.client),
+        virtual_server: end(view.virtual_server),
+        // An entry has no room for an address of the other family.
+        real_server: server
+            .copied()
+            .filter(|_| real.ip().is_unspecified())
+            .unwrap_or(real),
+        engine: None,
+    }
+}
+
+fn servers_by_id(bench: &Bench) -> HashMap<u32, SocketAddr> {
+    let services = bench.director().services().into_iter();
+    services
+        .flat_map(|service| service.servers)
+        .map(|server| (server.id.0, server.address))
+        .collect()
+}
+
+fn counted(bench: &Bench) -> HashMap<(ServiceKey, SocketAddr), ServerStatus> {
+    let services = bench.director().services().into_iter();
+    let servers = services.flat_map(|service| {
+        let protocol = match service.listen.protocol {
+            control::config::Protocol::Tcp => Protocol::Tcp,
+            control::config::Protocol::Udp => Protocol::Udp,
+        };
+        let key = ServiceKey::Address(protocol, service.listen.address);
+        service
+            .servers
+            .into_iter()
+            .map(move |server| ((key, server.address), server))
+    });
+    servers.collect()
+}
+
+fn since(traffic: Traffic, zero: Counters) -> Counters {
+    Counters {
+        connections: traffic.connections.saturating_sub(zero.connections),
+        in_packets: traffic.in_packets.saturating_sub(zero.in_packets),
+        out_packets: traffic.out_packets.saturating_sub(zero.out_packets),
+        in_bytes: traffic.in_bytes.saturating_sub(zero.in_bytes),
+        out_bytes: traffic.out_bytes.saturating_sub(zero.out_bytes),
+    }
+}
+
+fn sum(servers: &[ListedServer]) -> Counters {
+    servers
+        .iter()
+        .fold(Counters::default(), |sum, server| Counters {
+            connections: sum.connections + server.total.connections,
+            in_packets: sum.in_packets + server.total.in_packets,
+            out_packets: sum.out_packets + server.total.out_packets,
+            in_bytes: sum.in_bytes + server.total.in_bytes,
+            out_bytes: sum.out_bytes + server.total.out_bytes,
+        })
+}
+
+/// The words of each row of a listing, its three first lines left out.
+fn rows(listed: &[ListedService], columns: Columns) -> Vec<Vec<String>> {
+    let list = List {
+        subject: Subject::Services(None),
+        columns,
+        exact: true,
+        numeric: true,
+        sorted: true,
+        engines: false,
+    };
+    let text = listing::services(&list, listed, TABLE_SIZE);
+    let rows = text.lines().skip(3);
+    rows.map(|row| row.split_whitespace().map(str::to_owned).collect())
+        .collect()
+}
+
+fn push_server(found: &mut [Value], row: Value) {
+    let servers = found
+        .last_mut()
+        .and_then(|service| service["servers"].as_array_mut());
+    servers
+        .expect("a server's row follows its service's")
+        .push(row);
+}
+
+fn number(text: &str) -> Value {
+    json!(
+        text.parse::<u64>()
+            .expect("the listing shows numbers there")
+    )
+}
+
+fn sorted_by(mut rows: Vec<Value>, keys: &[&str]) -> Value {
+    rows.sort_by_key(|row| {
+        let key = keys
+            .iter()
+            .map(|key| row[key].as_str().unwrap_or_default().to_owned());
+        key.collect::<Vec<_>>()
+    });
+    Value::Array(rows)
+}
+
+/// Whether a text is an address, or begins with one that a port follows, as scenarios write it.
+#[must_use]
+pub fn address_of(text: &str) -> Option<IpAddr> {
+    text.parse::<crate::endpoint::Endpoint>()
+        .ok()
+        .map(|end| end.address)
+}
