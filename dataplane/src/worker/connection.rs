@@ -15,8 +15,11 @@ use crate::reason::Reason;
 use crate::rewrite::tunnel::{self, Outer, Tunnel};
 use crate::rewrite::{self, Translation};
 use crate::stats::count_bytes;
-use conntrack::{ConnectionId, Direction, Entry, Method, Path, State, TcpFlags, tcp_next};
+use conntrack::{ConnectionId, Direction, Entry, Method, Path, State, TcpFlags, Ticks, tcp_next};
 use scheduler::RealServerId;
+
+/// How much later than it should a timer may be armed without being armed anew: deadlines are kept no more exactly.
+const TIMER_GRAIN: Ticks = Ticks::from_millis(500);
 
 /// A connection that a packet belongs to, and which way the packet goes.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +55,13 @@ impl<F: Ip> Flows<F> {
             self.change_state(services, egress, found.id, state, next);
         }
         let entry = self.table.entry(found.id);
-        entry.touch(egress.now.after(timeout));
+        let deadline = egress.now.after(timeout);
+        if deadline.after(TIMER_GRAIN).has_passed(entry.expires_at()) {
+            // The configuration has shortened the timeout: the timer is armed for later.
+            self.owner.shorten(found.id, deadline);
+        } else {
+            entry.touch(deadline);
+        }
         count_bytes(
             &egress.stats,
             server,
@@ -211,7 +220,15 @@ fn to_server<F: Ip, P: Port>(
     };
     match entry.method() {
         Method::Nat | Method::FullNat => {
-            translated(egress, frame, packet, hop, &request_translation(entry))
+            let speaker = Some(packet.tuple.destination);
+            translated(
+                egress,
+                frame,
+                packet,
+                hop,
+                speaker,
+                &request_translation(entry),
+            );
         }
         Method::Dr | Method::Tun | Method::Local => {
             to_server_unchanged(egress, frame, packet, state, hop)
@@ -230,7 +247,14 @@ pub(super) fn to_server_unchanged<F: Ip, P: Port>(
 ) {
     match &server.tunnel {
         Some(tunnel) => to_tunnel(egress, frame, packet, tunnel, hop),
-        None => match ready(egress, frame, packet, hop, 0, packet.tuple.destination) {
+        None => match ready(
+            egress,
+            frame,
+            packet,
+            hop,
+            0,
+            Some(packet.tuple.destination),
+        ) {
             Ready::Whole(frame) => egress.forward(frame, hop),
             Ready::Fragments(frame, mtu) => egress.forward_fragments(frame, hop, mtu),
             Ready::Refused => {}
@@ -250,24 +274,33 @@ fn to_client<F: Ip, P: Port>(
         Ok(hop) => hop,
         Err(reason) => return egress.drop(frame, reason),
     };
-    translated(egress, frame, packet, hop, &reply_translation(entry));
+    // A server of FULLNAT talks to us; by NAT it talks to the client, in whose name nobody else may speak.
+    let speaker = entry.local().map(|(address, _)| address);
+    translated(
+        egress,
+        frame,
+        packet,
+        hop,
+        speaker,
+        &reply_translation(entry),
+    );
 }
 
-/// Sends a packet on under other addresses. Errors about it come from the address that its sender talks to.
+/// Sends a packet on under other addresses. Errors about it come from `speaker`, or from the port it came in by.
 #[inline]
 pub(super) fn translated<F: Ip, P: Port>(
     egress: &mut Egress<P>,
     frame: Frame,
     packet: &Packet<F>,
     hop: Hop,
+    speaker: Option<F::Address>,
     translation: &Translation<F>,
 ) {
-    let (mut frame, fragment_to) =
-        match ready(egress, frame, packet, hop, 0, packet.tuple.destination) {
-            Ready::Whole(frame) => (frame, None),
-            Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
-            Ready::Refused => return,
-        };
+    let (mut frame, fragment_to) = match ready(egress, frame, packet, hop, 0, speaker) {
+        Ready::Whole(frame) => (frame, None),
+        Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
+        Ready::Refused => return,
+    };
     let offload = frame.offload;
     rewrite::translate(frame.bytes_mut(), packet, translation, &offload);
     match fragment_to {
@@ -308,7 +341,8 @@ pub(super) enum Ready {
     Refused,
 }
 
-/// One hop less to live, and not too large for the next link: or else the sender is told by `speaker`.
+/// One hop less to live, and not too large for the next link: or else the sender is told, by `speaker` or in the name
+/// of the port that the packet came in by.
 #[inline]
 pub(super) fn ready<F: Ip, P: Port>(
     egress: &mut Egress<P>,
@@ -316,16 +350,12 @@ pub(super) fn ready<F: Ip, P: Port>(
     packet: &Packet<F>,
     hop: Hop,
     overhead: usize,
-    speaker: F::Address,
+    speaker: Option<F::Address>,
 ) -> Ready {
     if rewrite::decrement_ttl(frame.bytes_mut(), packet).is_err() {
-        egress.refuse(
-            frame,
-            packet,
-            ErrorKind::TimeExceeded,
-            speaker,
-            Reason::TtlExpired,
-        );
+        let speaker = speaker.unwrap_or_else(|| egress.own_address(&frame, packet));
+        let kind = ErrorKind::TimeExceeded;
+        egress.refuse(frame, packet, kind, speaker, Reason::TtlExpired);
         return Ready::Refused;
     }
     let Some(mtu) = egress.exceeded_mtu(largest_packet(&frame, packet) + overhead, hop.port())
@@ -339,6 +369,7 @@ pub(super) fn ready<F: Ip, P: Port>(
     let kind = ErrorKind::FragmentationNeeded {
         mtu: u16::try_from(room).unwrap_or(u16::MAX),
     };
+    let speaker = speaker.unwrap_or_else(|| egress.own_address(&frame, packet));
     egress.refuse(frame, packet, kind, speaker, Reason::TooBig);
     Ready::Refused
 }
@@ -355,7 +386,7 @@ fn to_tunnel<F: Ip, P: Port>(
         dont_fragment: packet.dont_fragment && !may_fragment_outside::<F>(tunnel),
         ..*packet
     };
-    let speaker = packet.tuple.destination;
+    let speaker = Some(packet.tuple.destination);
     let (mut frame, fragment_to) =
         match ready(egress, frame, packet, hop, tunnel.overhead(), speaker) {
             Ready::Whole(frame) if frame.offload.gso != Gso::None => {

@@ -210,6 +210,15 @@ impl<P: Port> Egress<P> {
         self.icmp_left > 0
     }
 
+    /// The director's own address on the port that a packet came in by; where it has none of that family, what the
+    /// packet's sender talks to.
+    #[cold]
+    pub(super) fn own_address<F: Ip>(&self, frame: &Frame, packet: &Packet<F>) -> F::Address {
+        let port = &self.snapshot.ports[usize::from(frame.port.0)];
+        let own = port.source_for(packet.tuple.source.into());
+        own.and_then(F::from_ip).unwrap_or(packet.tuple.destination)
+    }
+
     pub(super) fn refill_icmp(&mut self) {
         self.icmp_left = ICMP_PER_SECOND;
     }

@@ -126,12 +126,18 @@ fn translated_error<F: Ip, P: Port>(
 ) {
     count(egress, related);
     let packet = related.packet;
-    let (mut frame, fragment_to) =
-        match ready(egress, frame, packet, hop, 0, packet.tuple.destination) {
-            Ready::Whole(frame) => (frame, None),
-            Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
-            Ready::Refused => return,
-        };
+    let (mut frame, fragment_to) = match ready(
+        egress,
+        frame,
+        packet,
+        hop,
+        0,
+        Some(packet.tuple.destination),
+    ) {
+        Ready::Whole(frame) => (frame, None),
+        Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
+        Ready::Refused => return,
+    };
     let (source, destination, inner) = relayed(related.entry, related.direction);
     translate_error(
         frame.bytes_mut(),

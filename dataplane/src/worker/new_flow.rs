@@ -180,7 +180,8 @@ fn send_alone<F: Ip, P: Port>(
         Some(address) if server.method == Method::Nat => {
             let real_server = (address, server.port);
             let translation = Translation::new(&packet.tuple, None, Some(real_server));
-            translated(egress, frame, packet, hop, &translation);
+            let speaker = Some(packet.tuple.destination);
+            translated(egress, frame, packet, hop, speaker, &translation);
         }
         _ => to_server_unchanged(egress, frame, packet, state, hop),
     }

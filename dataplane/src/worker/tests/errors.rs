@@ -282,6 +282,24 @@ fn a_packet_without_a_hop_left_is_answered_by_the_vip_and_still_opens_a_connecti
 }
 
 #[test]
+fn a_server_of_nat_whose_reply_has_no_hop_left_hears_it_from_the_port_it_came_in_by() {
+    let mut bed = Bed::new(&Config::of(
+        TCP,
+        "10.0.0.100:80",
+        Method::Nat,
+        "10.2.0.11:80",
+    ));
+    let talk = Talk::tcp("10.64.0.7:40001", "10.0.0.100:80");
+    let there = bed.send_one(0, CLIENTS, &talk.packet(SYN, b"")).packet();
+    let reply = with_ttl(there.talk.back().packet(ACK, b""), 1);
+    let seen = bed.send_one(0, SERVERS, &reply);
+    assert_eq!(seen.side, SERVERS);
+    let got = seen.packet();
+    assert_eq!(got.error(), (TIME_EXCEEDED[0], there.talk.back()));
+    assert_eq!(got.talk.source.ip(), ip(DIRECTOR[SERVERS][0]));
+}
+
+#[test]
 fn errors_of_our_own_are_limited_by_the_second() {
     let mut config = Config::of(TCP, "10.0.0.100:80", Method::Nat, "10.2.0.11:80");
     config.server(0).weight = 0;
