@@ -68,6 +68,8 @@ pub struct Ipvs {
     pub expire_quiescent_template: bool,
     /// Any TCP packet but a reset may begin a connection.
     pub sloppy_tcp: bool,
+    /// An ICMP error about a packet of a service that no connection is known for begins one.
+    pub schedule_icmp: bool,
     /// A NAT server's packet of no connection is answered with port unreachable.
     pub nat_icmp_send: bool,
     /// Tunnels take over the inner packet's don't-fragment, and tell senders what fits.
@@ -81,6 +83,7 @@ impl Default for Ipvs {
             expire_nodest_conn: false,
             expire_quiescent_template: false,
             sloppy_tcp: false,
+            schedule_icmp: false,
             nat_icmp_send: false,
             pmtu_disc: true,
         }

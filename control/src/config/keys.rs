@@ -511,6 +511,11 @@ pub const IPVS: Table = Table {
             "any TCP packet but a reset may begin a connection",
         ),
         switch_key(
+            "schedule_icmp",
+            "false",
+            "an ICMP error about a packet of a service that no connection is known for is scheduled, and begins one",
+        ),
+        switch_key(
             "nat_icmp_send",
             "false",
             "a NAT server's packet of no connection is answered with port unreachable",

@@ -490,6 +490,7 @@ fn read_ipvs(section: &Section<'_, '_>) -> Ipvs {
             default.expire_quiescent_template,
         ),
         sloppy_tcp: is_set("sloppy_tcp", default.sloppy_tcp),
+        schedule_icmp: is_set("schedule_icmp", default.schedule_icmp),
         nat_icmp_send: is_set("nat_icmp_send", default.nat_icmp_send),
         pmtu_disc: is_set("pmtu_disc", default.pmtu_disc),
     }
