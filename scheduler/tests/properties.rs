@@ -94,15 +94,23 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn options() -> impl Strategy<Value = Options> {
-    (any::<[bool; 4]>(), prop_oneof![0_usize..4, any::<usize>()]).prop_map(|(flags, stagger)| {
-        Options {
+    let seconds = || prop_oneof![Just(0), 1_u32..200, any::<u32>()];
+    let stagger = prop_oneof![0_usize..4, any::<usize>()];
+    (
+        any::<[bool; 4]>(),
+        [seconds(), seconds(), seconds()],
+        stagger,
+    )
+        .prop_map(|(flags, seconds, stagger)| Options {
             sh_port: flags[0],
             sh_fallback: flags[1],
             mh_port: flags[2],
             mh_fallback: flags[3],
+            slow_start: seconds[0],
+            lblc_expiration: seconds[1],
+            lblcr_expiration: seconds[2],
             stagger,
-        }
-    })
+        })
 }
 
 /// Lives through the steps; the list changes now and then, with one change or several at once.
