@@ -309,11 +309,11 @@ fn settings_of_ipvs_thresholds_and_one_packet_scheduling_are_what_the_file_says(
         .replacen("weight = 3", "upper = 20\nlower = 10", 1)
         .replacen(
             "method = \"fullnat\"\nlip_pool = \"pool\"",
-            "method = \"nat\"\none_packet = true",
+            "method = \"nat\"\none_packet = true\nslow_start = 30",
             1,
         );
     let text = format!(
-        "{text}[ipvs]\nconn_reuse_mode = 2\nexpire_nodest_conn = true\nsloppy_tcp = true\nnat_icmp_send = true\npmtu_disc = false"
+        "{text}[ipvs]\nconn_reuse_mode = 2\nexpire_nodest_conn = true\nsloppy_tcp = true\nnat_icmp_send = true\npmtu_disc = false\nlblc_expiration = 0\nlblcr_expiration = 600"
     );
     let read = Configuration::parse("f.toml", &text).unwrap().configuration;
     let expected = Ipvs {
@@ -322,6 +322,8 @@ fn settings_of_ipvs_thresholds_and_one_packet_scheduling_are_what_the_file_says(
         sloppy_tcp: true,
         nat_icmp_send: true,
         pmtu_disc: false,
+        lblc_expiration: 0,
+        lblcr_expiration: 600,
     };
     assert_eq!(read.ipvs, expected);
     let service = &read.services[1];
@@ -330,6 +332,30 @@ fn settings_of_ipvs_thresholds_and_one_packet_scheduling_are_what_the_file_says(
         (service.one_packet, server.upper, server.lower),
         (true, 20, 10)
     );
+    assert_eq!(service.flags.slow_start, 30);
+    assert_eq!(read.services[0].flags.slow_start, 0);
+}
+
+#[test]
+fn expirations_are_told_to_the_scheduler_that_they_concern() {
+    let text = GOOD.replacen(
+        "method = \"nat\"",
+        "method = \"nat\"\nscheduler = \"lblcr\"",
+        1,
+    );
+    let text = format!("{text}[ipvs]\nlblc_expiration = 5\nlblcr_expiration = 6");
+    let read = Configuration::parse("f.toml", &text).unwrap().configuration;
+    let told = |scheduler| {
+        let service = control::config::Service {
+            scheduler,
+            ..read.services[0].clone()
+        };
+        let options = service.scheduler_options(&read.ipvs);
+        (options.lblc_expiration, options.lblcr_expiration)
+    };
+    assert_eq!(told(read.services[0].scheduler), (86_400, 6));
+    assert_eq!(told("lblc"), (5, 86_400));
+    assert_eq!(told("wlc"), (86_400, 86_400));
 }
 
 /// The files of configs/, by name.

@@ -326,6 +326,21 @@ const CASES: &[(&str, &str, &str)] = &[
         "f.toml:24: service[0].one_packet: only udp services schedule each packet alone",
     ),
     (
+        "method = \"nat\"",
+        "method = \"nat\"\nslow_start = 86401",
+        "f.toml:24: service[0].slow_start: 86401 is not a number of seconds; accepted: 0 to 86400",
+    ),
+    (
+        "method = \"nat\"",
+        "method = \"nat\"\nscheduler = \"mh\"\nslow_start = 9",
+        "f.toml:25: service[0].slow_start: only schedulers rr, wrr, lc, wlc, sed, twos and maglev start slowly",
+    ),
+    (
+        "",
+        "[ipvs]\nlblc_expiration = -1",
+        "f.toml:40: ipvs.lblc_expiration: -1 is not a number of seconds; accepted: 0 to 2678400",
+    ),
+    (
         "lip_pool = \"pool\"",
         "lip_pool = \"pool\"\none_packet = true",
         "f.toml:31: service[1].one_packet: method \"fullnat\" needs connections for its replies",
