@@ -267,7 +267,7 @@ proptest! {
             another.servers_changed(&list[1..]);
             another.pick(&flow(7), &list[1..]);
             another.servers_changed(other);
-            for number in 0..200 {
+            for number in 0..2000 {
                 let id = |index: Option<usize>, list: &[RealServer]| index.map(|index| list[index].id);
                 prop_assert_eq!(
                     id(one.pick(&flow(number), &list), &list),
