@@ -7,6 +7,7 @@
 
 pub mod client;
 mod configuration;
+pub mod iperf;
 mod payload;
 mod process;
 mod scene;

@@ -2,6 +2,7 @@
 
 use crate::payload::{Payload, sha256};
 use crate::process::{Process, eventually};
+use crate::udp::DATAGRAM_MAX;
 use cli::lab::Namespace;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -109,40 +110,6 @@ http {{
     )
 }
 
-/// iperf3 on one server, for one run.
-///
-/// # Panics
-/// When it does not start.
-#[must_use]
-pub(crate) fn start_iperf(namespace: &Namespace, listen: SocketAddr) -> Process {
-    let (address, port) = (listen.ip().to_string(), listen.port().to_string());
-    let mut process = Process::start(
-        namespace,
-        "iperf3",
-        &["--server", "--one-off", "--bind", &address, "--port", &port],
-    );
-    // A connection that says nothing would confuse it, so the kernel's table is asked.
-    let hexadecimal = format!(":{:04X} ", listen.port());
-    let up = || {
-        namespace.run(|| {
-            let tables = ["tcp", "tcp6"].map(|table| {
-                fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default()
-            });
-            let listening = |line: &str| line.contains(&hexadecimal) && line.contains(" 0A ");
-            tables
-                .iter()
-                .any(|table| table.lines().any(listening))
-                .then_some(())
-        })
-    };
-    assert!(
-        eventually(START, up).is_some(),
-        "iperf3 is not up on {listen}: {:?}",
-        process.ended()
-    );
-    process
-}
-
 /// Sends every datagram back, its first byte replaced by the server's number.
 #[derive(Debug)]
 pub struct EchoServer {
@@ -162,7 +129,7 @@ impl EchoServer {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let serve = move || {
-            let mut buffer = [0; 2048];
+            let mut buffer = [0; DATAGRAM_MAX];
             while !stopped.load(Relaxed) {
                 if let Ok((len, peer)) = socket.recv_from(&mut buffer) {
                     buffer[0] = number;
