@@ -368,7 +368,7 @@ impl Compiler {
                 && old.scheduler == service.scheduler
                 && old.scheduler_options == service.flags
                 && old.local_addresses == local_addresses
-                && old.one_packet == service.one_packet
+                && (old.one_packet, old.helper) == (service.one_packet, service.helper)
                 && old.servers.len() == servers.len()
                 && old
                     .servers
@@ -385,6 +385,7 @@ impl Compiler {
                 servers,
                 local_addresses,
                 one_packet: service.one_packet,
+                helper: service.helper,
             })
         })
     }

@@ -60,8 +60,13 @@ impl Plan {
             match old_services.get(&service.listen) {
                 None => plan.services_added.push(service.listen),
                 Some(old) => {
-                    let same_way = (old.scheduler, old.flags, old.one_packet)
-                        == (service.scheduler, service.flags, service.one_packet);
+                    let same_way = (old.scheduler, old.flags, old.one_packet, old.helper)
+                        == (
+                            service.scheduler,
+                            service.flags,
+                            service.one_packet,
+                            service.helper,
+                        );
                     if !same_way || old.lip_pool != service.lip_pool {
                         plan.services_edited.push(service.listen);
                     }

@@ -296,6 +296,13 @@ pub const SERVICE: Table = Table {
             "false",
             "UDP: each packet is scheduled alone and leaves no connection behind",
         ),
+        optional(
+            "helper",
+            "a helper",
+            Accepts::Word(&["ftp"]),
+            "none",
+            "looks into TCP connections by NAT: data connections of FTP follow their control connection; not with fullnat",
+        ),
         table("server", "the real servers, the newest last"),
     ],
 };

@@ -2,6 +2,7 @@
 
 use super::Prefix;
 use conntrack::Method;
+use dataplane::helper::Helper;
 use dataplane::snapshot::Ipvs;
 use scheduler::Options;
 use std::fmt;
@@ -192,6 +193,8 @@ pub struct Service {
     pub lip_pool: Option<String>,
     /// Each UDP packet is scheduled alone.
     pub one_packet: bool,
+    /// What looks into NAT connections.
+    pub helper: Option<Helper>,
     /// In the order of adding, the newest last.
     pub servers: Vec<Server>,
 }

@@ -14,6 +14,7 @@ use super::{
     ADDRESSES_PER_PORT, LIP_POOLS, LIPS_PER_POOL, PORTS, Prefix, ROUTES, SERVERS, SERVICES,
 };
 use conntrack::Method;
+use dataplane::helper::Helper;
 use dataplane::snapshot::Ipvs;
 use scheduler::Options;
 use std::collections::HashMap;
@@ -291,6 +292,7 @@ fn read_service(
         .map(|value| read_flags(&value, scheduler))
         .unwrap_or_default();
     let one_packet = switch(section, "one_packet").unwrap_or(false);
+    let helper = section.word("helper").map(|_| Helper::Ftp);
     // A service without its own words is still read to the end, for the mistakes in its servers.
     let port = listen.map_or(0, |listen| listen.address.port());
     let sections = section.tables("server", &keys::SERVER, SERVERS);
@@ -304,6 +306,7 @@ fn read_service(
         method: method?,
         lip_pool,
         one_packet,
+        helper,
         servers,
     })
 }

@@ -4,6 +4,7 @@ use super::Flows;
 use super::cut::complete;
 use super::egress::{Egress, Hop, largest_packet};
 use super::family::Ip;
+use super::helped::{self, HELPED};
 use super::services::{ServerState, Services};
 use crate::frame::{Frame, Gso};
 use crate::packet::Packet;
@@ -49,6 +50,34 @@ impl<F: Ip> Flows<F> {
         if found.direction == Direction::Request && !services.is_present(server) {
             return self.without_server(services, egress, frame, packet, found.id);
         }
+        if entry.flags() & HELPED != 0 {
+            return self.forward_helped(services, egress, frame, packet, found);
+        }
+        self.follow(services, egress, packet, found, state);
+        let entry = self.table.entry(found.id);
+        count_bytes(
+            &egress.stats,
+            server,
+            found.direction,
+            packet.end - u32::from(packet.l3),
+        );
+        match found.direction {
+            Direction::Request => to_server(services, egress, frame, packet, entry),
+            Direction::Reply => to_client(egress, frame, packet, entry),
+        }
+    }
+
+    /// Lets a packet move its connection's state and end.
+    #[inline]
+    pub(super) fn follow<P: Port>(
+        &mut self,
+        services: &Services,
+        egress: &Egress<P>,
+        packet: &Packet<F>,
+        found: Found,
+        state: State,
+    ) {
+        let entry = self.table.entry(found.id);
         let next = next_state(entry, state, packet, found.direction);
         let timeout = egress.snapshot.timeouts.of(next);
         if next != state {
@@ -62,20 +91,10 @@ impl<F: Ip> Flows<F> {
         } else {
             entry.touch(deadline);
         }
-        count_bytes(
-            &egress.stats,
-            server,
-            found.direction,
-            packet.end - u32::from(packet.l3),
-        );
-        match found.direction {
-            Direction::Request => to_server(services, egress, frame, packet, entry),
-            Direction::Reply => to_client(egress, frame, packet, entry),
-        }
     }
 
     #[cold]
-    fn change_state<P: Port>(
+    pub(super) fn change_state<P: Port>(
         &mut self,
         services: &Services,
         egress: &Egress<P>,
@@ -86,6 +105,9 @@ impl<F: Ip> Flows<F> {
         let entry = self.table.entry(id);
         if self.table.advance(entry, from, to) {
             services.connection_moved(RealServerId(entry.server()), from, to);
+            if to == State::SynRecv {
+                helped::begin_again(&self.helpers, id, entry);
+            }
             let timeouts = &egress.snapshot.timeouts;
             if timeouts.of(to).0 < timeouts.of(from).0 {
                 self.owner.shorten(id, egress.now.after(timeouts.of(to)));
@@ -160,6 +182,7 @@ impl<F: Ip> Flows<F> {
             let entry = self.table.entry(id);
             services.connection_ended(RealServerId(entry.server()), state);
             self.lips.give_back(entry);
+            helped::let_go(&self.helpers, &self.table, id, entry);
         }
         self.new_flow(services, egress, frame, packet);
     }
@@ -200,7 +223,7 @@ fn starts_anew<F: Ip>(packet: &Packet<F>, found: Found) -> bool {
 
 /// Sends a client's packet to the connection's server.
 #[inline]
-fn to_server<F: Ip, P: Port>(
+pub(super) fn to_server<F: Ip, P: Port>(
     services: &mut Services,
     egress: &mut Egress<P>,
     frame: Frame,
@@ -264,7 +287,7 @@ pub(super) fn to_server_unchanged<F: Ip, P: Port>(
 
 /// Sends a server's packet to the connection's client (NAT and FULLNAT; the others' replies do not pass here).
 #[inline]
-fn to_client<F: Ip, P: Port>(
+pub(super) fn to_client<F: Ip, P: Port>(
     egress: &mut Egress<P>,
     frame: Frame,
     packet: &Packet<F>,

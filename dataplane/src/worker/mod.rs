@@ -14,8 +14,10 @@ mod burst;
 mod connection;
 mod cut;
 mod egress;
+mod expected;
 mod family;
 mod fragments;
+mod helped;
 mod icmp;
 mod lips;
 mod local;
@@ -30,6 +32,7 @@ mod waiting;
 
 pub use run::{Idle, ticks_since};
 
+use crate::helper::Records;
 use crate::neighbour::NeighbourTable;
 use crate::port::{Burst, Port};
 use crate::snapshot::{Publisher, Snapshot};
@@ -56,6 +59,8 @@ pub struct Tables {
     pub ipv4: Arc<Table<V4>>,
     /// Connections of IPv6 clients.
     pub ipv6: Arc<Table<V6>>,
+    /// What helpers remember of connections of both.
+    pub helpers: Arc<Records>,
 }
 
 /// What a worker is made of.
@@ -82,6 +87,7 @@ struct Flows<F: Ip> {
     table: Arc<Table<F>>,
     owner: Owner<F>,
     lips: LipPools<F>,
+    helpers: Arc<Records>,
     fragments: Fragments<F>,
     /// More timers were due than the last call had room for.
     timers_behind: bool,
@@ -111,8 +117,8 @@ impl<P: Port> Worker<P> {
             stats,
         } = parts;
         Worker {
-            ipv4: Flows::new(tables.ipv4, index, workers),
-            ipv6: Flows::new(tables.ipv6, index, workers),
+            ipv4: Flows::new(tables.ipv4, Arc::clone(&tables.helpers), index, workers),
+            ipv6: Flows::new(tables.ipv6, tables.helpers, index, workers),
             services: Services::new(index),
             egress: Egress::new(index, ports, neighbours, stats, now),
             publisher,
@@ -198,10 +204,11 @@ impl<P: Port> Worker<P> {
 }
 
 impl<F: Ip> Flows<F> {
-    fn new(table: Arc<Table<F>>, index: u16, workers: u16) -> Flows<F> {
+    fn new(table: Arc<Table<F>>, helpers: Arc<Records>, index: u16, workers: u16) -> Flows<F> {
         Flows {
             owner: Owner::new(Arc::clone(&table), index),
             lips: LipPools::new(index, workers),
+            helpers,
             fragments: Fragments::new(),
             table,
             timers_behind: false,
@@ -210,11 +217,15 @@ impl<F: Ip> Flows<F> {
 
     /// Ends connections whose time is over, a bounded number of them.
     fn expire(&mut self, services: &mut Services, now: Ticks) {
-        let (table, lips) = (&self.table, &mut self.lips);
-        let mut on_expiry = |_: ConnectionId, entry: &Entry<F>| {
+        let (table, lips, helpers) = (&self.table, &mut self.lips, &*self.helpers);
+        let mut on_expiry = |id: ConnectionId, entry: &Entry<F>| {
+            if helped::is_held(helpers, id, entry) {
+                return Expiry::Renew(helped::HELD);
+            }
             if let Some(state) = table.end(entry) {
                 services.connection_ended(RealServerId(entry.server()), state);
                 lips.give_back(entry);
+                helped::let_go(helpers, table, id, entry);
             }
             Expiry::Remove
         };

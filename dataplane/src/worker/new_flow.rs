@@ -28,6 +28,11 @@ impl<F: Ip> Flows<F> {
         frame: Frame,
         packet: &Packet<F>,
     ) {
+        match self.expected(services, egress, packet) {
+            None => {}
+            Some(Ok(found)) => return self.forward(services, egress, frame, packet, found),
+            Some(Err(reason)) => return egress.drop(frame, reason),
+        }
         let tuple = &packet.tuple;
         let key = ServiceKey {
             protocol: tuple.protocol,
@@ -102,8 +107,11 @@ impl<F: Ip> Flows<F> {
             flags: 0,
         };
         let made = self.insert(egress, new);
-        if let Ok(Made::New(_)) = made {
+        if let Ok(Made::New(found)) = made {
             services.connection_began(server.id, state);
+            if services.helper(service).is_some() && server.method == Method::Nat {
+                self.help(egress, found.id);
+            }
             add(&egress.stats.connections, 1);
             if let Some(stats) = egress.stats.server(server.id) {
                 add(&stats.connections, 1);

@@ -1,6 +1,7 @@
 //! What a worker keeps for each service and each server between packets: the scheduler's state, the neighbour in use.
 
 use crate::Map;
+use crate::helper::Helper;
 use crate::neighbour::NeighbourId;
 use crate::rewrite::tunnel::Tunnel;
 use crate::snapshot::{LocalAddress, Server, Service, ServiceId, ServiceKey, Snapshot};
@@ -162,6 +163,15 @@ impl Services {
             port: server.port,
             method: self.servers.get(server.id.0 as usize)?.method,
         })
+    }
+
+    /// What looks into connections of `service`.
+    pub(super) fn helper(&self, service: ServiceId) -> Option<Helper> {
+        self.services
+            .get(service.0 as usize)?
+            .as_ref()?
+            .service
+            .helper
     }
 
     /// The local addresses of `service`, and the index of the one to try first: another one for each connection.

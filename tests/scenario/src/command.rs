@@ -183,7 +183,10 @@ impl Console {
 
     /// Hands what the kernel has been told to the director.
     fn configure(&mut self, bench: &mut Bench) {
-        let (services, missing) = features::services(&self.kernel.services);
+        let (mut services, missing) = features::services(&self.kernel.services);
+        if self.kernel.has_module("ip_vs_ftp") {
+            features::help(&mut services);
+        }
         let [tcp, tcp_fin, udp] = self.kernel.timeouts;
         let ipvs = self.ipvs;
         let applied = bench.apply(|configuration| {

@@ -3,11 +3,15 @@
 use crate::kernel::{KernelService, stays_here};
 use cli::ipvsadm::{Daemon, Method, Protocol, Server, Service, ServiceKey, Tunnel, TunnelChecksum};
 use control::config::{self, GueChecksum};
+use dataplane::helper::Helper;
 use dataplane::snapshot::Ipvs;
 use scheduler::Options;
 
 /// Kernel modules, and what they do.
-const MODULES: [(&str, &str); 2] = [("ip_vs_ftp", "FTP helper"), ("ip_vs_pe_sip", "")];
+const MODULES: [(&str, &str); 2] = [("ip_vs_ftp", ""), ("ip_vs_pe_sip", "")];
+
+/// The port that ip_vs_ftp is made for, unless told otherwise.
+const FTP: u16 = 21;
 
 /// The kernel's settings whose values uvs cannot follow, and those by which it behaves.
 const FIXED: [(&str, &str); 5] = [
@@ -62,8 +66,18 @@ fn service(known: &KernelService, missing: &mut Vec<String>) -> Option<config::S
         method: conntrack::Method::Nat,
         lip_pool: None,
         one_packet: service.one_packet,
+        helper: None,
         servers,
     })
+}
+
+/// What the module ip_vs_ftp looks into: TCP services of port 21.
+pub fn help(services: &mut [config::Service]) {
+    for service in services {
+        let is_ftp = service.listen.protocol == config::Protocol::Tcp
+            && service.listen.address.port() == FTP;
+        service.helper = is_ftp.then_some(Helper::Ftp);
+    }
 }
 
 /// What clients address: TCP or UDP, one port.

@@ -6,6 +6,7 @@
 //!                                             fd00:1::1 fd00:2::1
 //! ```
 
+use crate::helper::Helper;
 use crate::neighbour::{NeighbourId, NeighbourTable};
 use crate::packet::wire::{TCP, UDP};
 use crate::port::{Mac, PortId};
@@ -74,6 +75,7 @@ pub(super) struct ServiceConfig {
     pub(super) servers: Vec<ServerConfig>,
     pub(super) lips: Vec<LocalAddress>,
     pub(super) one_packet: bool,
+    pub(super) helper: Option<Helper>,
 }
 
 #[derive(Clone, Debug)]
@@ -155,6 +157,7 @@ impl Config {
                 Vec::new()
             },
             one_packet: false,
+            helper: None,
         });
         self
     }
@@ -302,6 +305,7 @@ impl Config {
                 .collect(),
             local_addresses: service.lips.clone(),
             one_packet: service.one_packet,
+            helper: service.helper,
         };
         snapshot.services.insert(key, Arc::new(compiled));
     }
