@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
 use control::config::{Configuration, GueChecksum, KeyPath, MISTAKES_TOLD, Pin, TunnelKind, keys};
+use dataplane::helper::Helper;
 use dataplane::snapshot::Ipvs;
 use proptest::prelude::*;
 use std::fmt::Write;
@@ -330,6 +331,15 @@ fn settings_of_ipvs_thresholds_and_one_packet_scheduling_are_what_the_file_says(
         (service.one_packet, server.upper, server.lower),
         (true, 20, 10)
     );
+}
+
+#[test]
+fn a_services_helper_is_what_the_file_says() {
+    let good = Configuration::parse("f.toml", GOOD).unwrap().configuration;
+    assert_eq!(good.services[0].helper, None);
+    let text = GOOD.replacen("method = \"nat\"", "method = \"nat\"\nhelper = \"ftp\"", 1);
+    let read = Configuration::parse("f.toml", &text).unwrap().configuration;
+    assert_eq!(read.services[0].helper, Some(Helper::Ftp));
 }
 
 /// The files of configs/, by name.
