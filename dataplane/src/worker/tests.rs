@@ -6,6 +6,7 @@ mod director;
 mod errors;
 mod fragments;
 mod fuzz;
+mod helpers;
 mod life;
 mod limits;
 mod modes;
