@@ -55,6 +55,8 @@ pub struct WorkerStatus {
     pub bursts: u64,
     /// Times it slept.
     pub sleeps: u64,
+    /// Connections that go without their service's helper, because as many as may have one.
+    pub helpers_refused: u64,
 }
 
 /// A port.
@@ -196,6 +198,7 @@ impl Director {
             connections: get(&stats.connections),
             bursts: get(&stats.bursts),
             sleeps: get(&stats.sleeps),
+            helpers_refused: get(&stats.helpers_refused),
         }
     }
 
