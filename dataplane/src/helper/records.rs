@@ -168,6 +168,12 @@ impl Records {
         }
     }
 
+    /// How many are taken.
+    #[must_use]
+    pub fn in_use(&self) -> usize {
+        self.records.len() - self.free.len()
+    }
+
     /// Whether any data connection waits for its client's port.
     #[inline]
     #[must_use]
@@ -194,7 +200,7 @@ mod tests {
     fn a_record_is_its_owners_alone_and_the_last_one_is_the_last() {
         let records = Records::with(2);
         let words = [7, 8].map(|owner| records.take(owner).unwrap());
-        assert_eq!(records.take(9), None);
+        assert_eq!((records.take(9), records.in_use()), (None, 2));
         assert!(records.get(words[0], 7).is_some() && records.get(words[0], 8).is_none());
         assert!(records.get(0, 7).is_none() && records.get(99, 7).is_none());
         records.get(words[0], 7).unwrap().hold();
@@ -202,6 +208,7 @@ mod tests {
         assert_eq!(records.take(9), None);
         records.give_back(words[0], 7);
         records.give_back(words[0], 7);
+        assert_eq!(records.in_use(), 1);
         let again = records.take(9).unwrap();
         assert_eq!(again, words[0]);
         assert!(!records.get(again, 9).unwrap().holds());

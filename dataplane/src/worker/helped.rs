@@ -6,8 +6,7 @@
 //!          ◀── 227, 229 ──── expected: the client's SYN ◀─────        the address in the text becomes the virtual one
 //!              sequence numbers shifted ◀─┴─▶ acknowledgements shifted back
 //! ```
-//! Only whole segments are looked into. A fragment's text stays as it is, and so does that of a GSO frame: control
-//! messages are neither.
+//! Fragments are not looked into, and the text of a GSO frame stays as it is: control messages are neither.
 //!
 //! Differs from IPVS: the server's answer is rewritten again when it comes again, though the client did not ask again
 //! (there it then passes with the server's address); segments outside the TCP window are forwarded, there conntrack
@@ -134,16 +133,17 @@ impl<F: Ip> Flows<F> {
         packet: &Packet<F>,
         found: Found,
     ) {
-        let is_whole = packet.fragment == Fragment::None && frame.offload.gso == Gso::None;
+        let is_whole = packet.fragment == Fragment::None;
+        let is_one = is_whole && frame.offload.gso == Gso::None;
         let sums_up =
-            !is_whole || frame.offload.partial_checksum || helper::sums_up(frame.bytes(), packet);
+            !is_one || frame.offload.partial_checksum || helper::sums_up(frame.bytes(), packet);
         match found.direction {
             Direction::Request => {
                 self.command_to_server(services, egress, frame, packet, found, (is_whole, sums_up));
             }
             Direction::Reply if !sums_up => egress.drop(frame, Reason::BadTcpChecksum),
             Direction::Reply => {
-                self.reply_to_client(services, egress, frame, packet, found, is_whole);
+                self.reply_to_client(services, egress, frame, packet, found, is_one);
             }
         }
     }
@@ -216,11 +216,11 @@ impl<F: Ip> Flows<F> {
         mut frame: Frame,
         packet: &Packet<F>,
         found: Found,
-        is_whole: bool,
+        is_one: bool,
     ) {
         let state = self.table.entry(found.id).state();
         let mut rewriting = None;
-        if is_whole && state == State::Established {
+        if is_one && state == State::Established {
             match self.answer(services, egress, &frame, packet, found) {
                 Ok(found) => rewriting = found,
                 Err(reason) => return egress.drop(frame, reason),
