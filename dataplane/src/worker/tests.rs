@@ -6,6 +6,7 @@ mod director;
 mod errors;
 mod fragments;
 mod fuzz;
+mod helped_flows;
 mod helpers;
 mod life;
 mod limits;

@@ -75,7 +75,7 @@ fn told(seen: &Seen) -> (u32, u32, Vec<u8>) {
     )
 }
 
-fn ftp(vip: &str, server: &str) -> Config {
+pub(super) fn ftp(vip: &str, server: &str) -> Config {
     let mut config = Config::of(TCP, vip, Method::Nat, server);
     config.services[0].helper = Some(Helper::Ftp);
     config
