@@ -4,8 +4,8 @@
 //!   Entry ── extension ──▶ Record: what the client asked, how far the server's bytes are shifted, data connections held
 //!         ◀──── owner ────
 //! ```
-//! FTP is the one there is. Only NAT connections have a helper: whoever does not pass the director's replies cannot be
-//! helped, and with FULLNAT the servers answer with the address that clients need already behind another one.
+//! FTP is the one there is. Only NAT connections have a helper: by DR and TUN the director does not see what servers say,
+//! and with FULLNAT they see another client than the one that PORT names.
 
 pub mod ftp;
 mod records;

@@ -8,10 +8,18 @@
 //! ```
 //! Fragments are not looked into, and the text of a GSO frame stays as it is: control messages are neither.
 //!
-//! Differs from IPVS: the server's answer is rewritten again when it comes again, though the client did not ask again
-//! (there it then passes with the server's address); segments outside the TCP window are forwarded, there conntrack
-//! drops the client's; a text in a fragment or a GSO frame is not rewritten; IPv6 works (there the client's segments
-//! are dropped unless the network card vouches for their checksum).
+//! Differs from IPVS:
+//! - The server's answer is rewritten again when it comes again, though the client did not ask again; there it then
+//!   passes with the server's address in it.
+//! - Segments outside the TCP window are forwarded; there conntrack drops the client's.
+//! - A text in a fragment or in a GSO frame is not rewritten, nor one that shrinks by more than 128 bytes (zeros in
+//!   front of numbers).
+//! - A text that outgrows the link where it must not be fragmented is told to the server with an MTU that leaves room;
+//!   there with the link's, quoting a broken packet.
+//! - SACK options at odd places keep the checksum right.
+//! - IPv6 works; there, where it was recorded, the client's segments are all dropped.
+//! - A SYN of a client whose control connection has ended, while data connections go on, takes its place; there both
+//!   stand in the table, with the same addresses and ports.
 //!
 //! Source: observed, `tests/scenario/recorded/ftp-*.json`; Linux net/netfilter/ipvs/ip_vs_ftp.c, ip_vs_app.c.
 
