@@ -1,7 +1,9 @@
 //! Moves packets: frames, ports, services, rewriters and the worker that joins them.
 
+pub mod calls;
 pub mod frame;
 pub mod helper;
+pub mod mark;
 pub mod neighbour;
 pub mod packet;
 pub mod port;

@@ -174,6 +174,7 @@ impl Director {
                 ipv4: Table::new(&table).unwrap(),
                 ipv6: Table::new(&table).unwrap(),
                 helpers: Arc::default(),
+                calls: Arc::default(),
             },
             neighbours,
             publisher,
@@ -393,6 +394,7 @@ fn add_service(snapshot: &mut Snapshot, neighbours: &NeighbourTable, wanted: &Wa
         }],
         one_packet: false,
         helper: wanted.helper,
+        persistence: None,
     };
     snapshot.owned.insert(key.address, Owned::Virtual);
     snapshot.services.insert(key, Arc::new(service));

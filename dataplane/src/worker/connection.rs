@@ -1,16 +1,17 @@
 //! A packet of a known connection: its state, then on to the server or back to the client.
 
-use super::Flows;
 use super::cut::complete;
 use super::egress::{Egress, Hop, largest_packet};
 use super::family::Ip;
 use super::helped::{self, HELPED};
+use super::persistence::UNASSURED;
 use super::services::{ServerState, Services};
+use super::{Flows, settle};
 use crate::frame::{Frame, Gso};
 use crate::packet::Packet;
 use crate::packet::checksum::Delta;
 use crate::packet::icmp::ErrorKind;
-use crate::packet::wire::{IPIP, TCP};
+use crate::packet::wire::{IPIP, TCP, UDP};
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::rewrite::tunnel::{self, Outer, Tunnel};
@@ -91,6 +92,13 @@ impl<F: Ip> Flows<F> {
         } else {
             entry.touch(deadline);
         }
+        // A datagram that is answered, as TCP that is established, shows that its client is in earnest.
+        if found.direction == Direction::Reply
+            && packet.tuple.protocol == UDP
+            && entry.flags() & UNASSURED != 0
+        {
+            self.assure(entry);
+        }
     }
 
     #[cold]
@@ -107,6 +115,9 @@ impl<F: Ip> Flows<F> {
             services.connection_moved(RealServerId(entry.server()), from, to);
             if to == State::SynRecv {
                 helped::begin_again(&self.helpers, id, entry);
+            }
+            if to == State::Established && entry.flags() & UNASSURED != 0 {
+                self.assure(entry);
             }
             let timeouts = &egress.snapshot.timeouts;
             if timeouts.of(to).0 < timeouts.of(from).0 {
@@ -180,9 +191,14 @@ impl<F: Ip> Flows<F> {
     ) {
         if let Some(state) = self.owner.remove(id) {
             let entry = self.table.entry(id);
-            services.connection_ended(RealServerId(entry.server()), state);
-            self.lips.give_back(entry);
-            helped::let_go(&self.helpers, &self.table, id, entry);
+            settle(
+                &self.table,
+                (&self.calls, &self.helpers),
+                &mut self.lips,
+                services,
+                (id, entry),
+                state,
+            );
         }
         self.new_flow(services, egress, frame, packet);
     }

@@ -21,9 +21,12 @@ mod helped;
 mod icmp;
 mod lips;
 mod local;
+mod lookup;
 mod new_flow;
+mod persistence;
 mod run;
 mod services;
+mod sip;
 #[cfg(test)]
 mod tests;
 mod tunnel_errors;
@@ -32,12 +35,15 @@ mod waiting;
 
 pub use run::{Idle, ticks_since};
 
+use crate::calls::Calls;
 use crate::helper::Records;
 use crate::neighbour::NeighbourTable;
 use crate::port::{Burst, Port};
 use crate::snapshot::{Publisher, Snapshot};
 use crate::stats::{WorkerStats, add};
-use conntrack::{ConnectionId, Entry, Expiry, Owner, Table, Ticks, V4, V6};
+use conntrack::{
+    ConnectionId, Direction, Entry, Expiry, Owner, State, Table, Ticks, Tuple, V4, V6,
+};
 use egress::Egress;
 use family::Ip;
 use fragments::Fragments;
@@ -61,6 +67,8 @@ pub struct Tables {
     pub ipv6: Arc<Table<V6>>,
     /// What helpers remember of connections of both.
     pub helpers: Arc<Records>,
+    /// What their templates are about, where persistence looks into packets.
+    pub calls: Arc<Calls>,
 }
 
 /// What a worker is made of.
@@ -89,6 +97,7 @@ struct Flows<F: Ip> {
     lips: LipPools<F>,
     helpers: Arc<Records>,
     fragments: Fragments<F>,
+    calls: Arc<Calls>,
     /// More timers were due than the last call had room for.
     timers_behind: bool,
 }
@@ -117,8 +126,8 @@ impl<P: Port> Worker<P> {
             stats,
         } = parts;
         Worker {
-            ipv4: Flows::new(tables.ipv4, Arc::clone(&tables.helpers), index, workers),
-            ipv6: Flows::new(tables.ipv6, tables.helpers, index, workers),
+            ipv4: Flows::new(tables.ipv4.clone(), &tables, index, workers),
+            ipv6: Flows::new(tables.ipv6.clone(), &tables, index, workers),
             services: Services::new(index),
             egress: Egress::new(index, ports, neighbours, stats, now),
             publisher,
@@ -204,32 +213,64 @@ impl<P: Port> Worker<P> {
 }
 
 impl<F: Ip> Flows<F> {
-    fn new(table: Arc<Table<F>>, helpers: Arc<Records>, index: u16, workers: u16) -> Flows<F> {
+    fn new(table: Arc<Table<F>>, shared: &Tables, index: u16, workers: u16) -> Flows<F> {
         Flows {
             owner: Owner::new(Arc::clone(&table), index),
             lips: LipPools::new(index, workers),
-            helpers,
+            helpers: Arc::clone(&shared.helpers),
             fragments: Fragments::new(),
+            calls: Arc::clone(&shared.calls),
             table,
             timers_behind: false,
         }
     }
 
+    /// The connection that a packet with `tuple` belongs to. Templates stand under keys of client port 0.
+    fn connection_of(&self, tuple: &Tuple<F>) -> Option<(ConnectionId, Direction)> {
+        let found = self.table.lookup(tuple);
+        found.filter(|(id, _)| !self.table.entry(*id).is_template())
+    }
+
     /// Ends connections whose time is over, a bounded number of them.
     fn expire(&mut self, services: &mut Services, now: Ticks) {
-        let (table, lips, helpers) = (&self.table, &mut self.lips, &*self.helpers);
+        let (table, lips) = (&self.table, &mut self.lips);
+        let (calls, helpers) = (&*self.calls, &*self.helpers);
         let mut on_expiry = |id: ConnectionId, entry: &Entry<F>| {
+            if let Some(again) = persistence::renewal(entry) {
+                return Expiry::Renew(again);
+            }
             if helped::is_held(helpers, id, entry) {
                 return Expiry::Renew(helped::HELD);
             }
             if let Some(state) = table.end(entry) {
-                services.connection_ended(RealServerId(entry.server()), state);
-                lips.give_back(entry);
-                helped::let_go(helpers, table, id, entry);
+                settle(table, (calls, helpers), lips, services, (id, entry), state);
             }
             Expiry::Remove
         };
         let fired = self.owner.advance_timers(now, TIMER_BUDGET, &mut on_expiry);
         self.timers_behind = fired >= TIMER_BUDGET;
+    }
+}
+
+/// Gives back and counts off what a connection had, once it has ended in `state`.
+fn settle<F: Ip>(
+    table: &Table<F>,
+    (calls, helpers): (&Calls, &Records),
+    lips: &mut LipPools<F>,
+    services: &Services,
+    (id, entry): (ConnectionId, &Entry<F>),
+    state: State,
+) {
+    let server = RealServerId(entry.server());
+    if entry.is_template() {
+        calls.give_back(entry.template_record());
+        return services.template_ended(server);
+    }
+    services.connection_ended(server, state);
+    lips.give_back(entry);
+    helped::let_go(helpers, table, id, entry);
+    let control = entry.control().and_then(|id| table.get(id));
+    if let Some(control) = control.filter(|control| control.is_template()) {
+        control.release();
     }
 }

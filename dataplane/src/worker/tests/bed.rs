@@ -98,6 +98,7 @@ impl Bed {
                 ipv4: Table::new(&table).unwrap(),
                 ipv6: Table::new(&table).unwrap(),
                 helpers: Arc::new(Records::with(limits.helpers)),
+                calls: Arc::default(),
             },
             neighbours: Arc::new(NeighbourTable::new(limits.neighbours)),
             publisher: Publisher::new(usize::from(limits.workers)),
