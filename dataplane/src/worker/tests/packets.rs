@@ -48,6 +48,8 @@ impl Talk {
     }
 
     pub(super) fn at_port(mut self, port: u16) -> Talk {
+        // From the port of active FTP data nothing begins.
+        let port = if port == 20 { 60_020 } else { port };
         self.source.set_port(port);
         self
     }

@@ -171,7 +171,7 @@ fn provoke(reason: Reason) -> Bed {
         Reason::NeighbourQueueFull => {
             let mut bed = Bed::new(&config);
             bed.silent.insert(ip("10.2.0.11"));
-            for port in 100..165 {
+            for port in 0..65 {
                 let frame = Talk::tcp(CLIENT, VIP).at_port(port).packet(SYN, b"");
                 assert!(bed.send(0, CLIENTS, &frame).is_empty());
             }
