@@ -165,7 +165,9 @@ impl<F: Ip> Flows<F> {
             services.connection_began(server.id, state);
             if tuple.protocol == TCP
                 && server.method == Method::Nat
-                && services.helper(plan.service).is_some()
+                && services
+                    .helper(plan.service, tuple.destination_port)
+                    .is_some()
             {
                 self.help(egress, found.id);
             }

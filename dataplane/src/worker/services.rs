@@ -1,6 +1,7 @@
 //! What a worker keeps for each service and each server between packets: the scheduler's state, the neighbour in use.
 
 use super::lookup::Asked;
+use super::lookup::FTP;
 use crate::Map;
 use crate::helper::Helper;
 use crate::neighbour::NeighbourId;
@@ -182,13 +183,14 @@ impl Services {
         })
     }
 
-    /// What looks into connections of `service`.
-    pub(super) fn helper(&self, service: ServiceId) -> Option<Helper> {
-        self.services
-            .get(service.0 as usize)?
-            .as_ref()?
-            .service
-            .helper
+    /// What looks into connections of `service` to a virtual port: the service's own, or FTP's of those to all ports.
+    pub(super) fn helper(&self, service: ServiceId, port: u16) -> Option<Helper> {
+        let service = &self.services.get(service.0 as usize)?.as_ref()?.service;
+        let own = match service.key.port {
+            0 => FTP,
+            own => own,
+        };
+        service.helper.filter(|_| port == own)
     }
 
     /// The local addresses of `service`, and the index of the one to try first: another one for each connection.

@@ -85,11 +85,11 @@ fn service(known: &KernelService, missing: &mut Vec<String>) -> Option<config::S
     })
 }
 
-/// What the module ip_vs_ftp looks into: TCP services of port 21.
+/// What the module ip_vs_ftp looks into: TCP services of port 21, or of all ports.
 pub fn help(services: &mut [config::Service]) {
     for service in services {
         let is_ftp = service.listen.protocol() == Some(config::Protocol::Tcp)
-            && service.listen.port() == FTP;
+            && matches!(service.listen.port(), 0 | FTP);
         service.helper = is_ftp.then_some(Helper::Ftp);
     }
 }

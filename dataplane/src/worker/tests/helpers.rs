@@ -9,7 +9,8 @@ use crate::helper::{Helper, write_checksum};
 use crate::packet::wire::{IPV4_LEN, IPV6_LEN, TCP, read_u32, write_u32};
 use crate::packet::{TcpFlags, V4, V6};
 use crate::reason::Reason;
-use conntrack::{Method, State};
+use crate::snapshot::Persistence;
+use conntrack::{Method, State, Ticks};
 use proptest::prelude::*;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -428,6 +429,25 @@ fn only_nat_servers_of_services_with_a_helper_are_helped() {
     bed.send_one(0, CLIENTS, &up.packet(ACK, b""));
     bed.send_one(0, CLIENTS, &up.packet(DATA, b"PORT 10,64,0,7,160,1\r\n"));
     assert_eq!(bed.connections(), 1);
+}
+
+#[test]
+fn data_connections_of_a_persistent_service_are_not_looked_into() {
+    let mut config = ftp(VIP, SERVER);
+    config.services[0].persistence = Some(Persistence {
+        timeout: Ticks::from_seconds(100),
+        mask: u128::MAX,
+        engine: None,
+    });
+    let mut session = Session::on(Bed::new(&config), (CLIENT, VIP, SERVER), [0, 0]);
+    // Nothing announced it: the service takes it, as one of its clients'.
+    let data = Talk::tcp("10.64.0.7:41000", "10.0.0.100:51210").packet(SYN, b"");
+    session.bed.send_one(0, CLIENTS, &data);
+    assert_eq!(session.bed.tables.helpers.in_use(), 1);
+    session.passive();
+    session.bed.pass(2000);
+    assert_eq!(session.bed.tables.helpers.in_use(), 0);
+    assert_eq!(session.bed.connections(), 0);
 }
 
 proptest! {
