@@ -3,6 +3,7 @@
 pub mod frame;
 pub mod neighbour;
 pub mod packet;
+pub mod path_mtu;
 pub mod port;
 pub mod reason;
 pub mod rewrite;

@@ -22,6 +22,7 @@ mod local;
 mod new_flow;
 mod run;
 mod services;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod tunnel_errors;
@@ -85,6 +86,8 @@ struct Flows<F: Ip> {
     fragments: Fragments<F>,
     /// More timers were due than the last call had room for.
     timers_behind: bool,
+    /// Where the walk over connections of removed servers goes on, while there is one.
+    sweep_at: Option<u32>,
 }
 
 /// See the module's text.
@@ -147,6 +150,8 @@ impl<P: Port> Worker<P> {
             self.ipv4.expire(&mut self.services, now);
             self.ipv6.expire(&mut self.services, now);
         }
+        self.ipv4.sweep(&self.services);
+        self.ipv6.sweep(&self.services);
         if frames > 0 || ticked {
             self.egress.flush();
         }
@@ -162,7 +167,11 @@ impl<P: Port> Worker<P> {
 
     /// Takes a new snapshot over. Off the packet path; may allocate.
     fn adopt(&mut self, snapshot: Arc<Snapshot>) {
-        self.services.adopt(&snapshot);
+        let some_are_gone = self.services.adopt(&snapshot);
+        if some_are_gone && snapshot.ipvs.expire_nodest_conn {
+            self.ipv4.begin_sweep();
+            self.ipv6.begin_sweep();
+        }
         self.ipv4.lips.adopt(&snapshot);
         self.ipv6.lips.adopt(&snapshot);
         self.ipv4.fragments.adopt(&snapshot);
@@ -205,6 +214,7 @@ impl<F: Ip> Flows<F> {
             fragments: Fragments::new(),
             table,
             timers_behind: false,
+            sweep_at: None,
         }
     }
 
