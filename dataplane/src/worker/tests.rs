@@ -15,5 +15,6 @@ mod packets;
 mod port;
 mod reasons;
 mod recorded_fragments;
+mod removal;
 mod settings;
 mod workers;
