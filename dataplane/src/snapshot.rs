@@ -10,8 +10,8 @@
 
 use crate::Map;
 use crate::neighbour::NeighbourId;
-use crate::port::{Mac, PortId};
 use crate::path_mtu::PathMtu;
+use crate::port::{Mac, PortId};
 use crate::rewrite::tunnel::Tunnel;
 use crate::route::Routes;
 use conntrack::{Method, Timeouts};

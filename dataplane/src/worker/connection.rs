@@ -6,10 +6,10 @@ use super::egress::{Egress, Hop, largest_packet};
 use super::family::Ip;
 use super::services::{ServerState, Services};
 use crate::frame::{Frame, Gso};
-use crate::packet::{Fragment, Packet};
 use crate::packet::checksum::Delta;
 use crate::packet::icmp::ErrorKind;
 use crate::packet::wire::{IPIP, TCP};
+use crate::packet::{Fragment, Packet};
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::rewrite::tunnel::{self, Outer, Tunnel};
@@ -421,7 +421,11 @@ pub(super) fn ready<F: Ip, P: Port>(
     let kind = ErrorKind::FragmentationNeeded {
         mtu: u16::try_from(room).unwrap_or(u16::MAX),
     };
-    let speaker = speaker.unwrap_or_else(|| egress.own_address(&frame, packet));
+    let speaker = speaker.unwrap_or_else(|| {
+        // A router looks at the size first. Source: Linux net/ipv4/ip_forward.c (`ip_forward`).
+        rewrite::restore_ttl(frame.bytes_mut(), packet);
+        egress.own_address(&frame, packet)
+    });
     let told = egress.refuse(frame, packet, kind, speaker, Reason::TooBig);
     Ready::Refused { told }
 }

@@ -12,7 +12,8 @@ use super::services::Services;
 use crate::frame::Frame;
 use crate::packet::icmp::{ErrorKind, Quoted, parse_quoted};
 use crate::packet::wire::{
-    ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, ETHERNET_LEN, GRE, IPIP, IPV6, UDP, UDP_LEN, read_u16, read_u32,
+    ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, ETHERNET_LEN, GRE, IPIP, IPV6, UDP, UDP_LEN, read_u16,
+    read_u32,
 };
 use crate::packet::{Fragment, Packet, TcpFlags, Tuple};
 use crate::port::Port;

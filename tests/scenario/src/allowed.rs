@@ -285,8 +285,10 @@ mod tests {
             "icmp": [3, 4], "mtu": mtu, "id": 7, "quote": quote}),
             )
         };
-        let tunnels = frame(&json!({"src": "10.2.0.254", "dst": "10.2.0.1", "proto": "icmp", "icmp": [3, 4],
-            "mtu": 1400, "quote": {"src": "10.2.0.1", "dst": "10.3.0.21", "proto": "ipip", "inner": quote}}));
+        let tunnels = frame(
+            &json!({"src": "10.2.0.254", "dst": "10.2.0.1", "proto": "icmp", "icmp": [3, 4],
+            "mtu": 1400, "quote": {"src": "10.2.0.1", "dst": "10.3.0.21", "proto": "ipip", "inner": quote}}),
+        );
         let (recorded, other) = (error(1480, &quote), error(1380, &quote));
         let mut quote = quote;
         quote["csum"] = json!("bad");

@@ -109,11 +109,7 @@ fn is_same_datagram(a: &Value, b: &Value) -> bool {
 }
 
 /// What came of all fragments of one datagram.
-fn fragments(
-    [recorded, actual]: [&[Value]; 2],
-    path: &str,
-    found: &mut Vec<String>,
-) {
+fn fragments([recorded, actual]: [&[Value]; 2], path: &str, found: &mut Vec<String>) {
     let out = |exchanges: &[Value]| -> Vec<Value> {
         exchanges
             .iter()
