@@ -12,6 +12,7 @@ mod modes;
 mod neighbours;
 mod offload;
 mod packets;
+mod path_mtu;
 mod port;
 mod reasons;
 mod recorded_fragments;

@@ -71,7 +71,10 @@ fn write(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {
     let forgotten = |worker: &Worker| worker.fragments_forgotten;
     let forgotten: u64 = status.workers.iter().map(forgotten).sum();
     if forgotten > 0 {
-        writeln!(text, "first fragments forgotten for newer ones: {forgotten}")?;
+        writeln!(
+            text,
+            "first fragments forgotten for newer ones: {forgotten}"
+        )?;
     }
     if let Some(ports) = &status.lip_ports
         && ports.capacity > 0

@@ -57,7 +57,7 @@ fn cases() -> impl Iterator<Item = Case> {
 }
 
 /// Too big, as either family says it.
-const TOO_BIG: [(u8, u8, u32); 2] = [(3, 4, 1300), (2, 0, 1300)];
+pub(super) const TOO_BIG: [(u8, u8, u32); 2] = [(3, 4, 1300), (2, 0, 1300)];
 const PORT_UNREACHABLE: [(u8, u8, u32); 2] = [(3, 3, 0), (1, 4, 0)];
 const TIME_EXCEEDED: [(u8, u8, u32); 2] = [(11, 0, 0), (3, 0, 0)];
 
