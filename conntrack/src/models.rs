@@ -273,7 +273,8 @@ fn a_connection_whose_reply_key_is_taken_is_never_seen() {
 #[test]
 fn a_reply_key_taken_while_its_holder_ends_is_the_newcomers() {
     explore(Some(3), || {
-        let table = table(2, 2);
+        // The attempt that is refused uses an entry up for a while.
+        let table = table(4, 2);
         let [mut a, mut b] = owners(&table);
         let older = b.insert(&flow(1, Method::Nat), NOW).unwrap();
         let mut new = flow(1, Method::Nat);
