@@ -2,7 +2,7 @@
 
 use super::Flows;
 use super::cut::complete;
-use super::egress::{Egress, Hop, largest_packet};
+use super::egress::{Egress, Hop, Way, largest_packet};
 use super::family::Ip;
 use super::services::{ServerState, Services};
 use crate::frame::{Frame, Gso};
@@ -48,6 +48,10 @@ impl<F: Ip> Flows<F> {
         // Nothing that clients send keeps a connection to a removed server alive.
         if found.direction == Direction::Request && !services.is_present(server) {
             return self.without_server(services, egress, frame, packet, found.id);
+        }
+        if found.direction == Direction::Reply && packet.ttl <= 1 {
+            // It goes no further than to be answered, and changes nothing.
+            return to_client(egress, frame, packet, entry, None);
         }
         let next = next_state(entry, state, packet, found.direction);
         let timeout = egress.snapshot.timeouts.of(next);
@@ -374,23 +378,6 @@ pub(super) enum Ready {
         /// The length of the error that its sender was sent, IP header included; 0 if there was none.
         told: u32,
     },
-}
-
-/// What the way to the next host takes from a packet's size.
-#[derive(Clone, Copy)]
-pub(super) struct Way {
-    /// Bytes of the headers put around the packet.
-    pub(super) overhead: usize,
-    /// The largest packet with those headers that gets to the end of the tunnel, bytes; `u32::MAX` if nothing is known.
-    pub(super) path_mtu: u32,
-}
-
-impl Way {
-    /// No tunnel.
-    pub(super) const PLAIN: Way = Way {
-        overhead: 0,
-        path_mtu: u32::MAX,
-    };
 }
 
 /// One hop less to live, and not too large for the next link: or else the sender is told, by `speaker` or in the name

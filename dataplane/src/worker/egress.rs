@@ -41,6 +41,23 @@ impl Hop {
     }
 }
 
+/// What the way to the next host takes from a packet's size.
+#[derive(Clone, Copy)]
+pub(super) struct Way {
+    /// Bytes of the headers put around the packet.
+    pub(super) overhead: usize,
+    /// The largest packet with those headers that gets to the end of the tunnel, bytes; `u32::MAX` if nothing is known.
+    pub(super) path_mtu: u32,
+}
+
+impl Way {
+    /// No tunnel.
+    pub(super) const PLAIN: Way = Way {
+        overhead: 0,
+        path_mtu: u32::MAX,
+    };
+}
+
 /// See the module's text.
 pub(super) struct Egress<P: Port> {
     pub(super) worker: u16,

@@ -1,6 +1,6 @@
 //! What a worker keeps for each service and each server between packets: the scheduler's state, the neighbour in use.
 
-use super::connection::Way;
+use super::egress::Way;
 use crate::Map;
 use crate::neighbour::NeighbourId;
 use crate::path_mtu::PathMtu;

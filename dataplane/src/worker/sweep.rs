@@ -3,14 +3,22 @@
 //!
 //! Source: Linux net/netfilter/ipvs/ip_vs_conn.c (`ip_vs_expire_nodest_conn_flush`).
 
-use super::Flows;
 use super::family::Ip;
 use super::services::Services;
+use super::{Flows, Worker};
+use crate::port::Port;
 use conntrack::{ConnectionId, Entry};
 use scheduler::RealServerId;
 
 /// Entries looked at between two bursts.
 pub(super) const SWEEP_BUDGET: u32 = 512;
+
+impl<P: Port> Worker<P> {
+    /// Whether there is a walk to go on with.
+    pub(super) fn is_sweeping(&self) -> bool {
+        self.ipv4.sweep_at.is_some() || self.ipv6.sweep_at.is_some()
+    }
+}
 
 impl<F: Ip> Flows<F> {
     /// Begins a walk; one that is under way begins again.

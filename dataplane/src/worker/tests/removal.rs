@@ -6,6 +6,7 @@ use super::bed::{Bed, Limits};
 use super::config::{CLIENTS, Config, SERVERS};
 use super::packets::{ACK, DATA, SYN, Talk};
 use crate::packet::wire::TCP;
+use crate::worker::Worker;
 use crate::worker::sweep::SWEEP_BUDGET;
 use conntrack::Method;
 use scheduler::RealServerId;
@@ -51,11 +52,13 @@ fn with_expire_nodest_conn_a_removal_ends_idle_connections_some_in_each_round() 
         config.server(0).present = false;
         bed.publish(&config);
         bed.settle();
+        assert!(bed.workers.iter().all(Worker::is_sweeping));
         let left = bed.connections();
         let most = 2000 - 2 * SWEEP_BUDGET;
         assert!((most..2000).contains(&left), "{left} after a round");
         rounds(&mut bed, 8192 / SWEEP_BUDGET);
         assert_eq!(bed.connections(), 1000, "{method:?}");
+        assert!(!bed.workers.iter().any(Worker::is_sweeping));
         assert_eq!((config.load(0), config.load(1)), ((0, 0), (1000, 0)));
         bed.pass(1);
         let ports = bed
