@@ -62,6 +62,8 @@ states! {
     SctpShutdown = "S-SENT", 60,
     /// SCTP: aborted or shut down.
     SctpClosed = "CLOSED", 60,
+    /// A persistence template of whose connections one was established.
+    Assured = "ASSURED", 2,
     /// Removed from the table. Nothing leaves this state.
     Dead = "DEAD", 0,
 }

@@ -1,14 +1,15 @@
 //! A packet of a known connection: its state, then on to the server or back to the client.
 
-use super::Flows;
 use super::cut::complete;
 use super::egress::{Egress, Hop, Way, largest_packet};
 use super::family::Ip;
+use super::persistence::UNASSURED;
 use super::services::{ServerState, Services};
+use super::{Flows, settle};
 use crate::frame::{Frame, Gso};
 use crate::packet::checksum::Delta;
 use crate::packet::icmp::ErrorKind;
-use crate::packet::wire::{IPIP, TCP};
+use crate::packet::wire::{IPIP, TCP, UDP};
 use crate::packet::{Fragment, Packet};
 use crate::port::Port;
 use crate::reason::Reason;
@@ -66,6 +67,13 @@ impl<F: Ip> Flows<F> {
         } else {
             entry.touch(deadline);
         }
+        // A datagram that is answered, as TCP that is established, shows that its client is in earnest.
+        if found.direction == Direction::Reply
+            && packet.tuple.protocol == UDP
+            && entry.flags() & UNASSURED != 0
+        {
+            self.assure(entry);
+        }
         match found.direction {
             Direction::Request => {
                 let len = counted_len(packet);
@@ -92,6 +100,9 @@ impl<F: Ip> Flows<F> {
         let entry = self.table.entry(id);
         if self.table.advance(entry, from, to) {
             services.connection_moved(RealServerId(entry.server()), from, to);
+            if to == State::Established && entry.flags() & UNASSURED != 0 {
+                self.assure(entry);
+            }
             let timeouts = &egress.snapshot.timeouts;
             if timeouts.of(to).0 < timeouts.of(from).0 {
                 self.owner.shorten(id, egress.now.after(timeouts.of(to)));
@@ -162,8 +173,14 @@ impl<F: Ip> Flows<F> {
     ) {
         if let Some(state) = self.owner.remove(id) {
             let entry = self.table.entry(id);
-            services.connection_ended(RealServerId(entry.server()), state);
-            self.lips.give_back(entry);
+            settle(
+                &self.table,
+                &self.calls,
+                &mut self.lips,
+                services,
+                entry,
+                state,
+            );
         }
         self.new_flow(services, egress, frame, packet);
     }

@@ -19,9 +19,12 @@ mod fragments;
 mod icmp;
 mod lips;
 mod local;
+mod lookup;
 mod new_flow;
+mod persistence;
 mod run;
 mod services;
+mod sip;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -31,11 +34,14 @@ mod waiting;
 
 pub use run::{Idle, ticks_since};
 
+use crate::calls::Calls;
 use crate::neighbour::NeighbourTable;
 use crate::port::{Burst, Port};
 use crate::snapshot::{Publisher, Snapshot};
 use crate::stats::{WorkerStats, add};
-use conntrack::{ConnectionId, Entry, Expiry, Owner, Table, Ticks, V4, V6};
+use conntrack::{
+    ConnectionId, Direction, Entry, Expiry, Owner, State, Table, Ticks, Tuple, V4, V6,
+};
 use egress::Egress;
 use family::Ip;
 use fragments::Fragments;
@@ -57,6 +63,8 @@ pub struct Tables {
     pub ipv4: Arc<Table<V4>>,
     /// Connections of IPv6 clients.
     pub ipv6: Arc<Table<V6>>,
+    /// What their templates are about, where persistence looks into packets.
+    pub calls: Arc<Calls>,
 }
 
 /// What a worker is made of.
@@ -84,6 +92,7 @@ struct Flows<F: Ip> {
     owner: Owner<F>,
     lips: LipPools<F>,
     fragments: Fragments<F>,
+    calls: Arc<Calls>,
     /// More timers were due than the last call had room for.
     timers_behind: bool,
     /// Where the walk over connections of removed servers goes on, while there is one.
@@ -114,8 +123,8 @@ impl<P: Port> Worker<P> {
             stats,
         } = parts;
         Worker {
-            ipv4: Flows::new(tables.ipv4, index, workers),
-            ipv6: Flows::new(tables.ipv6, index, workers),
+            ipv4: Flows::new(tables.ipv4, Arc::clone(&tables.calls), index, workers),
+            ipv6: Flows::new(tables.ipv6, tables.calls, index, workers),
             services: Services::new(index),
             egress: Egress::new(index, ports, neighbours, stats, now),
             publisher,
@@ -207,28 +216,58 @@ impl<P: Port> Worker<P> {
 }
 
 impl<F: Ip> Flows<F> {
-    fn new(table: Arc<Table<F>>, index: u16, workers: u16) -> Flows<F> {
+    fn new(table: Arc<Table<F>>, calls: Arc<Calls>, index: u16, workers: u16) -> Flows<F> {
         Flows {
             owner: Owner::new(Arc::clone(&table), index),
             lips: LipPools::new(index, workers),
             fragments: Fragments::new(),
+            calls,
             table,
             timers_behind: false,
             sweep_at: None,
         }
     }
 
+    /// The connection that a packet with `tuple` belongs to. Templates stand under keys of client port 0.
+    fn connection_of(&self, tuple: &Tuple<F>) -> Option<(ConnectionId, Direction)> {
+        let found = self.table.lookup(tuple);
+        found.filter(|(id, _)| !self.table.entry(*id).is_template())
+    }
+
     /// Ends connections whose time is over, a bounded number of them.
     fn expire(&mut self, services: &mut Services, now: Ticks) {
-        let (table, lips) = (&self.table, &mut self.lips);
+        let (table, calls, lips) = (&self.table, &self.calls, &mut self.lips);
         let mut on_expiry = |_: ConnectionId, entry: &Entry<F>| {
+            if let Some(again) = persistence::renewal(entry) {
+                return Expiry::Renew(again);
+            }
             if let Some(state) = table.end(entry) {
-                services.connection_ended(RealServerId(entry.server()), state);
-                lips.give_back(entry);
+                settle(table, calls, lips, services, entry, state);
             }
             Expiry::Remove
         };
         let fired = self.owner.advance_timers(now, TIMER_BUDGET, &mut on_expiry);
         self.timers_behind = fired >= TIMER_BUDGET;
+    }
+}
+
+/// Gives back and counts off what a connection had, once it has ended in `state`.
+fn settle<F: Ip>(
+    table: &Table<F>,
+    calls: &Calls,
+    lips: &mut LipPools<F>,
+    services: &Services,
+    entry: &Entry<F>,
+    state: State,
+) {
+    let server = RealServerId(entry.server());
+    if entry.is_template() {
+        calls.give_back(entry.template_record());
+        return services.template_ended(server);
+    }
+    services.connection_ended(server, state);
+    lips.give_back(entry);
+    if let Some(control) = entry.control().and_then(|id| table.get(id)) {
+        control.release();
     }
 }

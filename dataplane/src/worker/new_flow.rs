@@ -4,7 +4,11 @@ use super::Flows;
 use super::connection::{Found, counted_len, to_server_unchanged, translated};
 use super::egress::Egress;
 use super::family::Ip;
+use super::lookup::{Asked, FTP_DATA, asked};
+use super::persistence::{real_port, template_key};
 use super::services::{Picked, Services};
+use super::sip::call_of;
+use crate::calls::CallId;
 use crate::frame::Frame;
 use crate::neighbour::NeighbourId;
 use crate::packet::Packet;
@@ -13,9 +17,12 @@ use crate::packet::wire::{TCP, UDP};
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::rewrite::{self, Translation};
-use crate::snapshot::{ServiceId, ServiceKey};
+use crate::snapshot::{Engine, ServiceId, ServiceKey};
 use crate::stats::{add, count_bytes};
-use conntrack::{Direction, InsertError, Method, NewConnection, Path, State, TcpFlags, tcp_next};
+use conntrack::{
+    ConnectionId, Direction, InsertError, Method, NewConnection, Path, State, TcpFlags, Ticks,
+    Tuple, tcp_next,
+};
 use scheduler::Flow;
 
 impl<F: Ip> Flows<F> {
@@ -29,57 +36,101 @@ impl<F: Ip> Flows<F> {
         packet: &Packet<F>,
     ) {
         let tuple = &packet.tuple;
-        let key = ServiceKey {
-            protocol: tuple.protocol,
-            address: tuple.destination.into(),
-            port: tuple.destination_port,
-        };
-        let service = egress.snapshot.services.get(&key);
-        let Some((service, one_packet)) = service.map(|found| (found.id, found.one_packet)) else {
+        let Some(asked) = asked(&egress.snapshot, frame.port, tuple) else {
+            let frame = match self.server_speaks(services, egress, frame, packet) {
+                Ok(()) => return,
+                Err(frame) => frame,
+            };
             return not_ours(services, egress, frame, packet);
         };
         let Some(state) = first_state(packet, egress.snapshot.ipvs.sloppy_tcp) else {
             return egress.drop(frame, Reason::NoConnection);
         };
-        let flow = Flow {
-            client: tuple.source.into(),
-            client_port: tuple.source_port,
-            virtual_address: key.address,
-            virtual_port: key.port,
-            protocol: key.protocol,
-        };
-        let Some(server) = services.pick(service, &flow) else {
-            let kind = ErrorKind::PortUnreachable;
-            egress.refuse(frame, packet, kind, tuple.destination, Reason::NoServer);
-            return;
-        };
-        if one_packet && tuple.protocol == UDP && server.method != Method::FullNat {
-            return send_alone(services, egress, frame, packet, server);
+        let timeout = egress.snapshot.timeouts.of(state);
+        let beside_ftp = asked.is_beside_ftp(tuple.destination_port);
+        if tuple.source_port == FTP_DATA || (beside_ftp && asked.persistence.is_none()) {
+            return egress.exception(frame);
         }
-        match self.connect(services, egress, packet, service, server, state) {
+        let plan = match self.schedule(services, egress, tuple, &asked, || {
+            call_of(frame.bytes(), packet)
+        }) {
+            Ok(plan) => plan,
+            Err(Reason::NoServer) if beside_ftp => return egress.exception(frame),
+            Err(Reason::NoServer) => {
+                let kind = ErrorKind::PortUnreachable;
+                egress.refuse(frame, packet, kind, tuple.destination, Reason::NoServer);
+                return;
+            }
+            Err(reason) => return egress.drop(frame, reason),
+        };
+        if asked.one_packet && tuple.protocol == UDP && plan.server.method != Method::FullNat {
+            return send_alone(services, egress, frame, packet, &plan);
+        }
+        match self.connect(services, egress, tuple, &plan, state, timeout) {
             Ok(found) => self.forward(services, egress, frame, packet, found),
             Err(reason) => egress.drop(frame, reason),
         }
     }
 
-    /// Makes a connection to `server`.
-    fn connect<P: Port>(
+    /// Finds the server of a new flow: the client's own where the service is persistent, or the scheduler's choice.
+    /// `call` tells the flow's call, if a service wants to know it.
+    pub(super) fn schedule<P: Port>(
+        &mut self,
+        services: &mut Services,
+        egress: &Egress<P>,
+        tuple: &Tuple<F>,
+        asked: &Asked,
+        call: impl FnOnce() -> Option<CallId>,
+    ) -> Result<Planned, Reason> {
+        let flow = Flow {
+            client: tuple.source.into(),
+            client_port: tuple.source_port,
+            virtual_address: tuple.destination.into(),
+            virtual_port: tuple.destination_port,
+            protocol: tuple.protocol,
+        };
+        let (server, template) = match &asked.persistence {
+            None => (
+                services.pick(asked.id, &flow).ok_or(Reason::NoServer)?,
+                None,
+            ),
+            Some(persistence) => {
+                let call = match persistence.engine {
+                    None => None,
+                    Some(Engine::Sip) => Some(call().ok_or(Reason::NoCallId)?),
+                };
+                let key = template_key(tuple, asked, persistence);
+                let found = self.remembered(services, egress, &key, call, asked, &flow)?;
+                (found.server, Some(found.template))
+            }
+        };
+        Ok(Planned {
+            service: asked.id,
+            port: real_port(asked, &server, tuple.destination_port),
+            server,
+            template,
+        })
+    }
+
+    /// Makes a connection as planned.
+    pub(super) fn connect<P: Port>(
         &mut self,
         services: &mut Services,
         egress: &mut Egress<P>,
-        packet: &Packet<F>,
-        service: ServiceId,
-        server: Picked,
+        tuple: &Tuple<F>,
+        plan: &Planned,
         state: State,
+        timeout: Ticks,
     ) -> Result<Found, Reason> {
-        let tuple = &packet.tuple;
+        let server = &plan.server;
         // A tunnel may lead to the other family: the state of the server has the address.
         let address = F::from_ip(server.address).unwrap_or(F::UNSPECIFIED);
-        let real_server = (address, server.port);
+        let real_server = (address, plan.port);
         let local = match server.method {
             Method::FullNat => {
-                let addresses = services.local_addresses(service);
-                let source = self.lips.take(addresses, real_server, tuple.protocol);
+                let addresses = services.local_addresses(plan.service);
+                let end = (address, server.port);
+                let source = self.lips.take(addresses, end, tuple.protocol);
                 Some(source.ok_or(Reason::LipPortsExhausted)?)
             }
             _ => None,
@@ -93,9 +144,9 @@ impl<F: Ip> Flows<F> {
             local,
             method: server.method,
             server: server.id.0,
-            control: None,
+            control: plan.template,
             state,
-            timeout: egress.snapshot.timeouts.of(state),
+            timeout,
             ip_delta: translation.ip_delta.0,
             l4_delta: translation.l4_delta.0,
             reply_neighbour: NeighbourId::NONE.to_bits(),
@@ -103,15 +154,18 @@ impl<F: Ip> Flows<F> {
             flags: 0,
         };
         let made = self.insert(egress, new);
-        if let Ok(Made::New(_)) = made {
+        if let Ok(Made::New(found)) = &made {
+            if let Some(template) = plan.template {
+                self.hold_template(found.id, template);
+            }
             services.connection_began(server.id, state);
             add(&egress.stats.connections, 1);
             if let Some(stats) = egress.stats.server(server.id) {
                 add(&stats.connections, 1);
             }
         } else if let Some(local) = local {
-            self.lips
-                .give_back_source(local, real_server, tuple.protocol);
+            let end = (address, server.port);
+            self.lips.give_back_source(local, end, tuple.protocol);
         }
         match made? {
             Made::New(found) | Made::Before(found) => Ok(found),
@@ -145,6 +199,9 @@ impl<F: Ip> Flows<F> {
             Err(InsertError::Exists(_)) => {
                 let found = self.table.lookup(&new.request_tuple());
                 let (id, direction) = found.ok_or(Reason::TableFull)?;
+                if self.table.entry(id).is_template() {
+                    return Err(Reason::NoClientPort);
+                }
                 Ok(Made::Before(Found { id, direction }))
             }
             Err(InsertError::HalfOpenFull) => Err(Reason::HalfOpenFull),
@@ -154,6 +211,16 @@ impl<F: Ip> Flows<F> {
             }
         }
     }
+}
+
+/// Where a new flow goes.
+pub(super) struct Planned {
+    pub(super) service: ServiceId,
+    pub(super) server: Picked,
+    /// The server's port for this flow, host byte order.
+    pub(super) port: u16,
+    /// What remembers the client.
+    pub(super) template: Option<ConnectionId>,
 }
 
 /// A connection after an attempt to make it.
@@ -170,8 +237,9 @@ fn send_alone<F: Ip, P: Port>(
     egress: &mut Egress<P>,
     frame: Frame,
     packet: &Packet<F>,
-    server: Picked,
+    plan: &Planned,
 ) {
+    let server = &plan.server;
     let Some(state) = services.server(server.id) else {
         return egress.drop(frame, Reason::ServerGone);
     };
@@ -187,7 +255,7 @@ fn send_alone<F: Ip, P: Port>(
     count_bytes(&egress.stats, server.id, Direction::Request, len);
     match F::from_ip(server.address) {
         Some(address) if server.method == Method::Nat => {
-            let real_server = (address, server.port);
+            let real_server = (address, plan.port);
             let translation = Translation::new(&packet.tuple, None, Some(real_server));
             let speaker = Some(packet.tuple.destination);
             translated(egress, frame, packet, hop, speaker, &translation);

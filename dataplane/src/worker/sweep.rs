@@ -1,11 +1,11 @@
 //! With `expire_nodest_conn`, the removal of a server ends the connections of all servers that are gone. Each worker
-//! walks over its own, some entries a round.
+//! walks over its own, templates among them, some entries a round.
 //!
 //! Source: Linux net/netfilter/ipvs/ip_vs_conn.c (`ip_vs_expire_nodest_conn_flush`).
 
 use super::family::Ip;
 use super::services::Services;
-use super::{Flows, Worker};
+use super::{Flows, Worker, settle};
 use crate::port::Port;
 use conntrack::{ConnectionId, Entry};
 use scheduler::RealServerId;
@@ -32,15 +32,14 @@ impl<F: Ip> Flows<F> {
         let Some(from) = self.sweep_at else {
             return;
         };
-        let (table, lips) = (&self.table, &mut self.lips);
+        let (table, calls, lips) = (&self.table, &self.calls, &mut self.lips);
         let mut on_visit = |_: ConnectionId, entry: &Entry<F>| {
             let server = RealServerId(entry.server());
             if services.is_present(server) {
                 return false;
             }
             if let Some(state) = table.end(entry) {
-                services.connection_ended(server, state);
-                lips.give_back(entry);
+                settle(table, calls, lips, services, entry, state);
             }
             true
         };

@@ -13,6 +13,7 @@ mod neighbours;
 mod offload;
 mod packets;
 mod path_mtu;
+mod persistence;
 mod port;
 mod reasons;
 mod recorded_fragments;

@@ -65,7 +65,7 @@ impl<F: Ip> Flows<F> {
             Ok(inner) => inner,
             Err(reason) => return not_related(egress, frame, packet, reason),
         };
-        let server = match self.table.lookup(&inner.tuple) {
+        let server = match self.connection_of(&inner.tuple) {
             Some((id, Direction::Request)) => {
                 let entry = self.table.entry(id);
                 let id = RealServerId(entry.server());

@@ -6,7 +6,9 @@ use cli::ipvsadm::listing::{self, Counters, ListedConnection, ListedServer, List
 use cli::ipvsadm::{Columns, List, Protocol, ServiceKey, Subject};
 use conntrack::{ConnectionView, Family, Table, Ticks};
 use control::Traffic;
+use control::config::Listen;
 use control::status::ServerStatus;
+use dataplane::calls::Calls;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -33,8 +35,7 @@ pub fn services(kernel: &Kernel, bench: &Bench, zeros: &Zeros) -> Vec<ListedServ
                 server: *server,
                 active: status.map_or(0, |status| status.active),
                 inactive: status.map_or(0, |status| status.inactive),
-                // The director has no templates yet.
-                persistent: 0,
+                persistent: status.map_or(0, |status| status.persistent),
                 total: status.map_or_else(Counters::default, |status| since(status.traffic, zero)),
                 rate: Counters::default(),
             }
@@ -134,18 +135,30 @@ pub fn connections_dump(listed: &[ListedConnection]) -> Value {
 pub fn connections(bench: &Bench) -> Vec<ListedConnection> {
     let servers = servers_by_id(bench);
     let mut listed = Vec::new();
-    gather(&bench.tables().ipv4, bench.now(), &servers, &mut listed);
-    gather(&bench.tables().ipv6, bench.now(), &servers, &mut listed);
+    let tables = bench.tables();
+    let calls = &tables.calls;
+    gather(&tables.ipv4, calls, bench.now(), &servers, &mut listed);
+    gather(&tables.ipv6, calls, bench.now(), &servers, &mut listed);
     listed
 }
 
 fn gather<F: Family>(
     table: &Table<F>,
+    calls: &Calls,
     now: Ticks,
     servers: &HashMap<u32, SocketAddr>,
     listed: &mut Vec<ListedConnection>,
 ) {
-    table.for_each(|_, view| listed.push(connection(&view, now, servers)));
+    table.for_each(|_, view| {
+        let call = calls.get(view.template_record);
+        listed.push(ListedConnection {
+            engine: call.map(|call| {
+                let text = String::from_utf8_lossy(&call.text()).into_owned();
+                ("sip".to_owned(), text)
+            }),
+            ..connection(&view, now, servers)
+        });
+    });
 }
 
 fn connection<F: Family>(
@@ -188,11 +201,16 @@ fn servers_by_id(bench: &Bench) -> HashMap<u32, SocketAddr> {
 fn counted(bench: &Bench) -> HashMap<(ServiceKey, SocketAddr), ServerStatus> {
     let services = bench.director().services().into_iter();
     let servers = services.flat_map(|service| {
-        let protocol = match service.listen.protocol {
-            control::config::Protocol::Tcp => Protocol::Tcp,
-            control::config::Protocol::Udp => Protocol::Udp,
+        let key = match service.listen {
+            Listen::Address { protocol, address } => {
+                let protocol = match protocol {
+                    control::config::Protocol::Tcp => Protocol::Tcp,
+                    control::config::Protocol::Udp => Protocol::Udp,
+                };
+                ServiceKey::Address(protocol, address)
+            }
+            Listen::Mark { mark, ipv6 } => ServiceKey::Mark { mark, ipv6 },
         };
-        let key = ServiceKey::Address(protocol, service.listen.address);
         service
             .servers
             .into_iter()

@@ -13,7 +13,8 @@ use crate::port::{Mac, PortId};
 use crate::rewrite::tunnel::{Encapsulation, Outer, Tunnel};
 use crate::route::Route;
 use crate::snapshot::{
-    Ipvs, LocalAddress, NextHop, Owned, PortView, Server, Service, ServiceId, ServiceKey, Snapshot,
+    Ipvs, LocalAddress, NextHop, Owned, Persistence, PortView, Server, Service, ServiceId,
+    ServiceKey, Snapshot,
 };
 use conntrack::{Method, Ticks, Timeouts};
 use scheduler::{Load, Options, RealServer, RealServerId, Weight};
@@ -76,6 +77,7 @@ pub(super) struct ServiceConfig {
     pub(super) servers: Vec<ServerConfig>,
     pub(super) lips: Vec<LocalAddress>,
     pub(super) one_packet: bool,
+    pub(super) persistence: Option<Persistence>,
 }
 
 #[derive(Clone, Debug)]
@@ -158,6 +160,7 @@ impl Config {
                 Vec::new()
             },
             one_packet: false,
+            persistence: None,
         });
         self
     }
@@ -306,6 +309,7 @@ impl Config {
                 .collect(),
             local_addresses: service.lips.clone(),
             one_packet: service.one_packet,
+            persistence: service.persistence,
         };
         snapshot.services.insert(key, Arc::new(compiled));
     }

@@ -30,9 +30,9 @@ fn crowd(method: Method, count: u16) -> (Config, Bed) {
         ..Limits::default()
     };
     let mut bed = Bed::with(&config, &limits);
-    for port in 1..=count {
-        let worker = usize::from(port > count / 2);
-        bed.send_one(worker, CLIENTS, &request(port).packet(SYN, b""));
+    for number in 0..count {
+        let worker = usize::from(number >= count / 2);
+        bed.send_one(worker, CLIENTS, &request(1000 + number).packet(SYN, b""));
     }
     assert_eq!(bed.connections(), u32::from(count));
     (config, bed)
