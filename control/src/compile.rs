@@ -368,6 +368,7 @@ impl Compiler {
     ) -> Arc<Service> {
         let key = service_key(&service.listen);
         let local_addresses = local_addresses(service, &configuration.lip_pools);
+        let options = service.scheduler_options(&configuration.ipvs);
         let id = self.services[&service.listen];
         let servers: Vec<RealServer> = service
             .servers
@@ -378,7 +379,7 @@ impl Compiler {
         let unchanged = before.snapshot.services.get(&key).filter(|old| {
             old.id == id
                 && old.scheduler == service.scheduler
-                && old.scheduler_options == service.flags
+                && old.scheduler_options == options
                 && old.local_addresses == local_addresses
                 && old.one_packet == service.one_packet
                 && old.persistence == service.persistence.as_ref().map(persistence)
@@ -394,7 +395,7 @@ impl Compiler {
                 id,
                 key,
                 scheduler: service.scheduler.to_owned(),
-                scheduler_options: service.flags,
+                scheduler_options: options,
                 servers,
                 local_addresses,
                 one_packet: service.one_packet,

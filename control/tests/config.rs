@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
-use control::config::{Configuration, GueChecksum, KeyPath, MISTAKES_TOLD, Pin, TunnelKind, keys};
-use dataplane::snapshot::Ipvs;
+use control::config::{
+    Configuration, Granularity, GueChecksum, KeyPath, Listen, MISTAKES_TOLD, Mark, Persistence,
+    Pin, Protocol, TunnelKind, keys,
+};
+use dataplane::snapshot::{Engine, Ipvs};
 use proptest::prelude::*;
 use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 /// A configuration that is accepted; each case changes a line of it. Its lines are counted in the messages.
@@ -274,7 +278,7 @@ fn a_dr_server_behind_a_gateway_is_doubtful() {
     assert_eq!(
         accepted.warnings[0].to_string(),
         "f.toml:25: service[0].server[0].address: 10.3.0.11 is behind the gateway 10.2.0.254: DR sends it packets for \
-         10.1.0.100, which a router would send back"
+         tcp 10.1.0.100:80, which a router would send back"
     );
 }
 
@@ -309,19 +313,23 @@ fn settings_of_ipvs_thresholds_and_one_packet_scheduling_are_what_the_file_says(
         .replacen("weight = 3", "upper = 20\nlower = 10", 1)
         .replacen(
             "method = \"fullnat\"\nlip_pool = \"pool\"",
-            "method = \"nat\"\none_packet = true",
+            "method = \"nat\"\none_packet = true\nslow_start = 30",
             1,
         );
     let text = format!(
-        "{text}[ipvs]\nconn_reuse_mode = 2\nexpire_nodest_conn = true\nsloppy_tcp = true\nnat_icmp_send = true\npmtu_disc = false"
+        "{text}[ipvs]\nconn_reuse_mode = 2\nexpire_nodest_conn = true\nsloppy_tcp = true\nnat_icmp_send = true\nexpire_quiescent_template = true\nschedule_icmp = true\npmtu_disc = false\nlblc_expiration = 0\nlblcr_expiration = 600"
     );
     let read = Configuration::parse("f.toml", &text).unwrap().configuration;
     let expected = Ipvs {
         conn_reuse_mode: 2,
         expire_nodest_conn: true,
+        expire_quiescent_template: true,
+        schedule_icmp: true,
         sloppy_tcp: true,
         nat_icmp_send: true,
         pmtu_disc: false,
+        lblc_expiration: 0,
+        lblcr_expiration: 600,
     };
     assert_eq!(read.ipvs, expected);
     let service = &read.services[1];
@@ -330,6 +338,82 @@ fn settings_of_ipvs_thresholds_and_one_packet_scheduling_are_what_the_file_says(
         (service.one_packet, server.upper, server.lower),
         (true, 20, 10)
     );
+    assert_eq!(service.flags.slow_start, 30);
+    assert_eq!(read.services[0].flags.slow_start, 0);
+}
+
+#[test]
+fn marks_and_persistence_are_what_the_file_says() {
+    let text = GOOD.replacen(
+        "[[service]]\nlisten = \"tcp 10.1.0.100:80\"",
+        "\
+[[mark]]
+mark = 7
+port = \"wan\"
+source = \"10.0.0.0/8\"
+destination = \"10.5.0.1/32\"
+protocol = \"tcp\"
+source_ports = \"1024-65535\"
+destination_ports = \"80\"
+[[service]]
+listen = \"mark 7\"
+addresses = [\"10.5.0.1\"]
+persistence_timeout = 360
+persistence_granularity = \"255.255.0.0\"
+persistence_engine = \"sip\"",
+        1,
+    );
+    let read = Configuration::parse("f.toml", &text).unwrap().configuration;
+    let network = |text: &str| Some(text.parse().unwrap());
+    let mark = Mark {
+        mark: 7,
+        port: Some("wan".to_owned()),
+        source: network("10.0.0.0/8"),
+        destination: network("10.5.0.1/32"),
+        protocol: Some(Protocol::Tcp),
+        source_ports: Some((1024, 65535)),
+        destination_ports: Some((80, 80)),
+    };
+    assert_eq!(read.marks, [mark]);
+    let service = &read.services[0];
+    let listen = Listen::Mark {
+        mark: 7,
+        ipv6: false,
+    };
+    assert_eq!(
+        (service.listen, service.listen.to_string()),
+        (listen, "mark 7".to_owned())
+    );
+    assert_eq!(service.addresses, ["10.5.0.1".parse::<IpAddr>().unwrap()]);
+    let persistence = Persistence {
+        timeout: 360,
+        granularity: Granularity::Netmask(Ipv4Addr::new(255, 255, 0, 0)),
+        engine: Some(Engine::Sip),
+    };
+    assert_eq!(service.persistence, Some(persistence));
+    assert_eq!(read.services[1].persistence, None);
+}
+
+#[test]
+fn expirations_are_told_to_the_scheduler_that_they_concern() {
+    let text = GOOD.replacen(
+        "method = \"nat\"",
+        "method = \"nat\"\nscheduler = \"lblcr\"",
+        1,
+    );
+    let text = format!("{text}[ipvs]\nlblc_expiration = 5\nlblcr_expiration = 6");
+    let read = Configuration::parse("f.toml", &text).unwrap().configuration;
+    let told = |scheduler| {
+        let service = control::config::Service {
+            scheduler,
+            ..read.services[0].clone()
+        };
+        let options = service.scheduler_options(&read.ipvs);
+        (options.lblc_expiration, options.lblcr_expiration)
+    };
+    assert_eq!(told(read.services[0].scheduler), (86_400, 6));
+    assert_eq!(told("lblc"), (5, 86_400));
+    assert_eq!(told("wlc"), (86_400, 86_400));
 }
 
 /// The files of configs/, by name.

@@ -184,6 +184,25 @@ fn a_server_that_stays_keeps_its_number_and_its_counts() {
 }
 
 #[test]
+fn a_server_that_returns_to_a_service_with_slow_start_gets_few_flows_at_first() {
+    let text = TEXT.replace("method = \"nat\"", "method = \"nat\"\nslow_start = 86400");
+    let (director, wire) = start(&text);
+    one_flow(&wire);
+    let back = configuration(&text.replace("weight = 0", "weight = 1"));
+    director.apply(back).unwrap();
+    let mut counts = [0, 0];
+    // A round of ten and one.
+    for client_port in 2000..2022 {
+        assert!(wire.inject(&request(client_port)));
+        let server = destination(&receive(&wire, is_udp));
+        counts[usize::from(server == Ipv4Addr::new(10, 1, 0, 12))] += 1;
+    }
+    assert_eq!(counts[0] + counts[1], 22);
+    assert!((1..=3).contains(&counts[1]), "{counts:?}");
+    director.stop();
+}
+
+#[test]
 fn a_raised_threshold_lets_the_next_connection_pass() {
     let text = TEXT.replace("udp = 1", "udp = 300").replace(
         "{ address = \"10.1.0.11\" }",

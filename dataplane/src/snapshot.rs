@@ -75,6 +75,10 @@ pub struct Ipvs {
     pub nat_icmp_send: bool,
     /// Tunnels take over the inner packet's don't-fragment, and tell senders what fits.
     pub pmtu_disc: bool,
+    /// For how many seconds `lblc` remembers a destination that is not used.
+    pub lblc_expiration: u32,
+    /// Likewise `lblcr`, which also takes a server out of a set that has not changed for so long.
+    pub lblcr_expiration: u32,
 }
 
 impl Default for Ipvs {
@@ -87,6 +91,8 @@ impl Default for Ipvs {
             schedule_icmp: false,
             nat_icmp_send: false,
             pmtu_disc: true,
+            lblc_expiration: 86_400,
+            lblcr_expiration: 86_400,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 /// A table from destination addresses to `T`, all memory taken at the start.
 ///
 /// It forgets by the kernel's rules, applied once a minute: every thirtieth minute without a need for the other rule,
-/// what has not been used for a day; and whenever there are more than [`USUAL`] destinations, what has not been
+/// what has not been used for the set time, a day if nothing else is set; and whenever there are more than [`USUAL`] destinations, what has not been
 /// used for six minutes, until a third more than the excess is gone.
 ///
 /// Differs from IPVS: the kernel's table has no limit between these checks. Here it is twice [`USUAL`]; what comes then
@@ -20,6 +20,7 @@ pub(crate) struct Destinations<T> {
     count: usize,
     limit: usize,
     usual: usize,
+    expiration_seconds: u32,
     /// Keyed, so that nobody outside can aim destinations at one bucket.
     keys: RandomState,
     now: u32,
@@ -50,7 +51,8 @@ struct Sweep {
 
 /// As many destinations are no reason to forget any early.
 pub(crate) const USUAL: usize = 16_384;
-/// A destination not used for so long is forgotten, and a set of servers not changed for so long loses one.
+/// Unless set otherwise, a destination not used for so long is forgotten, and a set of servers not changed for so long
+/// loses one.
 pub(crate) const EXPIRATION_SECONDS: u32 = 24 * 60 * 60;
 const BUCKETS: usize = 16_384;
 /// So many buckets of a check are visited for each second of a tick.
@@ -62,7 +64,7 @@ const NONE: u32 = u32::MAX;
 
 impl<T: Copy> Destinations<T> {
     /// For `usual` destinations, and at most twice as many.
-    pub(crate) fn new(usual: usize) -> Self {
+    pub(crate) fn new(usual: usize, expiration_seconds: u32) -> Self {
         Self {
             buckets: vec![NONE; BUCKETS],
             entries: Vec::with_capacity(2 * usual),
@@ -70,6 +72,7 @@ impl<T: Copy> Destinations<T> {
             count: 0,
             limit: 2 * usual,
             usual,
+            expiration_seconds,
             keys: RandomState::new(),
             now: 0,
             since_check: 0,
@@ -81,6 +84,11 @@ impl<T: Copy> Destinations<T> {
     /// Seconds since the table was made, by the ticks.
     pub(crate) fn now(&self) -> u32 {
         self.now
+    }
+
+    /// For how long a destination that is not used is remembered.
+    pub(crate) fn expiration_seconds(&self) -> u32 {
+        self.expiration_seconds
     }
 
     /// The entry of a destination, which counts as used now.
@@ -151,7 +159,7 @@ impl<T: Copy> Destinations<T> {
     fn begin_check(&mut self) {
         let (idle_seconds, goal) = if self.checks.is_multiple_of(CHECKS_UNTIL_FULL) {
             self.checks = 1;
-            (EXPIRATION_SECONDS, usize::MAX)
+            (self.expiration_seconds, usize::MAX)
         } else if self.count <= self.usual {
             self.checks += 1;
             return;
@@ -216,7 +224,7 @@ mod tests {
     }
 
     fn holding(usual: usize, count: u32) -> Destinations<u32> {
-        let mut table = Destinations::new(usual);
+        let mut table = Destinations::new(usual, EXPIRATION_SECONDS);
         for number in 0..count {
             table.insert(address(number), number);
         }
@@ -262,6 +270,18 @@ mod tests {
         assert_eq!(tick(&mut table, 12 * 60 * 60 + 31 * 60), [0, 2]);
         assert_eq!(tick(&mut table, 12 * 60 * 60), [1]);
         assert!(table.find(address(1)).is_none());
+    }
+
+    #[test]
+    fn a_set_expiration_holds_at_the_full_check() {
+        let mut table = Destinations::new(16, 60);
+        table.insert(address(1), 1);
+        table.insert(address(2), 2);
+        // The check is every thirtieth minute, whatever the expiration.
+        assert_eq!(tick(&mut table, 1770), []);
+        table.find(address(2));
+        assert_eq!(tick(&mut table, 60), [1]);
+        assert_eq!(tick(&mut table, 30 * 60), [2]);
     }
 
     #[test]

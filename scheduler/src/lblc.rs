@@ -19,13 +19,13 @@ pub(crate) struct LocalityLeastConnection {
 }
 
 impl LocalityLeastConnection {
-    pub(crate) fn new() -> Self {
-        Self::with_room_for(USUAL)
+    pub(crate) fn new(expiration_seconds: u32) -> Self {
+        Self::with_room_for(USUAL, expiration_seconds)
     }
 
-    fn with_room_for(usual: usize) -> Self {
+    fn with_room_for(usual: usize, expiration_seconds: u32) -> Self {
         Self {
-            destinations: Destinations::new(usual),
+            destinations: Destinations::new(usual, expiration_seconds),
             roster: Roster::default(),
         }
     }
@@ -75,6 +75,7 @@ pub(crate) fn is_congested(server: &RealServer, servers: &[RealServer]) -> bool 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::destinations::EXPIRATION_SECONDS;
     use crate::{Activity, Load, RealServerId, Weight};
     use std::net::{IpAddr, Ipv4Addr};
     use std::sync::Arc;
@@ -111,7 +112,7 @@ mod tests {
     #[test]
     fn destinations_beyond_the_limit_are_scheduled_but_not_remembered() {
         let servers = servers(3);
-        let mut scheduler = LocalityLeastConnection::with_room_for(2);
+        let mut scheduler = LocalityLeastConnection::with_room_for(2, EXPIRATION_SECONDS);
         scheduler.servers_changed(&servers);
         for destination in 0..4 {
             open(&mut scheduler, destination, &servers);
@@ -126,7 +127,7 @@ mod tests {
     #[test]
     fn a_destination_comes_back_to_a_server_that_was_away() {
         let mut list = servers(2);
-        let mut scheduler = LocalityLeastConnection::new();
+        let mut scheduler = LocalityLeastConnection::new(EXPIRATION_SECONDS);
         scheduler.servers_changed(&list);
         assert_eq!(open(&mut scheduler, 0, &list), 0);
         assert_eq!(open(&mut scheduler, 1, &list), 1);
@@ -142,7 +143,7 @@ mod tests {
     #[test]
     fn a_destination_unused_for_a_day_is_forgotten() {
         let servers = servers(2);
-        let mut scheduler = LocalityLeastConnection::new();
+        let mut scheduler = LocalityLeastConnection::new(EXPIRATION_SECONDS);
         scheduler.servers_changed(&servers);
         assert_eq!(open(&mut scheduler, 0, &servers), 0);
         assert_eq!(open(&mut scheduler, 0, &servers), 0);
@@ -155,7 +156,7 @@ mod tests {
     #[test]
     fn an_overloaded_server_keeps_no_destination() {
         let servers = servers(2);
-        let mut scheduler = LocalityLeastConnection::new();
+        let mut scheduler = LocalityLeastConnection::new(EXPIRATION_SECONDS);
         scheduler.servers_changed(&servers);
         assert_eq!(open(&mut scheduler, 0, &servers), 0);
         servers[0].load.set_overloaded(true);

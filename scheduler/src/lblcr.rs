@@ -1,6 +1,6 @@
 //! `lblcr`: a destination keeps a set of servers, which grows while they are too busy.
 
-use crate::destinations::{Destinations, EXPIRATION_SECONDS, USUAL};
+use crate::destinations::{Destinations, USUAL};
 use crate::lblc::is_congested;
 use crate::roster::Roster;
 use crate::wlc::{connection_overhead, least_by_weight};
@@ -8,7 +8,7 @@ use crate::{Flow, RealServer, Scheduler};
 
 /// Locality-based least connection with replication: as `lblc`, but a destination goes to the least loaded server of
 /// its set. When that is congested while another server is half idle, the least loaded of all joins the set. A set
-/// that has not changed for a day loses its most loaded server.
+/// that has not changed for the set time, a day if nothing else is set, loses its most loaded server.
 ///
 /// All sets together have room for four servers for each usual destination; when that is used up, no set grows.
 ///
@@ -48,13 +48,13 @@ struct Member {
 const NONE: u32 = u32::MAX;
 
 impl ReplicatedLocalityLeastConnection {
-    pub(crate) fn new() -> Self {
-        Self::with_room_for(USUAL)
+    pub(crate) fn new(expiration_seconds: u32) -> Self {
+        Self::with_room_for(USUAL, expiration_seconds)
     }
 
-    fn with_room_for(usual: usize) -> Self {
+    fn with_room_for(usual: usize, expiration_seconds: u32) -> Self {
         Self {
-            destinations: Destinations::new(usual),
+            destinations: Destinations::new(usual, expiration_seconds),
             members: Members {
                 pool: Vec::with_capacity(4 * usual),
                 limit: 4 * usual,
@@ -69,7 +69,7 @@ impl ReplicatedLocalityLeastConnection {
         let now = self.destinations.now();
         let least = self.members.least_loaded(*set, servers);
         if set.size > 1
-            && now.wrapping_sub(set.changed) > EXPIRATION_SECONDS
+            && now.wrapping_sub(set.changed) > self.destinations.expiration_seconds()
             && let Some(most) = self.members.most_loaded(*set, servers)
         {
             self.members.remove(set, most, now);
@@ -237,6 +237,7 @@ impl Members {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::destinations::EXPIRATION_SECONDS;
     use crate::{Activity, Load, RealServerId, Weight};
     use std::net::{IpAddr, Ipv4Addr};
     use std::sync::Arc;
@@ -291,7 +292,7 @@ mod tests {
     #[test]
     fn a_congested_set_grows_by_the_least_loaded_server() {
         let servers = servers(&[1, 9]);
-        let mut scheduler = ReplicatedLocalityLeastConnection::new();
+        let mut scheduler = ReplicatedLocalityLeastConnection::new(EXPIRATION_SECONDS);
         scheduler.servers_changed(&servers);
         let picked: Vec<usize> = (0..4).map(|_| open(&mut scheduler, 0, &servers)).collect();
         assert_eq!(picked, [0, 0, 1, 1]);
@@ -301,7 +302,7 @@ mod tests {
     #[test]
     fn a_set_unchanged_for_a_day_loses_its_most_loaded_server() {
         let servers = servers(&[1, 9]);
-        let mut scheduler = ReplicatedLocalityLeastConnection::new();
+        let mut scheduler = ReplicatedLocalityLeastConnection::new(EXPIRATION_SECONDS);
         scheduler.servers_changed(&servers);
         for _ in 0..4 {
             open(&mut scheduler, 0, &servers);
@@ -314,9 +315,46 @@ mod tests {
     }
 
     #[test]
+    fn a_set_time_shorter_than_a_day_holds_too() {
+        let servers = servers(&[1, 9]);
+        let mut scheduler = ReplicatedLocalityLeastConnection::new(2);
+        scheduler.servers_changed(&servers);
+        for _ in 0..4 {
+            open(&mut scheduler, 0, &servers);
+        }
+        scheduler.tick(2);
+        open(&mut scheduler, 0, &servers);
+        assert_eq!(members(&mut scheduler, 0), [1, 0]);
+        scheduler.tick(1);
+        open(&mut scheduler, 0, &servers);
+        assert_eq!(members(&mut scheduler, 0), [1]);
+    }
+
+    #[test]
+    fn with_a_set_time_of_2_seconds_it_chooses_as_recorded() {
+        // A kernel's choices (6.1, lblcr_expiration = 2): server 0 has the weight 9 and all connections stay open. In
+        // the set of both the last flow would go to server 1.
+        let servers = servers(&[9, 1]);
+        let mut scheduler = ReplicatedLocalityLeastConnection::new(2);
+        scheduler.servers_changed(&servers);
+        let mut picks = |count: usize| -> Vec<usize> {
+            scheduler.tick(4);
+            let pick = |_| {
+                let index = scheduler.pick(&flow_to(0), &servers).unwrap();
+                servers[index].load.shift(None, Some(Activity::Active));
+                index
+            };
+            (0..count).map(pick).collect()
+        };
+        assert_eq!(picks(6), [0; 6]);
+        assert_eq!(picks(8), [0, 0, 0, 0, 1, 1, 0, 0]);
+        assert_eq!(picks(8), [0; 8]);
+    }
+
+    #[test]
     fn the_first_member_can_leave_and_its_room_is_used_again() {
         let servers = servers(&[1, 9, 9]);
-        let mut scheduler = ReplicatedLocalityLeastConnection::new();
+        let mut scheduler = ReplicatedLocalityLeastConnection::new(EXPIRATION_SECONDS);
         scheduler.servers_changed(&servers);
         for _ in 0..3 {
             open(&mut scheduler, 0, &servers);
@@ -338,7 +376,7 @@ mod tests {
     fn without_room_for_members_flows_are_scheduled_but_sets_do_not_grow() {
         let weights = [1; 12];
         let servers = servers(&weights);
-        let mut scheduler = ReplicatedLocalityLeastConnection::with_room_for(2);
+        let mut scheduler = ReplicatedLocalityLeastConnection::with_room_for(2, EXPIRATION_SECONDS);
         scheduler.servers_changed(&servers);
         // Four destinations fit, with eight members in all.
         for round in 0..12 {
@@ -371,7 +409,7 @@ mod tests {
     #[test]
     fn a_forgotten_destination_gives_its_members_back() {
         let list = servers(&[1, 1]);
-        let mut scheduler = ReplicatedLocalityLeastConnection::with_room_for(2);
+        let mut scheduler = ReplicatedLocalityLeastConnection::with_room_for(2, EXPIRATION_SECONDS);
         scheduler.servers_changed(&list);
         for destination in 0..4 {
             open(&mut scheduler, destination, &list);

@@ -17,12 +17,23 @@
 //! Each of the kernel's decides as the kernel's does, packet for packet; the sequences in `tests/golden` were recorded
 //! from one. With several workers each has its own scheduler for a service, and all share the servers' [`Load`].
 //!
+//! # Slow start
+//!
+//! With [`Options::slow_start`] a server that joins gets its share of new flows over so many seconds: after a part of
+//! them, the same part of its weight, in 10 steps with `rr`, `wrr` and `maglev` and in 100 with `lc`, `wlc`, `sed` and
+//! `twos`. So a server whose caches are cold is not given, by `wlc`, every new flow until it has as many as the others.
+//! The weights of a ramp are worked out in [`Scheduler::tick`] and [`Scheduler::servers_changed`] and given to the
+//! scheduler as if they were the servers'; while a server ramps `rr` decides as `wrr` and `lc` as `wlc`, to which all
+//! other servers weigh the same. While no server ramps every decision is the kernel's. Schedulers to which a weight is
+//! not a share of flows have no slow start; [`has_slow_start`] tells.
+//!
 //! # Adding a scheduler
 //!
 //! 1. A file `src/name.rs` with a type that implements [`Scheduler`]. `pick` may read weights and loads of all servers
 //!    once; what can be worked out beforehand is worked out in `servers_changed`, which may allocate.
 //! 2. A line in the registry in `src/registry.rs`, and the `mod` line here. The property tests take it from the registry.
-//! 3. If the kernel has it, a recording in `tests/golden`.
+//! 3. If its weights are shares of flows, a line in `RAMPS` in `src/slow_start.rs`.
+//! 4. If the kernel has it, a recording in `tests/golden`.
 
 #![forbid(unsafe_code)]
 
@@ -43,11 +54,13 @@ mod roster;
 mod rr;
 mod sed;
 mod sh;
+mod slow_start;
 mod twos;
 mod wlc;
 mod wrr;
 
 pub use registry::{NAMES, Options, SchedulerError, create};
+pub use slow_start::has_slow_start;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -237,7 +250,8 @@ pub trait Scheduler: Send {
     /// alone, which starts elsewhere in its round. A later call whose list is as before counts as an edit.
     fn servers_changed(&mut self, servers: &[RealServer]);
 
-    /// Lets `seconds` pass for schedulers that forget. The worker calls it about once a second; the work is bounded.
+    /// Lets `seconds` pass, for schedulers that forget and for slow start. The worker calls it about once a second; the
+    /// work is bounded. May allocate, when a server ramps.
     fn tick(&mut self, seconds: u32) {
         let _ = seconds;
     }

@@ -12,16 +12,24 @@ use crate::{Flow, RealServer, Scheduler};
 /// Source: Eisenbud et al.: Maglev: A Fast and Reliable Software Network Load Balancer (NSDI 2016) §3.4
 #[derive(Debug, Default)]
 pub(crate) struct Maglev {
-    /// Indices of servers; empty when none has a weight.
-    slots: Vec<u32>,
+    slots: Slots,
     builder: Builder,
 }
 
-/// Primes near powers of two. With 64 slots or more for each, no share of equal servers is 2 % off.
+/// For each slot the index of its server; empty when none has a weight. Half the memory where the indices allow it,
+/// which is nearly always: the table of 1000 servers has 256 KiB.
+#[derive(Debug)]
+enum Slots {
+    Narrow(Vec<u16>),
+    Wide(Vec<u32>),
+}
+
+/// Primes near powers of two. With 128 slots or more for each, no share of equal servers is 2 % off, and few slots
+/// change when a server goes; see [`Builder`].
 const SLOT_COUNTS: [u32; 7] = [
     65_537, 131_101, 262_147, 524_309, 1_048_583, 2_097_169, 4_194_319,
 ];
-const SLOTS_PER_SERVER: usize = 64;
+const SLOTS_PER_SERVER: usize = 128;
 const FLOW: SipHash13 = SipHash13::new(0x6d61_676c_6576_2d66, 0x6c6f_7773_2d75_7673);
 const SERVER: SipHash13 = SipHash13::new(0x6d61_676c_6576_2d73, 0x6572_7665_7273_2d75);
 /// How many other slots a flow tries that meets an overloaded server.
@@ -42,7 +50,7 @@ impl Scheduler for Maglev {
                 },
                 slot_count,
             );
-            let index = *self.slots.get(usize::try_from(slot).ok()?)? as usize;
+            let index = self.slots.get(usize::try_from(slot).ok()?)?;
             if servers.get(index)?.is_usable() {
                 return Some(index);
             }
@@ -58,7 +66,34 @@ impl Scheduler for Maglev {
     }
 
     fn servers_changed(&mut self, servers: &[RealServer]) {
-        self.builder.fill(&mut self.slots, servers);
+        self.slots = Slots::new(self.builder.fill(servers));
+    }
+}
+
+impl Slots {
+    fn new(wide: Vec<u32>) -> Self {
+        let narrow: Result<Vec<u16>, _> = wide.iter().map(|&index| u16::try_from(index)).collect();
+        narrow.map_or(Self::Wide(wide), Self::Narrow)
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Narrow(slots) => slots.len(),
+            Self::Wide(slots) => slots.len(),
+        }
+    }
+
+    fn get(&self, slot: usize) -> Option<usize> {
+        match self {
+            Self::Narrow(slots) => slots.get(slot).map(|&index| usize::from(index)),
+            Self::Wide(slots) => slots.get(slot).map(|&index| index as usize),
+        }
+    }
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self::Narrow(Vec::new())
     }
 }
 
@@ -75,8 +110,8 @@ fn hash(flow: &Flow) -> u64 {
 /// they try is taken, and one server more or less changes who gets what. So the last slots are not fought over: each
 /// of them draws a server, by a hash of its own, among those that are short of their share.
 ///
-/// Of 1000 equal servers one that goes so changes 0.65 % of the slots on average instead of 0.68 %, where 0.1 % were its
-/// own, and the table is filled in two thirds of the time.
+/// Of 1000 equal servers one that goes so changes 0.58 % of the slots on average and 0.63 % at most, instead of 0.68 %
+/// and 0.72 %, where 0.1 % were its own; and the table is filled in two thirds of the time.
 #[derive(Debug, Default)]
 struct Builder {
     orders: Vec<Order>,
@@ -108,15 +143,15 @@ const SLACK: (u64, u64) = (251, 250);
 const DRAWS: u64 = 4096;
 
 impl Builder {
-    fn fill(&mut self, slots: &mut Vec<u32>, servers: &[RealServer]) {
+    /// For each slot the index of its server.
+    fn fill(&mut self, servers: &[RealServer]) -> Vec<u32> {
         let weights = || servers.iter().map(|server| u64::from(server.weight.0));
         let (total, heaviest): (u64, u64) = (weights().sum(), weights().max().unwrap_or(0));
-        slots.clear();
         if total == 0 {
-            return;
+            return Vec::new();
         }
         let slot_count = slot_count(servers.len());
-        slots.resize(slot_count as usize, NONE);
+        let mut slots = vec![NONE; slot_count as usize];
         self.taken.clear();
         self.taken.resize((slot_count as usize).div_ceil(64), 0);
         self.room.clear();
@@ -132,8 +167,9 @@ impl Builder {
             usize::try_from(round_count).expect("no more than slots") + 1,
             NONE,
         );
-        self.take_turns(slots, slot_count);
-        self.draw_the_rest(slots, slot_count);
+        self.take_turns(&mut slots, slot_count);
+        self.draw_the_rest(&mut slots, slot_count);
+        slots
     }
 
     /// Works out the servers' orders, sorted by address.
@@ -266,10 +302,9 @@ mod tests {
     fn table(servers: &[RealServer]) -> Vec<u32> {
         let mut maglev = Maglev::default();
         maglev.servers_changed(servers);
-        maglev
-            .slots
-            .iter()
-            .map(|&index| servers[index as usize].id.0)
+        (0..maglev.slots.len())
+            .filter_map(|slot| maglev.slots.get(slot))
+            .map(|index| servers[index].id.0)
             .collect()
     }
 
@@ -285,33 +320,37 @@ mod tests {
     fn a_thousand_equal_servers_have_equal_shares() {
         let shares = shares(&table(&servers(&[7; 1000])), 1000);
         let largest = f64::from(*shares.iter().max().unwrap());
-        assert!(largest <= 1.008 * 65_537.0 / 1000.0, "{largest}");
-        assert!(*shares.iter().min().unwrap() >= 64);
+        assert!(largest <= 1.008 * 131_101.0 / 1000.0, "{largest}");
+        assert!(*shares.iter().min().unwrap() >= 129);
+    }
+
+    /// The percentage of slots that another server has when the server `gone` is not there.
+    fn changed_without(all: &[RealServer], before: &[u32], gone: usize) -> f64 {
+        let mut rest = all.to_vec();
+        rest.remove(gone);
+        let after = table(&rest);
+        let changed = before.iter().zip(&after).filter(|(old, new)| old != new);
+        changed.count() as f64 * 100.0 / before.len() as f64
     }
 
     #[test]
-    fn few_slots_change_when_one_of_a_thousand_servers_goes() {
+    fn few_slots_change_whichever_of_a_thousand_servers_goes() {
         let all = servers(&[1; 1000]);
         let before = table(&all);
-        let percents: Vec<f64> = (0..1000)
-            .step_by(111)
-            .map(|gone| {
-                let mut rest = all.clone();
-                rest.remove(gone);
-                let changed = before
-                    .iter()
-                    .zip(table(&rest))
-                    .filter(|(old, new)| **old != *new)
-                    .count();
-                changed as f64 * 100.0 / before.len() as f64
-            })
-            .collect();
+        let half = |gone: std::ops::Range<usize>| -> Vec<f64> {
+            gone.map(|gone| changed_without(&all, &before, gone))
+                .collect()
+        };
+        let percents = std::thread::scope(|scope| {
+            let low = scope.spawn(|| half(0..500));
+            [half(500..1000), low.join().unwrap()].concat()
+        });
         let mean = percents.iter().sum::<f64>() / percents.len() as f64;
-        assert!(mean <= 0.7, "{percents:?}");
-        assert!(
-            percents.iter().all(|&percent| percent <= 0.75),
-            "{percents:?}"
-        );
+        let most = percents.iter().copied().fold(0.0, f64::max);
+        println!("of the slots {mean:.3} % change on average, {most:.3} % at most");
+        assert_eq!(percents.len(), 1000);
+        assert!(mean <= 0.6, "{mean}");
+        assert!(most <= 0.7, "{most}");
     }
 
     #[test]
@@ -324,10 +363,11 @@ mod tests {
             &[3],
             &many_light,
         ] {
-            let shares = shares(&table(&servers(weights)), weights.len());
+            let table = table(&servers(weights));
+            let shares = shares(&table, weights.len());
             let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
             for (&share, &weight) in shares.iter().zip(weights) {
-                let due = 65_537.0 * f64::from(weight) / total;
+                let due = table.len() as f64 * f64::from(weight) / total;
                 let slack = 1.0 + due.sqrt().min(0.02 * due);
                 assert!((f64::from(share) - due).abs() <= slack, "{share} of {due}");
                 assert!(f64::from(share) <= (due * 1.004).ceil());
@@ -347,11 +387,21 @@ mod tests {
     #[test]
     fn more_servers_get_a_larger_table() {
         assert_eq!(slot_count(1), 65_537);
-        assert_eq!(slot_count(1024), 65_537);
-        assert_eq!(slot_count(1025), 131_101);
+        assert_eq!(slot_count(512), 65_537);
+        assert_eq!(slot_count(513), 131_101);
         assert_eq!(slot_count(usize::MAX), 4_194_319);
         let shares = shares(&table(&servers(&[1; 3000])), 3000);
-        assert!(shares.iter().all(|&share| (85..=88).contains(&share)));
+        assert!(shares.iter().all(|&share| (172..=176).contains(&share)));
+    }
+
+    #[test]
+    fn an_index_that_needs_more_than_16_bits_makes_the_table_wide() {
+        let narrow = Slots::new(vec![3, 65_535]);
+        assert!(matches!(narrow, Slots::Narrow(_)));
+        assert_eq!((narrow.get(1), narrow.get(2)), (Some(65_535), None));
+        let wide = Slots::new(vec![3, 65_536]);
+        assert!(matches!(wide, Slots::Wide(_)));
+        assert_eq!((wide.get(1), wide.get(2)), (Some(65_536), None));
     }
 
     #[test]

@@ -1,10 +1,16 @@
 //! Schedulers by name.
 
 use crate::Scheduler;
+use crate::destinations::EXPIRATION_SECONDS;
+use crate::slow_start::with_slow_start;
 use crate::{dh, fo, lblc, lblcr, lc, maglev, mh, nq, ovf, rr, sed, sh, twos, wlc, wrr};
 
 /// What the schedulers of a service may be told beyond its servers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "switches, each independent of the others"
+)]
 pub struct Options {
     /// `sh`: the client's port counts as well (`sh-port`).
     pub sh_port: bool,
@@ -14,9 +20,31 @@ pub struct Options {
     pub mh_port: bool,
     /// `mh`: a server that is not usable is passed over (`mh-fallback`).
     pub mh_fallback: bool,
+    /// In how many seconds a server that joins comes to its full share, where [`has_slow_start`](crate::has_slow_start);
+    /// 0: at once.
+    pub slow_start: u32,
+    /// `lblc`: for how many seconds a destination that is not used is remembered.
+    pub lblc_expiration: u32,
+    /// `lblcr`: likewise, and for how many seconds a set of servers stays as it is before it loses one.
+    pub lblcr_expiration: u32,
     /// The number of the worker: where its rounds start, so that the workers' first flows do not all meet one server.
     /// Zero starts where the kernel does.
     pub stagger: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            sh_port: false,
+            sh_fallback: false,
+            mh_port: false,
+            mh_fallback: false,
+            slow_start: 0,
+            lblc_expiration: EXPIRATION_SECONDS,
+            lblcr_expiration: EXPIRATION_SECONDS,
+            stagger: 0,
+        }
+    }
 }
 
 /// Why there is no such scheduler.
@@ -44,9 +72,13 @@ const REGISTRY: &[(&str, Make)] = &[
     }),
     ("lc", |_| Box::new(lc::LeastConnection)),
     ("wlc", |_| Box::new(wlc::WeightedLeastConnection)),
-    ("lblc", |_| Box::new(lblc::LocalityLeastConnection::new())),
-    ("lblcr", |_| {
-        Box::new(lblcr::ReplicatedLocalityLeastConnection::new())
+    ("lblc", |options| {
+        Box::new(lblc::LocalityLeastConnection::new(options.lblc_expiration))
+    }),
+    ("lblcr", |options| {
+        Box::new(lblcr::ReplicatedLocalityLeastConnection::new(
+            options.lblcr_expiration,
+        ))
     }),
     ("dh", |_| Box::new(dh::DestinationHash::default())),
     ("sh", |options| Box::new(sh::SourceHash::new(options))),
@@ -70,13 +102,20 @@ pub const NAMES: &[&str] = &names();
 ///
 /// [`SchedulerError::Unknown`] if `name` is not one of [`NAMES`], exactly.
 pub fn create(name: &str, options: &Options) -> Result<Box<dyn Scheduler>, SchedulerError> {
-    match REGISTRY.iter().find(|(known, _)| *known == name) {
-        Some((_, make)) => Ok(make(options)),
-        None => Err(SchedulerError::Unknown {
-            name: name.to_owned(),
-            nearest: nearest(name),
-        }),
+    if NAMES.contains(&name) {
+        let make = |name: &str| make(name, options);
+        return Ok(with_slow_start(name, options.slow_start, make));
     }
+    Err(SchedulerError::Unknown {
+        name: name.to_owned(),
+        nearest: nearest(name),
+    })
+}
+
+fn make(name: &str, options: &Options) -> Box<dyn Scheduler> {
+    let entry = REGISTRY.iter().find(|(known, _)| *known == name);
+    let (_, make) = entry.expect("only names of the registry are made");
+    make(options)
 }
 
 const fn names() -> [&'static str; REGISTRY.len()] {

@@ -4,9 +4,11 @@ use crate::hash::{mix, scale};
 use crate::wlc::connection_overhead;
 use crate::{Flow, RealServer, Scheduler};
 
-/// Power of two choices: both draws weighted, both with replacement. Of equals the first drawn is taken.
+/// Power of two choices. Two servers are drawn, each with chances by weight among all usable ones, so both draws may
+/// name the same. Of the two the one with the lower overhead for its weight gets the flow, where an active connection
+/// counts 256 and an inactive one 1, as in `wlc`, and the new flow does not count. Of equals the first drawn is taken.
 ///
-/// The kernel (6.14 on) draws from 0 to the sum of weights, both included, and a server has all numbers up to its part
+/// The kernel (5.12 on) draws from 0 to the sum of weights, both included, and a server has all numbers up to its part
 /// of the running sum; so the first usable server of the list has one chance more than its weight.
 ///
 /// Differs from IPVS: the random numbers are a fixed sequence, another for each worker, so that a run can be repeated.

@@ -258,6 +258,7 @@ impl Checks<'_> {
             self.one_packet(service, &path);
             self.persistence(service, &path);
             self.addresses(service, &path);
+            self.slow_start(service, &path);
             self.servers(place, service, routing.as_ref());
         }
     }
@@ -382,6 +383,17 @@ impl Checks<'_> {
             self.wrong(
                 path,
                 Problem::Misplaced("method \"fullnat\" needs connections for its replies"),
+            );
+        }
+    }
+
+    fn slow_start(&mut self, service: &Service, path: &KeyPath) {
+        if service.flags.slow_start > 0 && !scheduler::has_slow_start(service.scheduler) {
+            self.wrong(
+                path.key("slow_start"),
+                Problem::Misplaced(
+                    "only schedulers rr, wrr, lc, wlc, sed, twos and maglev start slowly",
+                ),
             );
         }
     }

@@ -349,6 +349,13 @@ pub const SERVICE: Table = Table {
                 "variations of the scheduler",
             ),
         ),
+        optional(
+            "slow_start",
+            "a number of seconds",
+            Accepts::Number(0, 86_400),
+            "0",
+            "with rr, wrr, lc, wlc, sed, twos and maglev: a server that is added or returns from weight 0 beside others comes to its full share of new flows step by step in so many seconds; 0: at once",
+        ),
         required(
             "method",
             "a forwarding method",
@@ -524,6 +531,20 @@ pub const IPVS: Table = Table {
             "pmtu_disc",
             "true",
             "tunnels copy the inner packet's don't-fragment bit",
+        ),
+        optional(
+            "lblc_expiration",
+            "a number of seconds",
+            Accepts::Number(0, SECONDS_LIMIT),
+            "86400",
+            "with lblc, a destination unused for so many seconds is forgotten by a check every half hour; a change forgets all",
+        ),
+        optional(
+            "lblcr_expiration",
+            "a number of seconds",
+            Accepts::Number(0, SECONDS_LIMIT),
+            "86400",
+            "with lblcr, likewise, and a set of servers unchanged for more seconds loses the most loaded with its next flow",
         ),
     ],
 };

@@ -294,7 +294,7 @@ pub struct Service {
     pub listen: Listen,
     /// One of the scheduler crate's names.
     pub scheduler: &'static str,
-    /// Variations of the scheduler; `stagger` is the workers' own matter.
+    /// Variations of the scheduler; `stagger` is the workers' own matter, the expirations are [`Ipvs`]'s.
     pub flags: Options,
     /// How packets reach servers that do not say it themselves.
     pub method: Method,
@@ -308,6 +308,21 @@ pub struct Service {
     pub addresses: Vec<IpAddr>,
     /// In the order of adding, the newest last.
     pub servers: Vec<Server>,
+}
+
+impl Service {
+    /// The flags with the settings that are the same for all services. A scheduler that a setting does not concern is not
+    /// told, as it would begin anew when that changes.
+    #[must_use]
+    pub fn scheduler_options(&self, ipvs: &Ipvs) -> Options {
+        let mut options = self.flags;
+        match self.scheduler {
+            "lblc" => options.lblc_expiration = ipvs.lblc_expiration,
+            "lblcr" => options.lblcr_expiration = ipvs.lblcr_expiration,
+            _ => {}
+        }
+        options
+    }
 }
 
 /// `[[service.server]]`.

@@ -298,6 +298,10 @@ fn read_service(
         .get("flags")
         .map(|value| read_flags(&value, scheduler))
         .unwrap_or_default();
+    let flags = Options {
+        slow_start: narrow(section.number("slow_start")).unwrap_or(0),
+        ..flags
+    };
     let one_packet = switch(section, "one_packet").unwrap_or(false);
     let persistence = read_persistence(section);
     let addresses = section
@@ -493,6 +497,10 @@ fn read_ipvs(section: &Section<'_, '_>) -> Ipvs {
         schedule_icmp: is_set("schedule_icmp", default.schedule_icmp),
         nat_icmp_send: is_set("nat_icmp_send", default.nat_icmp_send),
         pmtu_disc: is_set("pmtu_disc", default.pmtu_disc),
+        lblc_expiration: narrow(section.number("lblc_expiration"))
+            .unwrap_or(default.lblc_expiration),
+        lblcr_expiration: narrow(section.number("lblcr_expiration"))
+            .unwrap_or(default.lblcr_expiration),
     }
 }
 

@@ -78,7 +78,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "",
         "[colour]\nred = 1",
-        "f.toml:39: colour: unknown key; known here: director, port, route, lip_pool, service, timeouts, ipvs",
+        "f.toml:39: colour: unknown key; known here: director, port, route, lip_pool, mark, service, timeouts, ipvs",
     ),
     (
         "[port.wan]",
@@ -198,22 +198,22 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "tcp 10.1.0.100:80",
         "sctp 10.1.0.100:80",
-        "f.toml:22: service[0].listen: \"sctp 10.1.0.100:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 1 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\"",
+        "f.toml:22: service[0].listen: \"sctp 10.1.0.100:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 0 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\", or \"mark N\" or \"mark N ipv6\" with a mark of 1 to 4294967295",
     ),
     (
-        "tcp 10.1.0.100:80",
-        "tcp 10.1.0.100:0",
-        "f.toml:22: service[0].listen: \"tcp 10.1.0.100:0\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 1 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\"",
-    ),
+        "listen = \"tcp 10.1.0.100:80\"",
+        "listen = \"tcp 10.1.0.100:0\"",
+        "f.toml:21: service[0].persistence_timeout: missing: the persistence of a service of all ports; accepted: 1 to 2678400",
+        ),
     (
         "tcp 10.1.0.100:80",
         "tcp 127.0.0.1:80",
-        "f.toml:22: service[0].listen: \"tcp 127.0.0.1:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 1 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\"",
+        "f.toml:22: service[0].listen: \"tcp 127.0.0.1:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 0 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\", or \"mark N\" or \"mark N ipv6\" with a mark of 1 to 4294967295",
     ),
     (
         "tcp 10.1.0.100:80",
         "tcp [::ffff:10.1.0.100]:80",
-        "f.toml:22: service[0].listen: \"tcp [::ffff:10.1.0.100]:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 1 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\"",
+        "f.toml:22: service[0].listen: \"tcp [::ffff:10.1.0.100]:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 0 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\", or \"mark N\" or \"mark N ipv6\" with a mark of 1 to 4294967295",
     ),
     (
         "tcp 10.1.0.100:80",
@@ -326,6 +326,21 @@ const CASES: &[(&str, &str, &str)] = &[
         "f.toml:24: service[0].one_packet: only udp services schedule each packet alone",
     ),
     (
+        "method = \"nat\"",
+        "method = \"nat\"\nslow_start = 86401",
+        "f.toml:24: service[0].slow_start: 86401 is not a number of seconds; accepted: 0 to 86400",
+    ),
+    (
+        "method = \"nat\"",
+        "method = \"nat\"\nscheduler = \"mh\"\nslow_start = 9",
+        "f.toml:25: service[0].slow_start: only schedulers rr, wrr, lc, wlc, sed, twos and maglev start slowly",
+    ),
+    (
+        "",
+        "[ipvs]\nlblc_expiration = -1",
+        "f.toml:40: ipvs.lblc_expiration: -1 is not a number of seconds; accepted: 0 to 2678400",
+    ),
+    (
         "lip_pool = \"pool\"",
         "lip_pool = \"pool\"\none_packet = true",
         "f.toml:31: service[1].one_packet: method \"fullnat\" needs connections for its replies",
@@ -414,5 +429,75 @@ const CASES: &[(&str, &str, &str)] = &[
         "[timeouts]",
         "[timeouts",
         "f.toml:37: syntax: unclosed table, expected `]`",
+    ),
+    (
+        "listen = \"tcp 10.1.0.100:80\"",
+        "listen = \"mark 0\"",
+        "f.toml:22: service[0].listen: \"mark 0\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 0 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\", or \"mark N\" or \"mark N ipv6\" with a mark of 1 to 4294967295",
+    ),
+    (
+        "tcp 10.1.0.100:80",
+        "mark 7 ipv6",
+        "f.toml:25: service[0].server[0].address: 10.2.0.11 is not of the service's family; accepted: an IPv6 address, or method \"tun\"",
+    ),
+    (
+        "method = \"nat\"",
+        "method = \"nat\"\naddresses = [\"10.5.0.1\"]",
+        "f.toml:24: service[0].addresses: only a mark's service has addresses beside `listen`",
+    ),
+    (
+        "listen = \"tcp 10.1.0.100:80\"",
+        "listen = \"mark 7\"\naddresses = [\"10.5.0.1\", \"fd00::1\", \"10.5.0.1\"]",
+        "f.toml:23: service[0].addresses[1]: fd00::1 is not of the service's family; accepted: an IPv4 address\nf.toml:23: service[0].addresses[2]: 10.5.0.1 is already service[0].addresses[0]; accepted: each once",
+    ),
+    (
+        "method = \"nat\"",
+        "method = \"nat\"\npersistence_engine = \"sip\"",
+        "f.toml:24: service[0].persistence_engine: only a service with persistence_timeout is persistent",
+    ),
+    (
+        "method = \"nat\"",
+        "method = \"nat\"\npersistence_timeout = 9\npersistence_engine = \"sip\"",
+        "f.toml:25: service[0].persistence_engine: the engine \"sip\" looks into UDP packets",
+    ),
+    (
+        "method = \"nat\"",
+        "method = \"nat\"\npersistence_timeout = 0",
+        "f.toml:24: service[0].persistence_timeout: 0 is not a timeout in seconds; accepted: 1 to 2678400",
+    ),
+    (
+        "method = \"nat\"",
+        "method = \"nat\"\npersistence_timeout = 9\npersistence_granularity = \"64\"",
+        "f.toml:25: service[0].persistence_granularity: 64 is not a granularity of the service's family; accepted: an IPv4 netmask such as \"255.255.255.0\"",
+    ),
+    (
+        "method = \"nat\"",
+        "method = \"nat\"\npersistence_timeout = 9\npersistence_granularity = \"255.255\"",
+        "f.toml:25: service[0].persistence_granularity: \"255.255\" is not a netmask or the length of a prefix; accepted: an IPv4 netmask such as \"255.255.255.0\", or \"1\" to \"128\" where clients speak IPv6",
+    ),
+    (
+        "",
+        "[[mark]]\nmark = 0",
+        "f.toml:40: mark[0].mark: 0 is not a mark; accepted: 1 to 4294967295",
+    ),
+    (
+        "",
+        "[[mark]]\nmark = 7\nport = \"van\"",
+        "f.toml:41: mark[0].port: van is not the name of a port; accepted: wan, lan",
+    ),
+    (
+        "",
+        "[[mark]]\nmark = 7\nsource = \"10.0.0.1/8\"",
+        "f.toml:41: mark[0].source: \"10.0.0.1/8\" is not a network of clients; accepted: a network without host bits, such as \"10.5.0.0/24\" or \"fd00:5::/32\"",
+    ),
+    (
+        "",
+        "[[mark]]\nmark = 7\nsource = \"10.0.0.0/8\"\ndestination = \"fd00::/8\"",
+        "f.toml:42: mark[0].destination: fd00::/8 is not of the source's family; accepted: an IPv4 network",
+    ),
+    (
+        "",
+        "[[mark]]\nmark = 7\ndestination_ports = \"90-80\"",
+        "f.toml:41: mark[0].destination_ports: \"90-80\" is not a range of ports; accepted: \"PORT\" or \"LOW-HIGH\" within 1 to 65535, such as \"80\" or \"5000-5999\"",
     ),
 ];
