@@ -1,6 +1,6 @@
 //! Servers that are removed, and what becomes of their connections by themselves.
 //!
-//! Recorded: `tests/scenario/recorded/server-removal.json`, `removal.json`.
+//! Recorded: `tests/scenario/recorded/server-removal.json`, `removal-sweep.json`.
 
 use super::bed::{Bed, Limits};
 use super::config::{CLIENTS, Config, SERVERS};
