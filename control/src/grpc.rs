@@ -82,6 +82,7 @@ fn worker(index: u32, status: &WorkerStatus) -> v1::Worker {
         connections: status.connections,
         bursts: status.bursts,
         sleeps: status.sleeps,
+        fragments_forgotten: status.fragments_forgotten,
     }
 }
 

@@ -55,6 +55,8 @@ pub struct WorkerStatus {
     pub bursts: u64,
     /// Times it slept.
     pub sleeps: u64,
+    /// First fragments forgotten before their time, because newer ones needed the room.
+    pub fragments_forgotten: u64,
 }
 
 /// A port.
@@ -211,6 +213,7 @@ impl Director {
             connections: get(&stats.connections),
             bursts: get(&stats.bursts),
             sleeps: get(&stats.sleeps),
+            fragments_forgotten: get(&stats.fragments_forgotten),
         }
     }
 

@@ -5,6 +5,7 @@ pub mod frame;
 pub mod mark;
 pub mod neighbour;
 pub mod packet;
+pub mod path_mtu;
 pub mod port;
 pub mod reason;
 pub mod rewrite;

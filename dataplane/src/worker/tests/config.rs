@@ -8,6 +8,7 @@
 
 use crate::neighbour::{NeighbourId, NeighbourTable};
 use crate::packet::wire::{TCP, UDP};
+use crate::path_mtu::PathMtu;
 use crate::port::{Mac, PortId};
 use crate::rewrite::tunnel::{Encapsulation, Outer, Tunnel};
 use crate::route::Route;
@@ -64,6 +65,7 @@ pub(super) struct ServerConfig {
     pub(super) copy_dont_fragment: bool,
     pub(super) encapsulation: Encapsulation,
     pub(super) load: Arc<Load>,
+    pub(super) path_mtu: Arc<PathMtu>,
 }
 
 #[derive(Clone, Debug)]
@@ -149,6 +151,7 @@ impl Config {
                     copy_dont_fragment: true,
                     encapsulation: Encapsulation::Ipip,
                     load: Arc::default(),
+                    path_mtu: Arc::default(),
                 })
                 .collect(),
             lips: if method == Method::FullNat {
@@ -285,6 +288,7 @@ impl Config {
                     neighbour,
                 },
                 tunnel: (server.method == Method::Tun).then(|| tunnel(address, server)),
+                path_mtu: Arc::clone(&server.path_mtu),
                 present: server.present,
             }));
         }
