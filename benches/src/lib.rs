@@ -165,6 +165,7 @@ fn snapshot(method: Method, neighbours: &NeighbourTable) -> Snapshot {
                 copy_dont_fragment: true,
                 encapsulation: Encapsulation::Ipip,
             }),
+            path_mtu: Arc::default(),
             present: true,
         })
     };

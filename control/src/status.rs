@@ -57,6 +57,8 @@ pub struct WorkerStatus {
     pub sleeps: u64,
     /// Connections that go without their service's helper, because as many as may have one.
     pub helpers_refused: u64,
+    /// First fragments forgotten before their time, because newer ones needed the room.
+    pub fragments_forgotten: u64,
 }
 
 /// A port.
@@ -214,6 +216,7 @@ impl Director {
             bursts: get(&stats.bursts),
             sleeps: get(&stats.sleeps),
             helpers_refused: get(&stats.helpers_refused),
+            fragments_forgotten: get(&stats.fragments_forgotten),
         }
     }
 

@@ -6,6 +6,7 @@ pub mod helper;
 pub mod mark;
 pub mod neighbour;
 pub mod packet;
+pub mod path_mtu;
 pub mod port;
 pub mod reason;
 pub mod rewrite;

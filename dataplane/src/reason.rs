@@ -68,7 +68,7 @@ reasons! {
     TableFull = "table-full",
     /// Half-open connections fill their share of the table.
     HalfOpenFull = "half-open-full",
-    /// Another connection of the same client already uses the same port of the same server (NAT).
+    /// The addresses and ports of the server's replies are those of another client's requests (NAT).
     ReplyTupleTaken = "reply-tuple-taken",
     /// No free port on the service's local addresses (FULLNAT).
     LipPortsExhausted = "lip-ports-exhausted",
@@ -86,6 +86,9 @@ reasons! {
     NoHeadroom = "no-headroom",
     /// An ICMP message that quotes a packet no connection is known for.
     IcmpUnrelated = "icmp-unrelated",
+    /// A router's word about a tunnel's packet, which is heeded; but the packet inside may be fragmented, so that its
+    /// sender need not know.
+    PathMtuLearned = "path-mtu-learned",
     /// An ICMP message of a type a director does not relay.
     IcmpUnsupported = "icmp-unsupported",
     /// More generated ICMP than the rate limit allows.

@@ -52,6 +52,23 @@ pub(crate) fn count_bytes(
     }
 }
 
+/// Counts more bytes of a packet that was counted before: what later fragments of a datagram carry.
+#[inline]
+pub(crate) fn count_more_bytes(
+    stats: &WorkerStats,
+    server: RealServerId,
+    direction: Direction,
+    len: u32,
+) {
+    if let Some(stats) = stats.server(server) {
+        let bytes = match direction {
+            Direction::Request => &stats.in_bytes,
+            Direction::Reply => &stats.out_bytes,
+        };
+        add(bytes, u64::from(len));
+    }
+}
+
 /// Where frames come from, and the verdicts other than a drop. The books balance between bursts:
 ///
 /// ```text

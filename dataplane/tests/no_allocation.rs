@@ -350,6 +350,7 @@ fn add_service(snapshot: &mut Snapshot, neighbours: &NeighbourTable, wanted: &Wa
             port: 80,
             method: wanted.method,
             load: Arc::default(),
+            path_mtu: Arc::default(),
             next_hop: NextHop {
                 port: PortId(1),
                 address,

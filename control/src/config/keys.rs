@@ -512,7 +512,7 @@ pub const IPVS: Table = Table {
         switch_key(
             "expire_nodest_conn",
             "false",
-            "a packet for a removed server ends its connection, and a SYN for one of weight 0 is scheduled anew",
+            "connections of removed servers end, and a SYN for one of weight 0 is scheduled anew",
         ),
         switch_key(
             "expire_quiescent_template",

@@ -24,8 +24,10 @@
 //! Source: observed, `tests/scenario/recorded/ftp-*.json`; Linux net/netfilter/ipvs/ip_vs_ftp.c, ip_vs_app.c.
 
 use super::Flows;
-use super::connection::{Found, Ready, ready, reply_translation, to_client, to_server};
-use super::egress::{Egress, LARGEST_FRAME};
+use super::connection::{
+    Found, Ready, counted_len, ready, reply_translation, to_client, to_server,
+};
+use super::egress::{Egress, LARGEST_FRAME, Way};
 use super::expected::Expectation;
 use super::family::Ip;
 use super::services::Services;
@@ -169,7 +171,13 @@ impl<F: Ip> Flows<F> {
     ) {
         let state = self.table.entry(found.id).state();
         self.follow(services, egress, packet, found, state);
-        count(egress, self.table.entry(found.id), packet, found, 0);
+        let server = RealServerId(self.table.entry(found.id).server());
+        count_bytes(
+            &egress.stats,
+            server,
+            Direction::Request,
+            counted_len(packet),
+        );
         if !sums_up {
             return egress.drop(frame, Reason::BadTcpChecksum);
         }
@@ -236,15 +244,16 @@ impl<F: Ip> Flows<F> {
         }
         self.follow(services, egress, packet, found, state);
         let entry = self.table.entry(found.id);
-        let growth = rewriting.as_ref().map_or(0, Rewriting::growth);
-        count(egress, entry, packet, found, growth);
+        // What a removed server says still reaches the client, and counts no more.
+        let server = RealServerId(entry.server());
+        let counted = services.is_present(server).then_some(server);
         if let Some(record) = record(&self.helpers, found.id, entry) {
             let offload = frame.offload;
             helper::move_sequence(frame.bytes_mut(), packet, record.shift(), &offload);
         }
         match rewriting {
-            None => to_client(egress, frame, packet, entry),
-            Some(rewriting) => send_rewritten(egress, frame, packet, entry, &rewriting),
+            None => to_client(egress, frame, packet, entry, counted),
+            Some(rewriting) => send_rewritten(egress, frame, packet, (entry, counted), &rewriting),
         }
     }
 
@@ -293,27 +302,12 @@ fn is_ipv6<F: Ip>(packet: &Packet<F>) -> bool {
     source.is_ipv6()
 }
 
-/// Counts a packet that grew on its way.
-fn count<F: Ip, P: Port>(
-    egress: &Egress<P>,
-    entry: &Entry<F>,
-    packet: &Packet<F>,
-    found: Found,
-    growth: isize,
-) {
-    let len = packet.end - u32::from(packet.l3);
-    let growth = i32::try_from(growth).unwrap_or(0);
-    let server = RealServerId(entry.server());
-    let len = len.saturating_add_signed(growth);
-    count_bytes(&egress.stats, server, found.direction, len);
-}
-
 /// Sends a server's segment with another text in it. The frame is only as large as what came, so it goes out as a copy.
 fn send_rewritten<F: Ip, P: Port>(
     egress: &mut Egress<P>,
     frame: Frame,
     packet: &Packet<F>,
-    entry: &Entry<F>,
+    (entry, counted): (&Entry<F>, Option<RealServerId>),
     rewriting: &Rewriting,
 ) {
     let hop = match egress.hop_to_client(entry) {
@@ -324,11 +318,20 @@ fn send_rewritten<F: Ip, P: Port>(
     if packet.end() - ETHERNET_LEN + growth > usize::from(u16::MAX) {
         return egress.drop(frame, Reason::TooBig);
     }
-    let (frame, fragment_to) = match ready(egress, frame, packet, hop, growth, None) {
+    let way = Way {
+        overhead: growth,
+        ..Way::PLAIN
+    };
+    let (frame, fragment_to) = match ready(egress, frame, packet, hop, way, None) {
         Ready::Whole(frame) => (frame, None),
         Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
-        Ready::Refused => return,
+        Ready::Refused { .. } => return,
     };
+    if let Some(server) = counted {
+        let growth = i32::try_from(rewriting.growth()).unwrap_or(0);
+        let len = counted_len(packet).saturating_add_signed(growth);
+        count_bytes(&egress.stats, server, Direction::Reply, len);
+    }
     let mut scratch = std::mem::take(&mut egress.scratch);
     let (whole, pieces) = scratch.split_at_mut(LARGEST_FRAME / 2);
     let (mut count, mut sent) = (0, 0);

@@ -27,6 +27,7 @@ mod persistence;
 mod run;
 mod services;
 mod sip;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod tunnel_errors;
@@ -100,6 +101,8 @@ struct Flows<F: Ip> {
     calls: Arc<Calls>,
     /// More timers were due than the last call had room for.
     timers_behind: bool,
+    /// Where the walk over connections of removed servers goes on, while there is one.
+    sweep_at: Option<u32>,
 }
 
 /// See the module's text.
@@ -162,6 +165,8 @@ impl<P: Port> Worker<P> {
             self.ipv4.expire(&mut self.services, now);
             self.ipv6.expire(&mut self.services, now);
         }
+        self.ipv4.sweep(&self.services);
+        self.ipv6.sweep(&self.services);
         if frames > 0 || ticked {
             self.egress.flush();
         }
@@ -177,7 +182,11 @@ impl<P: Port> Worker<P> {
 
     /// Takes a new snapshot over. Off the packet path; may allocate.
     fn adopt(&mut self, snapshot: Arc<Snapshot>) {
-        self.services.adopt(&snapshot);
+        let some_are_gone = self.services.adopt(&snapshot);
+        if some_are_gone && snapshot.ipvs.expire_nodest_conn {
+            self.ipv4.begin_sweep();
+            self.ipv6.begin_sweep();
+        }
         self.ipv4.lips.adopt(&snapshot);
         self.ipv6.lips.adopt(&snapshot);
         self.ipv4.fragments.adopt(&snapshot);
@@ -222,6 +231,7 @@ impl<F: Ip> Flows<F> {
             calls: Arc::clone(&shared.calls),
             table,
             timers_behind: false,
+            sweep_at: None,
         }
     }
 

@@ -9,6 +9,7 @@
 use crate::helper::Helper;
 use crate::neighbour::{NeighbourId, NeighbourTable};
 use crate::packet::wire::{TCP, UDP};
+use crate::path_mtu::PathMtu;
 use crate::port::{Mac, PortId};
 use crate::rewrite::tunnel::{Encapsulation, Outer, Tunnel};
 use crate::route::Route;
@@ -65,6 +66,7 @@ pub(super) struct ServerConfig {
     pub(super) copy_dont_fragment: bool,
     pub(super) encapsulation: Encapsulation,
     pub(super) load: Arc<Load>,
+    pub(super) path_mtu: Arc<PathMtu>,
 }
 
 #[derive(Clone, Debug)]
@@ -151,6 +153,7 @@ impl Config {
                     copy_dont_fragment: true,
                     encapsulation: Encapsulation::Ipip,
                     load: Arc::default(),
+                    path_mtu: Arc::default(),
                 })
                 .collect(),
             lips: if method == Method::FullNat {
@@ -288,6 +291,7 @@ impl Config {
                     neighbour,
                 },
                 tunnel: (server.method == Method::Tun).then(|| tunnel(address, server)),
+                path_mtu: Arc::clone(&server.path_mtu),
                 present: server.present,
             }));
         }

@@ -160,8 +160,9 @@ fn provoke(reason: Reason) -> Bed {
             first = vec![Talk::tcp(CLIENT, VIP).at_port(1).packet(SYN, b"")];
         }
         Reason::ReplyTupleTaken => {
-            config = config.with(TCP, "10.0.0.101:80", Method::Nat, &[SERVER]);
-            first = vec![Talk::tcp(CLIENT, "10.0.0.101:80").packet(SYN, b"")];
+            // The server is a client too, of the one whose address its own client has.
+            config = config.with(TCP, CLIENT, Method::Dr, &["10.2.0.12:40001"]);
+            first = vec![Talk::tcp(SERVER, CLIENT).packet(SYN, b"")];
         }
         Reason::LipPortsExhausted => {
             config = Config::of(TCP, VIP, Method::FullNat, SERVER);
@@ -216,6 +217,14 @@ fn provoke(reason: Reason) -> Bed {
             };
             let quoted = Talk::tcp(VIP, CLIENT).packet(ACK, b"");
             frame = icmp_error("10.64.0.9", ip("10.0.0.100"), (kind, 0, 0), &quoted);
+        }
+        Reason::PathMtuLearned => {
+            let mut bed = Bed::new(&Config::of(TCP, VIP, Method::Tun, SERVER));
+            let tunnelled = bed.send_one(0, CLIENTS, &frame);
+            let too_big = (3, 4, 1400);
+            let error = icmp_error("10.2.0.254", ip("10.2.0.1"), too_big, &tunnelled.frame);
+            bed.send_for(0, SERVERS, &error, reason);
+            return bed;
         }
         Reason::IcmpRateLimited => {
             config.server(0).weight = 0;
