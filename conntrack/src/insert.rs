@@ -44,6 +44,8 @@ pub enum InsertError {
     #[error("the connection exists")]
     Exists(ConnectionId),
     /// The reply key belongs to another connection: it needs another local port.
+    ///
+    /// By NAT the newcomer may have it: see [`Owner::take_reply`](crate::Owner::take_reply).
     #[error("the reply's addresses and ports belong to another connection")]
     ReplyExists(ConnectionId),
     /// Other workers inserted the same key again and again, and none of them is done yet.
@@ -184,11 +186,28 @@ impl<F: Family> Table<F> {
         }
     }
 
-    fn release_key(&self, counters: &Counters, hash: Hash, place: Place, slot: Slot) {
-        if self.index.release(hash, place, slot) {
+    /// Takes the reply key alone away from a connection, which lives on under its request key. True for the one who
+    /// took it. Only where it stands for replies: a key that is another connection's request key stays.
+    pub(crate) fn release_reply_key(&self, counters: &Counters, id: ConnectionId) -> bool {
+        let Some(tuple) = self.entry(id).reply_tuple() else {
+            return false;
+        };
+        let hash = self.hash(&tuple);
+        let released = self.index.search(hash, |place, slot| {
+            let is_it =
+                slot.id() == id && slot.direction() == Direction::Reply && !slot.is_pending();
+            (is_it && self.release_key(counters, hash, place, slot)).then_some(())
+        });
+        released.is_some()
+    }
+
+    fn release_key(&self, counters: &Counters, hash: Hash, place: Place, slot: Slot) -> bool {
+        let released = self.index.release(hash, place, slot);
+        if released {
             counters.keys.subtract(1);
             counters.overflowed.subtract(u64::from(place.distance > 0));
         }
+        released
     }
 }
 

@@ -271,6 +271,37 @@ fn a_connection_whose_reply_key_is_taken_is_never_seen() {
 }
 
 #[test]
+fn a_reply_key_taken_while_its_holder_ends_is_the_newcomers() {
+    explore(Some(3), || {
+        // The attempt that is refused uses an entry up for a while.
+        let table = table(4, 2);
+        let [mut a, mut b] = owners(&table);
+        let older = b.insert(&flow(1, Method::Nat), NOW).unwrap();
+        let mut new = flow(1, Method::Nat);
+        new.virtual_server.1 = 443;
+        let thread = thread::spawn(move || {
+            b.remove(older);
+            b
+        });
+        let mut made = a.insert(&new, NOW);
+        if let Err(InsertError::ReplyExists(holder)) = made {
+            assert_eq!(holder, older);
+            a.take_reply(holder);
+            made = a.insert(&new, NOW);
+        }
+        let id = made.unwrap();
+        let _b = thread.join().unwrap();
+        assert_eq!(table.lookup(&reply(&new)), Some((id, Direction::Reply)));
+        assert_eq!(
+            table.lookup(&new.request_tuple()),
+            Some((id, Direction::Request))
+        );
+        assert_eq!(table.lookup(&flow(1, Method::Nat).request_tuple()), None);
+        assert_eq!(table.statistics().keys, 2);
+    });
+}
+
+#[test]
 fn an_entry_is_not_reused_under_a_reader() {
     explore(None, || {
         let table = table(1, 2);

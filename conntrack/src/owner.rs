@@ -164,6 +164,45 @@ impl<F: Family> Owner<F> {
         state
     }
 
+    /// Takes the reply key away from a connection, so that another one can have it: replies are the newcomer's from
+    /// then on, and the older one goes on under its request key alone. False, and nothing changed, where the connection
+    /// has no such key (any more). Any worker may, whoever made the connection; ending it later leaves the newcomer's
+    /// key alone.
+    ///
+    /// `id` must have been found since the last quiescent state.
+    ///
+    /// Source: Linux net/netfilter/ipvs/ip_vs_conn.c (`ip_vs_conn_out_get`: the newest connection comes first).
+    pub fn take_reply(&mut self, id: ConnectionId) -> bool {
+        self.table.release_reply_key(self.counters(), id)
+    }
+
+    /// Ends those of this worker's connections that `on_visit` wants removed. Looks at `budget` entries of the table,
+    /// beginning with the one numbered `from`; returns where to go on, or `None` at the end.
+    ///
+    /// As with [`advance_timers`](Self::advance_timers), whoever keeps counts calls [`Table::end`] before returning true.
+    /// Connections that others make meanwhile may be visited or not.
+    pub fn walk(
+        &mut self,
+        from: u32,
+        budget: u32,
+        on_visit: &mut dyn FnMut(ConnectionId, &Entry<F>) -> bool,
+    ) -> Option<u32> {
+        let end = self.table.pool.end();
+        // Entry 0 is nobody's.
+        let from = from.max(1);
+        let until = end.min(from.saturating_add(budget));
+        for index in from..until {
+            let entry = &self.table.entries[index as usize];
+            let (generation, is_live) = entry.life(Relaxed);
+            let id = ConnectionId { index, generation };
+            let is_mine = is_live && entry.owner() == self.worker && entry.state() != State::Dead;
+            if is_mine && on_visit(id, entry) {
+                self.remove(id);
+            }
+        }
+        (until < end).then_some(until)
+    }
+
     /// Takes a template out of the index: no lookup finds it any more, its key may be had by another, and it lasts until
     /// its timer fires.
     ///

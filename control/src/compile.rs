@@ -9,6 +9,7 @@ use crate::config::{
 use conntrack::{Method, Ticks, Timeouts};
 use dataplane::mark::{MarkRule, Network};
 use dataplane::neighbour::{NeighbourId, NeighbourTable};
+use dataplane::path_mtu::PathMtu;
 use dataplane::port::{PortId, PortInfo};
 use dataplane::rewrite::tunnel::{Encapsulation, Outer, Tunnel};
 use dataplane::route::Routes;
@@ -88,6 +89,7 @@ pub struct NoRoom {
 struct Known {
     id: RealServerId,
     load: Arc<Load>,
+    path_mtu: Arc<PathMtu>,
     /// What had been counted under the number before the server got it.
     before: Traffic,
     /// The version of the first snapshot that has it no more; 0 while it is configured.
@@ -291,6 +293,7 @@ impl Compiler {
                 Known {
                     id,
                     load: Arc::default(),
+                    path_mtu: Arc::default(),
                     before: Traffic::of(&self.stats, id),
                     removed_in: 0,
                 }
@@ -351,6 +354,7 @@ impl Compiler {
             tunnel: source
                 .filter(|_| server.method == Method::Tun)
                 .and_then(|source| tunnel(source, address, server.tunnel)),
+            path_mtu: Arc::clone(&known.path_mtu),
             present: true,
         }
     }
@@ -377,7 +381,7 @@ impl Compiler {
                 && old.scheduler == service.scheduler
                 && old.scheduler_options == options
                 && old.local_addresses == local_addresses
-                && old.one_packet == service.one_packet
+                && (old.one_packet, old.helper) == (service.one_packet, service.helper)
                 && old.persistence == service.persistence.as_ref().map(persistence)
                 && old.servers.len() == servers.len()
                 && old
@@ -395,6 +399,7 @@ impl Compiler {
                 servers,
                 local_addresses,
                 one_packet: service.one_packet,
+                helper: service.helper,
                 persistence: service.persistence.as_ref().map(persistence),
             })
         })
@@ -577,6 +582,7 @@ fn removed(server: &Server) -> Arc<Server> {
         load: Arc::clone(&server.load),
         next_hop: server.next_hop,
         tunnel: server.tunnel,
+        path_mtu: Arc::clone(&server.path_mtu),
         present: false,
     })
 }

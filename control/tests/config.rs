@@ -6,6 +6,7 @@ use control::config::{
     Configuration, Granularity, GueChecksum, KeyPath, Listen, MISTAKES_TOLD, Mark, Persistence,
     Pin, Protocol, TunnelKind, keys,
 };
+use dataplane::helper::Helper;
 use dataplane::snapshot::{Engine, Ipvs};
 use proptest::prelude::*;
 use std::fmt::Write;
@@ -414,6 +415,15 @@ fn expirations_are_told_to_the_scheduler_that_they_concern() {
     assert_eq!(told(read.services[0].scheduler), (86_400, 6));
     assert_eq!(told("lblc"), (5, 86_400));
     assert_eq!(told("wlc"), (86_400, 86_400));
+}
+
+#[test]
+fn a_services_helper_is_what_the_file_says() {
+    let good = Configuration::parse("f.toml", GOOD).unwrap().configuration;
+    assert_eq!(good.services[0].helper, None);
+    let text = GOOD.replacen("method = \"nat\"", "method = \"nat\"\nhelper = \"ftp\"", 1);
+    let read = Configuration::parse("f.toml", &text).unwrap().configuration;
+    assert_eq!(read.services[0].helper, Some(Helper::Ftp));
 }
 
 /// The files of configs/, by name.

@@ -2,9 +2,11 @@
 
 pub mod calls;
 pub mod frame;
+pub mod helper;
 pub mod mark;
 pub mod neighbour;
 pub mod packet;
+pub mod path_mtu;
 pub mod port;
 pub mod reason;
 pub mod rewrite;

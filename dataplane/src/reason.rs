@@ -31,6 +31,8 @@ reasons! {
     BadIpChecksum = "bad-ip-checksum",
     /// The checksum of an ICMP message is wrong.
     BadIcmpChecksum = "bad-icmp-checksum",
+    /// The checksum of a TCP segment is wrong, on a connection that a helper looks into.
+    BadTcpChecksum = "bad-tcp-checksum",
     /// A malformed header: TCP data offset, IPv6 extension chain, ARP or ND contents.
     Malformed = "malformed",
     /// A source address no packet may have: multicast, broadcast or loopback.
@@ -66,7 +68,7 @@ reasons! {
     TableFull = "table-full",
     /// Half-open connections fill their share of the table.
     HalfOpenFull = "half-open-full",
-    /// Another connection of the same client already uses the same port of the same server (NAT).
+    /// The addresses and ports of the server's replies are those of another client's requests (NAT).
     ReplyTupleTaken = "reply-tuple-taken",
     /// No free port on the service's local addresses (FULLNAT).
     LipPortsExhausted = "lip-ports-exhausted",
@@ -84,6 +86,9 @@ reasons! {
     NoHeadroom = "no-headroom",
     /// An ICMP message that quotes a packet no connection is known for.
     IcmpUnrelated = "icmp-unrelated",
+    /// A router's word about a tunnel's packet, which is heeded; but the packet inside may be fragmented, so that its
+    /// sender need not know.
+    PathMtuLearned = "path-mtu-learned",
     /// An ICMP message of a type a director does not relay.
     IcmpUnsupported = "icmp-unsupported",
     /// More generated ICMP than the rate limit allows.

@@ -9,8 +9,10 @@
 //! A worker never waits: where control holds the lock at that moment, it looks again at the next burst.
 
 use crate::Map;
+use crate::helper::Helper;
 use crate::mark::MarkRule;
 use crate::neighbour::NeighbourId;
+use crate::path_mtu::PathMtu;
 use crate::port::{Mac, PortId};
 use crate::rewrite::tunnel::Tunnel;
 use crate::route::Routes;
@@ -62,7 +64,7 @@ pub struct Ipvs {
     /// What a client's SYN does to a connection that is there: with 0 it always stays; otherwise one that has ended is
     /// scheduled anew, and with 2 also one in FIN_WAIT whose replies do not pass the director.
     pub conn_reuse_mode: u8,
-    /// A packet for a removed server ends its connection, and a SYN for one of weight 0 is scheduled anew.
+    /// The removal of a server ends its connections, and a SYN for one of weight 0 is scheduled anew.
     pub expire_nodest_conn: bool,
     /// A client whose persistence leads to a server of weight 0 gets another one.
     pub expire_quiescent_template: bool,
@@ -208,6 +210,8 @@ pub struct Service {
     pub local_addresses: Vec<LocalAddress>,
     /// Each UDP packet is scheduled alone and leaves no connection behind; not with FULLNAT.
     pub one_packet: bool,
+    /// What looks into its NAT connections.
+    pub helper: Option<Helper>,
     /// Clients stay with their server.
     pub persistence: Option<Persistence>,
 }
@@ -242,6 +246,8 @@ pub struct Server {
     pub next_hop: NextHop,
     /// For TUN: the outer header.
     pub tunnel: Option<Tunnel>,
+    /// For TUN: how large a packet gets there; shared by the snapshots as `load` is.
+    pub path_mtu: Arc<PathMtu>,
     /// False once it was removed from its service: connections to it end, replies are still translated.
     pub present: bool,
 }

@@ -52,6 +52,23 @@ pub(crate) fn count_bytes(
     }
 }
 
+/// Counts more bytes of a packet that was counted before: what later fragments of a datagram carry.
+#[inline]
+pub(crate) fn count_more_bytes(
+    stats: &WorkerStats,
+    server: RealServerId,
+    direction: Direction,
+    len: u32,
+) {
+    if let Some(stats) = stats.server(server) {
+        let bytes = match direction {
+            Direction::Request => &stats.in_bytes,
+            Direction::Reply => &stats.out_bytes,
+        };
+        add(bytes, u64::from(len));
+    }
+}
+
 /// Where frames come from, and the verdicts other than a drop. The books balance between bursts:
 ///
 /// ```text
@@ -92,6 +109,8 @@ pub struct WorkerStats {
     pub sleeps: AtomicU64,
     /// First fragments forgotten before their time, because newer ones needed the room.
     pub fragments_forgotten: AtomicU64,
+    /// Connections that go without their service's helper, because all its records were taken.
+    pub helpers_refused: AtomicU64,
     /// LIP ports this worker may use, all pools together. A gauge.
     pub lip_ports: AtomicU64,
     /// LIP ports in use. A gauge.
@@ -110,6 +129,7 @@ impl WorkerStats {
             bursts: AtomicU64::new(0),
             sleeps: AtomicU64::new(0),
             fragments_forgotten: AtomicU64::new(0),
+            helpers_refused: AtomicU64::new(0),
             lip_ports: AtomicU64::new(0),
             lip_ports_in_use: AtomicU64::new(0),
             servers: (0..servers).map(|_| ServerStats::default()).collect(),

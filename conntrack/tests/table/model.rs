@@ -39,6 +39,13 @@ enum Step {
         pick: usize,
         seconds: u32,
     },
+    TakeReply {
+        pick: usize,
+    },
+    Sweep {
+        budget: u32,
+        state: State,
+    },
     Wait {
         ticks: u32,
     },
@@ -65,6 +72,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (any::<usize>(), state()).prop_map(|(pick, to)| Step::Advance { pick, to }),
         2 => (any::<usize>(), 1..30_u32).prop_map(|(pick, seconds)| Step::Touch { pick, seconds }),
         1 => (any::<usize>(), 1..9_u32).prop_map(|(pick, seconds)| Step::Shorten { pick, seconds }),
+        2 => any::<usize>().prop_map(|pick| Step::TakeReply { pick }),
+        1 => (1..9_u32, state()).prop_map(|(budget, state)| Step::Sweep { budget, state }),
         2 => (0..500_u32).prop_map(|ticks| Step::Wait { ticks }),
         3 => Just(Step::Quiescent),
     ]
@@ -74,6 +83,13 @@ struct Known<F: Numbered> {
     new: NewConnection<F>,
     state: State,
     deadline: Ticks,
+    has_reply: bool,
+}
+
+impl<F: Numbered> Known<F> {
+    fn reply_tuple(&self) -> Option<Tuple<F>> {
+        reply_tuple(&self.new).filter(|_| self.has_reply)
+    }
 }
 
 struct World<F: Numbered> {
@@ -103,7 +119,7 @@ impl<F: Numbered> World<F> {
             if known.new.request_tuple() == *tuple {
                 Some((id, Direction::Request))
             } else {
-                (reply_tuple(&known.new) == Some(*tuple)).then_some((id, Direction::Reply))
+                (known.reply_tuple() == Some(*tuple)).then_some((id, Direction::Reply))
             }
         });
         let holder = holders.next();
@@ -179,12 +195,50 @@ impl<F: Numbered> World<F> {
                     self.known.get_mut(&id).unwrap().deadline = deadline;
                 }
             }
+            Step::TakeReply { pick } => {
+                if let Some(id) = self.picked(pick) {
+                    self.take_reply(worker, id);
+                }
+            }
+            Step::Sweep { budget, state } => self.sweep(worker, budget, state),
             Step::Wait { ticks } => {
                 self.now = self.now.after(Ticks(ticks));
                 self.expire();
             }
             Step::Quiescent => self.owners[worker].quiescent(),
         }
+    }
+
+    /// Any worker takes the key, and once only.
+    fn take_reply(&mut self, worker: usize, id: ConnectionId) {
+        let known = self.known.get_mut(&id).unwrap();
+        let has_one = known.reply_tuple().is_some();
+        assert_eq!(self.owners[worker].take_reply(id), has_one);
+        known.has_reply = false;
+        assert!(!self.owners[worker].take_reply(id), "taken once");
+    }
+
+    /// Ends what this worker made and is in `state`, in steps.
+    fn sweep(&mut self, worker: usize, budget: u32, state: State) {
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let known = &mut self.known;
+            next = self.owners[worker].walk(from, budget, &mut |id, entry| {
+                assert!(known.contains_key(&id), "shows the living alone");
+                assert_eq!(usize::from(entry.owner()), worker);
+                let ends = entry.state() == state;
+                if ends {
+                    known.remove(&id);
+                }
+                ends
+            });
+            assert_ne!(next, Some(from), "it gets on");
+        }
+        let table = self.owners[worker].table();
+        let left = self.known.iter().filter(|(id, known)| {
+            known.state == state && usize::from(table.entry(**id).owner()) == worker
+        });
+        assert_eq!(left.count(), 0);
     }
 
     fn insert(&mut self, worker: usize, new: NewConnection<F>) {
@@ -213,6 +267,25 @@ impl<F: Numbered> World<F> {
                 );
             }
         }
+        self.check_insert(result, new, request, reply, half_open_full);
+        if let (Err(InsertError::ReplyExists(id)), Some((_, Direction::Reply))) = (result, reply)
+            && new.client.1.is_multiple_of(2)
+        {
+            // The newcomer may have the key.
+            self.take_reply(worker, id);
+            let result = self.owners[worker].insert(&new, self.now);
+            self.check_insert(result, new, None, None, half_open_full);
+        }
+    }
+
+    fn check_insert(
+        &mut self,
+        result: Result<ConnectionId, InsertError>,
+        new: NewConnection<F>,
+        request: Option<(ConnectionId, Direction)>,
+        reply: Option<(ConnectionId, Direction)>,
+        half_open_full: bool,
+    ) {
         match result {
             Ok(id) => {
                 assert_eq!((request, reply), (None, None));
@@ -225,6 +298,7 @@ impl<F: Numbered> World<F> {
                         new,
                         state,
                         deadline,
+                        has_reply: true,
                     },
                 );
                 assert!(

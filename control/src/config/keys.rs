@@ -375,6 +375,13 @@ pub const SERVICE: Table = Table {
             "UDP: each packet is scheduled alone and leaves no connection behind",
         ),
         optional(
+            "helper",
+            "a helper",
+            Accepts::Word(&["ftp"]),
+            "none",
+            "looks into TCP connections by NAT: data connections of FTP follow their control connection; not with fullnat",
+        ),
+        optional(
             "persistence_timeout",
             "a timeout in seconds",
             Accepts::Number(1, SECONDS_LIMIT),
@@ -505,7 +512,7 @@ pub const IPVS: Table = Table {
         switch_key(
             "expire_nodest_conn",
             "false",
-            "a packet for a removed server ends its connection, and a SYN for one of weight 0 is scheduled anew",
+            "connections of removed servers end, and a SYN for one of weight 0 is scheduled anew",
         ),
         switch_key(
             "expire_quiescent_template",

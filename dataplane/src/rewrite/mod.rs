@@ -11,7 +11,7 @@ pub mod tunnel;
 pub use fragment::fragment_ipv4;
 pub use related::translate_error;
 pub use segment::{tcp_segments, udp_segments};
-pub use translate::{Expired, Translation, decrement_ttl, set_macs, translate};
+pub use translate::{Expired, Translation, decrement_ttl, restore_ttl, set_macs, translate};
 pub use tunnel::{Encapsulation, Outer, Tunnel, encapsulate};
 
 #[cfg(test)]

@@ -4,14 +4,13 @@ use super::translate::{Translation, write_addresses, write_ports};
 use crate::packet::Packet;
 use crate::packet::checksum::{self, Delta};
 use crate::packet::icmp::{Quote, Quoted};
-use crate::packet::wire::{self, read_u16, write_u16};
+use crate::packet::wire::{self, write_u16};
 
 /// Rewrites an ICMP error for its way on: the error's own addresses, and the quoted packet's addresses and ports back
-/// to what they were where the error goes to. All checksums over them are right afterwards: both IPv4 headers', the
-/// quoted transport's as far as it is quoted, and the ICMP message's.
+/// to what they were where the error goes to. The checksums of both IPv4 headers and of the ICMP message are right
+/// afterwards. The quoted transport's stays as it was, against RFC 5508 §4.2: nobody looks at it.
 ///
-/// Differs from IPVS: the kernel leaves the quoted transport checksum as it was. RFC 5508 §4.2 wants the quoted headers
-/// as the receiver of the error once sent them. (A quoted SCTP checksum stays: it cannot be adjusted without the rest.)
+/// Source: Linux net/netfilter/ipvs/ip_vs_core.c (`ip_vs_nat_icmp`, `ip_vs_nat_icmp_v6`).
 ///
 /// # Panics
 /// When `packet` or `quoted` are not what `parse` and [`parse_error`](crate::packet::icmp::parse_error) made of this frame.
@@ -43,7 +42,6 @@ pub fn translate_error<F: Quote>(
 
 fn translate_quoted<F: Quote>(frame: &mut [u8], quoted: &Quoted<F>, inner: &Translation<F>) {
     let (l3, l4) = (usize::from(quoted.l3), usize::from(quoted.l4));
-    let protocol = quoted.tuple.protocol;
     write_addresses::<F>(
         frame,
         l3,
@@ -51,21 +49,7 @@ fn translate_quoted<F: Quote>(frame: &mut [u8], quoted: &Quoted<F>, inner: &Tran
         inner.destination.map(|(address, _)| address),
     );
     F::adjust_header(frame, l3, inner.ip_delta);
-    if wire::has_ports(protocol) {
+    if wire::has_ports(quoted.tuple.protocol) {
         write_ports(frame, l4, inner);
     }
-    let Some(offset) = wire::checksum_offset(protocol) else {
-        return;
-    };
-    if quoted.available() < offset + 2 {
-        return;
-    }
-    let old = read_u16(frame, l4 + offset);
-    let new = match protocol {
-        wire::TCP => checksum::apply(old, inner.l4_delta),
-        wire::UDP if old != 0 => checksum::apply_udp(old, inner.l4_delta),
-        wire::ICMPV6 => checksum::apply(old, inner.ip_delta),
-        _ => old,
-    };
-    write_u16(frame, l4 + offset, new);
 }

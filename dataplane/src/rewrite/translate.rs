@@ -263,6 +263,17 @@ pub fn decrement_ttl<F: Wire>(frame: &mut [u8], packet: &Packet<F>) -> Result<()
     Ok(())
 }
 
+/// Undoes [`decrement_ttl`].
+///
+/// # Panics
+/// When `packet` is not what `parse` made of this frame.
+pub fn restore_ttl<F: Wire>(frame: &mut [u8], packet: &Packet<F>) {
+    let at = packet.l3() + F::TTL;
+    let delta = Delta::of_word(u16::from(frame[at]) << 8, u16::from(packet.ttl) << 8);
+    frame[at] = packet.ttl;
+    F::adjust_header(frame, packet.l3(), delta);
+}
+
 /// Writes the Ethernet addresses. DR is this and [`decrement_ttl`].
 ///
 /// # Panics

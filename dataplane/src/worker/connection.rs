@@ -1,16 +1,17 @@
 //! A packet of a known connection: its state, then on to the server or back to the client.
 
 use super::cut::complete;
-use super::egress::{Egress, Hop, largest_packet};
+use super::egress::{Egress, Hop, Way, largest_packet};
 use super::family::Ip;
+use super::helped::{self, HELPED};
 use super::persistence::UNASSURED;
 use super::services::{ServerState, Services};
 use super::{Flows, settle};
 use crate::frame::{Frame, Gso};
-use crate::packet::Packet;
 use crate::packet::checksum::Delta;
 use crate::packet::icmp::ErrorKind;
 use crate::packet::wire::{IPIP, TCP, UDP};
+use crate::packet::{Fragment, Packet};
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::rewrite::tunnel::{self, Outer, Tunnel};
@@ -50,6 +51,40 @@ impl<F: Ip> Flows<F> {
         if found.direction == Direction::Request && !services.is_present(server) {
             return self.without_server(services, egress, frame, packet, found.id);
         }
+        if found.direction == Direction::Reply && packet.ttl <= 1 {
+            // It goes no further than to be answered, and changes nothing.
+            return to_client(egress, frame, packet, entry, None);
+        }
+        if entry.flags() & HELPED != 0 {
+            return self.forward_helped(services, egress, frame, packet, found);
+        }
+        self.follow(services, egress, packet, found, state);
+        let entry = self.table.entry(found.id);
+        match found.direction {
+            Direction::Request => {
+                let len = counted_len(packet);
+                count_bytes(&egress.stats, server, Direction::Request, len);
+                to_server(services, egress, frame, packet, entry);
+            }
+            Direction::Reply => {
+                // What a removed server says still reaches the client, and counts no more.
+                let counted = services.is_present(server).then_some(server);
+                to_client(egress, frame, packet, entry, counted);
+            }
+        }
+    }
+
+    /// Lets a packet move its connection's state and end.
+    #[inline]
+    pub(super) fn follow<P: Port>(
+        &mut self,
+        services: &Services,
+        egress: &Egress<P>,
+        packet: &Packet<F>,
+        found: Found,
+        state: State,
+    ) {
+        let entry = self.table.entry(found.id);
         let next = next_state(entry, state, packet, found.direction);
         let timeout = egress.snapshot.timeouts.of(next);
         if next != state {
@@ -63,12 +98,6 @@ impl<F: Ip> Flows<F> {
         } else {
             entry.touch(deadline);
         }
-        count_bytes(
-            &egress.stats,
-            server,
-            found.direction,
-            packet.end - u32::from(packet.l3),
-        );
         // A datagram that is answered, as TCP that is established, shows that its client is in earnest.
         if found.direction == Direction::Reply
             && packet.tuple.protocol == UDP
@@ -76,14 +105,10 @@ impl<F: Ip> Flows<F> {
         {
             self.assure(entry);
         }
-        match found.direction {
-            Direction::Request => to_server(services, egress, frame, packet, entry),
-            Direction::Reply => to_client(egress, frame, packet, entry),
-        }
     }
 
     #[cold]
-    fn change_state<P: Port>(
+    pub(super) fn change_state<P: Port>(
         &mut self,
         services: &Services,
         egress: &Egress<P>,
@@ -94,6 +119,9 @@ impl<F: Ip> Flows<F> {
         let entry = self.table.entry(id);
         if self.table.advance(entry, from, to) {
             services.connection_moved(RealServerId(entry.server()), from, to);
+            if to == State::SynRecv {
+                helped::begin_again(&self.helpers, id, entry);
+            }
             if to == State::Established && entry.flags() & UNASSURED != 0 {
                 self.assure(entry);
             }
@@ -133,9 +161,7 @@ impl<F: Ip> Flows<F> {
     }
 
     /// A client's packet whose server was removed. With `expire_nodest_conn` it ends the connection, and may begin the
-    /// next one.
-    ///
-    /// Differs from IPVS: there, the setting also ends connections that see no packet.
+    /// next one; the others' turn comes by themselves (`sweep.rs`).
     ///
     /// Source: Linux net/netfilter/ipvs/ip_vs_core.c (`ip_vs_in_hook`).
     #[cold]
@@ -171,10 +197,10 @@ impl<F: Ip> Flows<F> {
             let entry = self.table.entry(id);
             settle(
                 &self.table,
-                &self.calls,
+                (&self.calls, &self.helpers),
                 &mut self.lips,
                 services,
-                entry,
+                (id, entry),
                 state,
             );
         }
@@ -185,6 +211,17 @@ impl<F: Ip> Flows<F> {
 /// Whether this worker may end a connection. One of FULLNAT has a local port that its owner alone can give back.
 fn may_remove<F: Ip, P: Port>(entry: &Entry<F>, egress: &Egress<P>) -> bool {
     entry.owner() == egress.worker || entry.method() != Method::FullNat
+}
+
+/// The bytes that a packet counts for. A first fragment counts as the datagram does when it is put together, without a
+/// fragment header.
+#[inline]
+pub(super) fn counted_len<F: Ip>(packet: &Packet<F>) -> u32 {
+    let len = packet.end - u32::from(packet.l3);
+    match packet.fragment {
+        Fragment::None => len,
+        _ => len - F::FRAGMENT_HEADER_LEN,
+    }
 }
 
 /// The state after a packet.
@@ -217,7 +254,7 @@ fn starts_anew<F: Ip>(packet: &Packet<F>, found: Found) -> bool {
 
 /// Sends a client's packet to the connection's server.
 #[inline]
-fn to_server<F: Ip, P: Port>(
+pub(super) fn to_server<F: Ip, P: Port>(
     services: &mut Services,
     egress: &mut Egress<P>,
     frame: Frame,
@@ -248,12 +285,25 @@ fn to_server<F: Ip, P: Port>(
             );
         }
         Method::Dr | Method::Tun | Method::Local => {
-            to_server_unchanged(egress, frame, packet, state, hop)
+            let told = to_server_unchanged(egress, frame, packet, state, hop);
+            count_told(egress, id, told);
         }
     }
 }
 
-/// Sends a packet to a server as the client sent it: by MAC address, or through the tunnel.
+/// By DR and TUN, whose replies pass elsewhere, the errors that the director sends to a connection's client count as
+/// packets to the client: `told` bytes, 0 for none.
+///
+/// Source: Linux net/netfilter/ipvs/ip_vs_core.c (`ip_vs_out_hook` on what the host itself sends), recorded.
+#[inline]
+fn count_told<P: Port>(egress: &Egress<P>, server: RealServerId, told: u32) {
+    if told > 0 {
+        count_bytes(&egress.stats, server, Direction::Reply, told);
+    }
+}
+
+/// Sends a packet to a server as the client sent it: by MAC address, or through the tunnel. Returns the length of the
+/// error that the client was sent instead, IP header included; 0 if there was none.
 #[inline]
 pub(super) fn to_server_unchanged<F: Ip, P: Port>(
     egress: &mut Egress<P>,
@@ -261,31 +311,29 @@ pub(super) fn to_server_unchanged<F: Ip, P: Port>(
     packet: &Packet<F>,
     server: &ServerState,
     hop: Hop,
-) {
-    match &server.tunnel {
-        Some(tunnel) => to_tunnel(egress, frame, packet, tunnel, hop),
-        None => match ready(
-            egress,
-            frame,
-            packet,
-            hop,
-            0,
-            Some(packet.tuple.destination),
-        ) {
-            Ready::Whole(frame) => egress.forward(frame, hop),
-            Ready::Fragments(frame, mtu) => egress.forward_fragments(frame, hop, mtu),
-            Ready::Refused => {}
-        },
+) -> u32 {
+    if let Some(tunnel) = &server.tunnel {
+        let way = server.way(egress.now);
+        return to_tunnel(egress, frame, packet, tunnel, hop, way);
     }
+    let speaker = Some(packet.tuple.destination);
+    match ready(egress, frame, packet, hop, Way::PLAIN, speaker) {
+        Ready::Whole(frame) => egress.forward(frame, hop),
+        Ready::Fragments(frame, mtu) => egress.forward_fragments(frame, hop, mtu),
+        Ready::Refused { told } => return told,
+    }
+    0
 }
 
-/// Sends a server's packet to the connection's client (NAT and FULLNAT; the others' replies do not pass here).
+/// Sends a server's packet to the connection's client (NAT and FULLNAT; the others' replies do not pass here). It counts
+/// for the server `counted`, if it goes on.
 #[inline]
-fn to_client<F: Ip, P: Port>(
+pub(super) fn to_client<F: Ip, P: Port>(
     egress: &mut Egress<P>,
     frame: Frame,
     packet: &Packet<F>,
     entry: &Entry<F>,
+    counted: Option<RealServerId>,
 ) {
     let hop = match egress.hop_to_client(entry) {
         Ok(hop) => hop,
@@ -293,14 +341,12 @@ fn to_client<F: Ip, P: Port>(
     };
     // A server of FULLNAT talks to us; by NAT it talks to the client, in whose name nobody else may speak.
     let speaker = entry.local().map(|(address, _)| address);
-    translated(
-        egress,
-        frame,
-        packet,
-        hop,
-        speaker,
-        &reply_translation(entry),
-    );
+    let ready = ready(egress, frame, packet, hop, Way::PLAIN, speaker);
+    if let (Some(server), Ready::Whole(_) | Ready::Fragments(..)) = (counted, &ready) {
+        let len = counted_len(packet);
+        count_bytes(&egress.stats, server, Direction::Reply, len);
+    }
+    send_translated(egress, ready, packet, hop, &reply_translation(entry));
 }
 
 /// Sends a packet on under other addresses. Errors about it come from `speaker`, or from the port it came in by.
@@ -313,10 +359,22 @@ pub(super) fn translated<F: Ip, P: Port>(
     speaker: Option<F::Address>,
     translation: &Translation<F>,
 ) {
-    let (mut frame, fragment_to) = match ready(egress, frame, packet, hop, 0, speaker) {
+    let ready = ready(egress, frame, packet, hop, Way::PLAIN, speaker);
+    send_translated(egress, ready, packet, hop, translation);
+}
+
+#[inline]
+fn send_translated<F: Ip, P: Port>(
+    egress: &mut Egress<P>,
+    ready: Ready,
+    packet: &Packet<F>,
+    hop: Hop,
+    translation: &Translation<F>,
+) {
+    let (mut frame, fragment_to) = match ready {
         Ready::Whole(frame) => (frame, None),
         Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
-        Ready::Refused => return,
+        Ready::Refused { .. } => return,
     };
     let offload = frame.offload;
     rewrite::translate(frame.bytes_mut(), packet, translation, &offload);
@@ -354,8 +412,11 @@ pub(super) enum Ready {
     Whole(Frame),
     /// It must be fragmented to packets of this many bytes.
     Fragments(Frame, u32),
-    /// Its sender was told, and the frame is gone.
-    Refused,
+    /// The frame is gone.
+    Refused {
+        /// The length of the error that its sender was sent, IP header included; 0 if there was none.
+        told: u32,
+    },
 }
 
 /// One hop less to live, and not too large for the next link: or else the sender is told, by `speaker` or in the name
@@ -366,56 +427,62 @@ pub(super) fn ready<F: Ip, P: Port>(
     mut frame: Frame,
     packet: &Packet<F>,
     hop: Hop,
-    overhead: usize,
+    way: Way,
     speaker: Option<F::Address>,
 ) -> Ready {
     if rewrite::decrement_ttl(frame.bytes_mut(), packet).is_err() {
         let speaker = speaker.unwrap_or_else(|| egress.own_address(&frame, packet));
         let kind = ErrorKind::TimeExceeded;
-        egress.refuse(frame, packet, kind, speaker, Reason::TtlExpired);
-        return Ready::Refused;
+        let told = egress.refuse(frame, packet, kind, speaker, Reason::TtlExpired);
+        return Ready::Refused { told };
     }
-    let Some(mtu) = egress.exceeded_mtu(largest_packet(&frame, packet) + overhead, hop.port())
-    else {
+    let len = largest_packet(&frame, packet) + way.overhead;
+    let Some(mtu) = egress.exceeded_mtu(len, hop.port(), way.path_mtu) else {
         return Ready::Whole(frame);
     };
     if !packet.dont_fragment && frame.offload.gso == Gso::None {
         return Ready::Fragments(frame, mtu);
     }
-    let room = (mtu as usize).saturating_sub(overhead);
+    let room = (mtu as usize).saturating_sub(way.overhead);
     let kind = ErrorKind::FragmentationNeeded {
         mtu: u16::try_from(room).unwrap_or(u16::MAX),
     };
-    let speaker = speaker.unwrap_or_else(|| egress.own_address(&frame, packet));
-    egress.refuse(frame, packet, kind, speaker, Reason::TooBig);
-    Ready::Refused
+    let speaker = speaker.unwrap_or_else(|| {
+        // A router looks at the size first. Source: Linux net/ipv4/ip_forward.c (`ip_forward`).
+        rewrite::restore_ttl(frame.bytes_mut(), packet);
+        egress.own_address(&frame, packet)
+    });
+    let told = egress.refuse(frame, packet, kind, speaker, Reason::TooBig);
+    Ready::Refused { told }
 }
 
-/// Sends a packet through the tunnel to a server.
+/// Sends a packet through the tunnel to a server. Returns as [`to_server_unchanged`].
 fn to_tunnel<F: Ip, P: Port>(
     egress: &mut Egress<P>,
     frame: Frame,
     packet: &Packet<F>,
     tunnel: &Tunnel,
     hop: Hop,
-) {
+    way: Way,
+) -> u32 {
     let packet = &Packet {
         dont_fragment: packet.dont_fragment && !may_fragment_outside::<F>(tunnel),
         ..*packet
     };
     let speaker = Some(packet.tuple.destination);
-    let (mut frame, fragment_to) =
-        match ready(egress, frame, packet, hop, tunnel.overhead(), speaker) {
-            Ready::Whole(frame) if frame.offload.gso != Gso::None => {
-                return egress.tunnel_segments(frame, packet, tunnel, hop);
-            }
-            Ready::Whole(frame) => (frame, None),
-            Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
-            Ready::Refused => return,
-        };
+    let (mut frame, fragment_to) = match ready(egress, frame, packet, hop, way, speaker) {
+        Ready::Whole(frame) if frame.offload.gso != Gso::None => {
+            egress.tunnel_segments(frame, packet, tunnel, hop);
+            return 0;
+        }
+        Ready::Whole(frame) => (frame, None),
+        Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
+        Ready::Refused { told } => return told,
+    };
     if let (Some(mtu), Outer::V6 { .. }) = (fragment_to, tunnel.outer) {
         let room = mtu.saturating_sub(u32::try_from(tunnel.overhead()).unwrap_or(0));
-        return egress.tunnel_fragments(frame, packet, tunnel, hop, room);
+        egress.tunnel_fragments(frame, packet, tunnel, hop, room);
+        return 0;
     }
     // Whoever reads the outer header does not finish the inner checksum.
     complete(&mut frame);
@@ -428,6 +495,7 @@ fn to_tunnel<F: Ip, P: Port>(
         (Ok(()), Some(mtu)) => egress.forward_fragments(frame, hop, mtu),
         (Err(reason), _) => egress.drop(frame, reason),
     }
+    0
 }
 
 /// Whether the director may fragment the tunnel's packets though the packets inside must stay whole: IPv4 in IPv4

@@ -8,7 +8,7 @@ use crate::frame::{Frame, Gso, Offload};
 use crate::neighbour::{NeighbourId, NeighbourTable, Resolution};
 use crate::packet::Packet;
 use crate::packet::icmp::ErrorKind;
-use crate::packet::wire::{TCP, UDP_LEN};
+use crate::packet::wire::{ETHERNET_LEN, TCP, UDP_LEN};
 use crate::port::{Mac, Port, PortId, Sent};
 use crate::reason::Reason;
 use crate::rewrite::set_macs;
@@ -39,6 +39,23 @@ impl Hop {
             Hop::Ready(_, port) | Hop::Wait(_, port) => port,
         }
     }
+}
+
+/// What the way to the next host takes from a packet's size.
+#[derive(Clone, Copy)]
+pub(super) struct Way {
+    /// Bytes of the headers put around the packet.
+    pub(super) overhead: usize,
+    /// The largest packet with those headers that gets to the end of the tunnel, bytes; `u32::MAX` if nothing is known.
+    pub(super) path_mtu: u32,
+}
+
+impl Way {
+    /// No tunnel.
+    pub(super) const PLAIN: Way = Way {
+        overhead: 0,
+        path_mtu: u32::MAX,
+    };
 }
 
 /// See the module's text.
@@ -172,7 +189,8 @@ impl<P: Port> Egress<P> {
         self.reply(port, bytes);
     }
 
-    /// Tells the sender of a packet what became of it, from `source`; then drops it for `reason`.
+    /// Tells the sender of a packet what became of it, from `source`; then drops it for `reason`. Returns the length of
+    /// the error, IP header included; 0 if none left.
     #[cold]
     pub(super) fn refuse<F: Ip>(
         &mut self,
@@ -181,7 +199,8 @@ impl<P: Port> Egress<P> {
         kind: ErrorKind,
         source: F::Address,
         reason: Reason,
-    ) {
+    ) -> u32 {
+        let mut told = 0;
         if self.may_send_icmp() {
             let mut scratch = std::mem::take(&mut self.scratch);
             let identification = self.next_identification();
@@ -195,10 +214,12 @@ impl<P: Port> Egress<P> {
             ) {
                 self.icmp_left -= 1;
                 self.originate(frame.port, &scratch[..len]);
+                told = u32::try_from(len - ETHERNET_LEN).unwrap_or(0);
             }
             self.scratch = scratch;
         }
         self.drop(frame, reason);
+        told
     }
 
     /// Whether the rate limit allows another ICMP error; counts one that it does not allow.
@@ -296,10 +317,10 @@ impl<P: Port> Egress<P> {
             .map_err(|_| Reason::NeighbourTableFull)
     }
 
-    /// How many bytes too large an IP packet of `len` bytes is for the port it leaves by: the MTU, if it is.
+    /// The MTU, if an IP packet of `len` bytes is larger: that of the port it leaves by, or of the path behind.
     #[inline]
-    pub(super) fn exceeded_mtu(&self, len: usize, port: PortId) -> Option<u32> {
-        let mtu = self.snapshot.ports[usize::from(port.0)].mtu;
+    pub(super) fn exceeded_mtu(&self, len: usize, port: PortId, path_mtu: u32) -> Option<u32> {
+        let mtu = self.snapshot.ports[usize::from(port.0)].mtu.min(path_mtu);
         (len > mtu as usize).then_some(mtu)
     }
 

@@ -13,6 +13,9 @@ const FRAGMENT_LEN: usize = 8;
 
 /// A family as the worker's code is generic over it.
 pub(super) trait Ip: Quote {
+    /// Bytes of the header that fragments alone have.
+    const FRAGMENT_HEADER_LEN: u32;
+
     /// The address, if it is of this family.
     fn from_ip(address: IpAddr) -> Option<Self::Address>;
 
@@ -44,6 +47,8 @@ pub(super) trait Ip: Quote {
 }
 
 impl Ip for V4 {
+    const FRAGMENT_HEADER_LEN: u32 = 0;
+
     fn from_ip(address: IpAddr) -> Option<Self::Address> {
         match address {
             IpAddr::V4(address) => Some(address),
@@ -85,6 +90,8 @@ impl Ip for V4 {
 }
 
 impl Ip for V6 {
+    const FRAGMENT_HEADER_LEN: u32 = 8;
+
     fn from_ip(address: IpAddr) -> Option<Self::Address> {
         match address {
             IpAddr::V4(_) => None,

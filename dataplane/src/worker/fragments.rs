@@ -11,7 +11,7 @@
 //! Where frames are dealt out in turn they do not, and those whose first went elsewhere are dropped.
 //!
 //! Differs from IPVS: the kernel reassembles a datagram and cuts it again, so that nothing comes out before the last
-//! fragment has come, and a datagram counts as one packet. Here each fragment passes, and counts, as it comes.
+//! fragment has come. Here each fragment passes as it comes; together they count as the datagram does there.
 //!
 //! Source: RFC 791 §3.2, RFC 1858, RFC 5722, RFC 8200 §4.5.
 
@@ -32,7 +32,7 @@ use crate::reason::Reason;
 use crate::rewrite::tunnel::{self, Outer, Tunnel};
 use crate::rewrite::{self, Translation, fragment_ipv4};
 use crate::snapshot::{Owned, Snapshot};
-use crate::stats::{add, count_bytes, subtract};
+use crate::stats::{add, count_more_bytes, subtract};
 use ahash::RandomState;
 use conntrack::{Direction, Method, Table};
 use firsts::{Datagram, First, Firsts};
@@ -270,6 +270,7 @@ fn sent_after<F: Ip, P: Port>(
     };
     let entry = table.entry(id);
     let id = RealServerId(entry.server());
+    let counts = services.is_present(id);
     let state = services.server(id);
     let server = match direction {
         // Nothing that clients send keeps a connection to a removed server alive.
@@ -281,14 +282,20 @@ fn sent_after<F: Ip, P: Port>(
         Direction::Reply => None,
     };
     entry.touch(egress.now.after(egress.snapshot.timeouts.of(entry.state())));
-    let len = packet.end - u32::from(packet.l3);
-    count_bytes(&egress.stats, id, direction, len);
+    // The first one counted as the datagram's packet; the others add what they carry.
+    let carried = u32::try_from(packet.end() - F::fragmentable(bytes, packet)).unwrap_or(0);
+    if direction == Direction::Request {
+        count_more_bytes(&egress.stats, id, direction, carried);
+    }
     let (hop, change) = match server {
         Some(_) if entry.method() == Method::Local => return Ok(false),
         Some(state) => {
             let change = match entry.method() {
                 Method::Nat | Method::FullNat => Change::Addresses(request_translation(entry)),
-                _ => state.tunnel.map_or(Change::Nothing, Change::Tunnel),
+                _ => state.tunnel.map_or(Change::Nothing, |tunnel| {
+                    let way = state.way(egress.now);
+                    Change::Tunnel(tunnel, way.path_mtu)
+                }),
             };
             (egress.hop_to_server(id, state)?, change)
         }
@@ -298,6 +305,9 @@ fn sent_after<F: Ip, P: Port>(
         }
     };
     rewrite::decrement_ttl(bytes, packet).map_err(|_| Reason::TtlExpired)?;
+    if direction == Direction::Reply && counts {
+        count_more_bytes(&egress.stats, id, direction, carried);
+    }
     let bytes = &mut bytes[..packet.end()];
     egress.send_fragment(bytes, packet, hop, &change)?;
     Ok(true)
@@ -307,7 +317,8 @@ fn sent_after<F: Ip, P: Port>(
 enum Change<F: Ip> {
     Nothing,
     Addresses(Translation<F>),
-    Tunnel(Tunnel),
+    /// And what the way there takes, bytes.
+    Tunnel(Tunnel, u32),
 }
 
 impl<P: Port> Egress<P> {
@@ -322,17 +333,20 @@ impl<P: Port> Egress<P> {
         hop: Hop,
         change: &Change<F>,
     ) -> Result<(), Reason> {
-        let (overhead, outside) = match change {
-            Change::Tunnel(tunnel) => (tunnel.overhead(), may_fragment_outside::<F>(tunnel)),
-            _ => (0, false),
+        let (overhead, outside, path_mtu) = match change {
+            Change::Tunnel(tunnel, path_mtu) => {
+                let outside = may_fragment_outside::<F>(tunnel);
+                (tunnel.overhead(), outside, *path_mtu)
+            }
+            _ => (0, false, u32::MAX),
         };
         let len = packet.end() - packet.l3() + overhead;
-        let mtu = self.exceeded_mtu(len, hop.port());
+        let mtu = self.exceeded_mtu(len, hop.port(), path_mtu);
         if mtu.is_some() && packet.dont_fragment && !outside {
             return Err(Reason::TooBig);
         }
         let (count, sent) = match change {
-            Change::Tunnel(tunnel) => self.send_in_tunnel(bytes, packet, hop, tunnel, mtu)?,
+            Change::Tunnel(tunnel, _) => self.send_in_tunnel(bytes, packet, hop, tunnel, mtu)?,
             Change::Nothing => self.send_pieces(bytes, hop, mtu),
             Change::Addresses(translation) => {
                 rewrite::translate(bytes, packet, translation, &crate::frame::Offload::NONE);

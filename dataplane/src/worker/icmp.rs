@@ -3,7 +3,7 @@
 use super::connection::{
     Ready, ready, reply_translation, request_translation, to_server_unchanged,
 };
-use super::egress::{Egress, Hop};
+use super::egress::{Egress, Hop, Way};
 use super::family::Ip;
 use super::lookup::asked;
 use super::services::Services;
@@ -27,6 +27,8 @@ struct Related<'a, F: Ip> {
     entry: &'a Entry<F>,
     /// Which way the error goes.
     direction: Direction,
+    /// Whether the server is one of its service's still: nothing counts for the others.
+    counts: bool,
 }
 
 impl<P: Port> Worker<P> {
@@ -80,11 +82,13 @@ impl<F: Ip> Flows<F> {
         let Some((id, direction)) = found else {
             return not_related(egress, frame, packet, Reason::IcmpUnrelated);
         };
+        let entry = self.table.entry(id);
         let related = Related {
             packet,
             quoted,
-            entry: self.table.entry(id),
+            entry,
             direction,
+            counts: services.is_present(RealServerId(entry.server())),
         };
         match direction {
             Direction::Request => error_to_server(services, egress, frame, &related),
@@ -162,20 +166,26 @@ fn translated_error<F: Ip, P: Port>(
     related: &Related<'_, F>,
     hop: Hop,
 ) {
-    count(egress, related);
     let packet = related.packet;
+    if related.direction == Direction::Request {
+        count(egress, related);
+    }
     let (mut frame, fragment_to) = match ready(
         egress,
         frame,
         packet,
         hop,
-        0,
+        Way::PLAIN,
         Some(packet.tuple.destination),
     ) {
         Ready::Whole(frame) => (frame, None),
         Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
-        Ready::Refused => return,
+        Ready::Refused { .. } => return,
     };
+    // As any packet from the servers' side: what goes no further does not count.
+    if related.direction == Direction::Reply {
+        count(egress, related);
+    }
     let (source, destination, inner) = relayed(related.entry, related.direction);
     translate_error(
         frame.bytes_mut(),
@@ -193,12 +203,14 @@ fn translated_error<F: Ip, P: Port>(
 
 /// Errors count as their connection's packets do.
 fn count<F: Ip, P: Port>(egress: &Egress<P>, related: &Related<'_, F>) {
-    count_bytes(
-        &egress.stats,
-        RealServerId(related.entry.server()),
-        related.direction,
-        related.packet.end - u32::from(related.packet.l3),
-    );
+    if related.counts {
+        count_bytes(
+            &egress.stats,
+            RealServerId(related.entry.server()),
+            related.direction,
+            related.packet.end - u32::from(related.packet.l3),
+        );
+    }
 }
 
 /// New source and destination of an error, and what changes in the packet it quotes: that one went the other way.

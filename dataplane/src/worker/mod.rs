@@ -14,8 +14,10 @@ mod burst;
 mod connection;
 mod cut;
 mod egress;
+mod expected;
 mod family;
 mod fragments;
+mod helped;
 mod icmp;
 mod lips;
 mod local;
@@ -25,6 +27,7 @@ mod persistence;
 mod run;
 mod services;
 mod sip;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod tunnel_errors;
@@ -34,6 +37,7 @@ mod waiting;
 pub use run::{Idle, ticks_since};
 
 use crate::calls::Calls;
+use crate::helper::Records;
 use crate::neighbour::NeighbourTable;
 use crate::port::{Burst, Port};
 use crate::snapshot::{Publisher, Snapshot};
@@ -62,6 +66,8 @@ pub struct Tables {
     pub ipv4: Arc<Table<V4>>,
     /// Connections of IPv6 clients.
     pub ipv6: Arc<Table<V6>>,
+    /// What helpers remember of connections of both.
+    pub helpers: Arc<Records>,
     /// What their templates are about, where persistence looks into packets.
     pub calls: Arc<Calls>,
 }
@@ -90,10 +96,13 @@ struct Flows<F: Ip> {
     table: Arc<Table<F>>,
     owner: Owner<F>,
     lips: LipPools<F>,
+    helpers: Arc<Records>,
     fragments: Fragments<F>,
     calls: Arc<Calls>,
     /// More timers were due than the last call had room for.
     timers_behind: bool,
+    /// Where the walk over connections of removed servers goes on, while there is one.
+    sweep_at: Option<u32>,
 }
 
 /// See the module's text.
@@ -120,8 +129,8 @@ impl<P: Port> Worker<P> {
             stats,
         } = parts;
         Worker {
-            ipv4: Flows::new(tables.ipv4, Arc::clone(&tables.calls), index, workers),
-            ipv6: Flows::new(tables.ipv6, tables.calls, index, workers),
+            ipv4: Flows::new(tables.ipv4.clone(), &tables, index, workers),
+            ipv6: Flows::new(tables.ipv6.clone(), &tables, index, workers),
             services: Services::new(index),
             egress: Egress::new(index, ports, neighbours, stats, now),
             publisher,
@@ -156,6 +165,8 @@ impl<P: Port> Worker<P> {
             self.ipv4.expire(&mut self.services, now);
             self.ipv6.expire(&mut self.services, now);
         }
+        self.ipv4.sweep(&self.services);
+        self.ipv6.sweep(&self.services);
         if frames > 0 || ticked {
             self.egress.flush();
         }
@@ -171,7 +182,11 @@ impl<P: Port> Worker<P> {
 
     /// Takes a new snapshot over. Off the packet path; may allocate.
     fn adopt(&mut self, snapshot: Arc<Snapshot>) {
-        self.services.adopt(&snapshot);
+        let some_are_gone = self.services.adopt(&snapshot);
+        if some_are_gone && snapshot.ipvs.expire_nodest_conn {
+            self.ipv4.begin_sweep();
+            self.ipv6.begin_sweep();
+        }
         self.ipv4.lips.adopt(&snapshot);
         self.ipv6.lips.adopt(&snapshot);
         self.ipv4.fragments.adopt(&snapshot);
@@ -207,14 +222,16 @@ impl<P: Port> Worker<P> {
 }
 
 impl<F: Ip> Flows<F> {
-    fn new(table: Arc<Table<F>>, calls: Arc<Calls>, index: u16, workers: u16) -> Flows<F> {
+    fn new(table: Arc<Table<F>>, shared: &Tables, index: u16, workers: u16) -> Flows<F> {
         Flows {
             owner: Owner::new(Arc::clone(&table), index),
             lips: LipPools::new(index, workers),
+            helpers: Arc::clone(&shared.helpers),
             fragments: Fragments::new(),
-            calls,
+            calls: Arc::clone(&shared.calls),
             table,
             timers_behind: false,
+            sweep_at: None,
         }
     }
 
@@ -226,13 +243,17 @@ impl<F: Ip> Flows<F> {
 
     /// Ends connections whose time is over, a bounded number of them.
     fn expire(&mut self, services: &mut Services, now: Ticks) {
-        let (table, calls, lips) = (&self.table, &self.calls, &mut self.lips);
-        let mut on_expiry = |_: ConnectionId, entry: &Entry<F>| {
+        let (table, lips) = (&self.table, &mut self.lips);
+        let (calls, helpers) = (&*self.calls, &*self.helpers);
+        let mut on_expiry = |id: ConnectionId, entry: &Entry<F>| {
             if let Some(again) = persistence::renewal(entry) {
                 return Expiry::Renew(again);
             }
+            if helped::is_held(helpers, id, entry) {
+                return Expiry::Renew(helped::HELD);
+            }
             if let Some(state) = table.end(entry) {
-                settle(table, calls, lips, services, entry, state);
+                settle(table, (calls, helpers), lips, services, (id, entry), state);
             }
             Expiry::Remove
         };
@@ -244,10 +265,10 @@ impl<F: Ip> Flows<F> {
 /// Gives back and counts off what a connection had, once it has ended in `state`.
 fn settle<F: Ip>(
     table: &Table<F>,
-    calls: &Calls,
+    (calls, helpers): (&Calls, &Records),
     lips: &mut LipPools<F>,
     services: &Services,
-    entry: &Entry<F>,
+    (id, entry): (ConnectionId, &Entry<F>),
     state: State,
 ) {
     let server = RealServerId(entry.server());
@@ -257,7 +278,9 @@ fn settle<F: Ip>(
     }
     services.connection_ended(server, state);
     lips.give_back(entry);
-    if let Some(control) = entry.control().and_then(|id| table.get(id)) {
+    helped::let_go(helpers, table, id, entry);
+    let control = entry.control().and_then(|id| table.get(id));
+    if let Some(control) = control.filter(|control| control.is_template()) {
         control.release();
     }
 }

@@ -1,7 +1,7 @@
 //! A packet of no known connection: find its service, let the scheduler pick a server, make the connection.
 
 use super::Flows;
-use super::connection::{Found, to_server_unchanged, translated};
+use super::connection::{Found, counted_len, to_server_unchanged, translated};
 use super::egress::Egress;
 use super::family::Ip;
 use super::lookup::{Asked, FTP_DATA, asked};
@@ -35,6 +35,11 @@ impl<F: Ip> Flows<F> {
         frame: Frame,
         packet: &Packet<F>,
     ) {
+        match self.expected(services, egress, packet) {
+            None => {}
+            Some(Ok(found)) => return self.forward(services, egress, frame, packet, found),
+            Some(Err(reason)) => return egress.drop(frame, reason),
+        }
         let tuple = &packet.tuple;
         let Some(asked) = asked(&egress.snapshot, frame.port, tuple) else {
             let frame = match self.server_speaks(services, egress, frame, packet) {
@@ -58,7 +63,8 @@ impl<F: Ip> Flows<F> {
             Err(Reason::NoServer) if beside_ftp => return egress.exception(frame),
             Err(Reason::NoServer) => {
                 let kind = ErrorKind::PortUnreachable;
-                return egress.refuse(frame, packet, kind, tuple.destination, Reason::NoServer);
+                egress.refuse(frame, packet, kind, tuple.destination, Reason::NoServer);
+                return;
             }
             Err(reason) => return egress.drop(frame, reason),
         };
@@ -158,6 +164,14 @@ impl<F: Ip> Flows<F> {
                 self.hold_template(found.id, template);
             }
             services.connection_began(server.id, state);
+            if tuple.protocol == TCP
+                && server.method == Method::Nat
+                && services
+                    .helper(plan.service, tuple.destination_port)
+                    .is_some()
+            {
+                self.help(egress, found.id);
+            }
             add(&egress.stats.connections, 1);
             if let Some(stats) = egress.stats.server(server.id) {
                 add(&stats.connections, 1);
@@ -181,7 +195,15 @@ impl<F: Ip> Flows<F> {
             let client = new.client.0.into();
             new.reply_neighbour = egress.neighbour_towards(client)?.to_bits();
         }
-        match self.owner.insert(&new, egress.now) {
+        let mut made = self.owner.insert(&new, egress.now);
+        if let Err(InsertError::ReplyExists(older)) = made
+            && new.method == Method::Nat
+            && self.owner.take_reply(older)
+        {
+            // The same client port to another service of the same server's: replies belong to the newer connection.
+            made = self.owner.insert(&new, egress.now);
+        }
+        match made {
             Ok(id) => Ok(Made::New(Found {
                 id,
                 direction: Direction::Request,
@@ -242,7 +264,7 @@ fn send_alone<F: Ip, P: Port>(
     if let Some(stats) = egress.stats.server(server.id) {
         add(&stats.connections, 1);
     }
-    let len = packet.end - u32::from(packet.l3);
+    let len = counted_len(packet);
     count_bytes(&egress.stats, server.id, Direction::Request, len);
     match F::from_ip(server.address) {
         Some(address) if server.method == Method::Nat => {
@@ -251,7 +273,10 @@ fn send_alone<F: Ip, P: Port>(
             let speaker = Some(packet.tuple.destination);
             translated(egress, frame, packet, hop, speaker, &translation);
         }
-        _ => to_server_unchanged(egress, frame, packet, state, hop),
+        // An error that the client is sent counts for nobody: there is no connection.
+        _ => {
+            to_server_unchanged(egress, frame, packet, state, hop);
+        }
     }
 }
 
@@ -282,7 +307,8 @@ fn not_ours<F: Ip, P: Port>(
             && rewrite::decrement_ttl(frame.bytes_mut(), packet).is_ok()
         {
             let kind = ErrorKind::PortUnreachable;
-            return egress.refuse(frame, packet, kind, speaker, Reason::NoConnection);
+            egress.refuse(frame, packet, kind, speaker, Reason::NoConnection);
+            return;
         }
     }
     egress.exception(frame);

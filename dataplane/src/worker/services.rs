@@ -1,12 +1,16 @@
 //! What a worker keeps for each service and each server between packets: the scheduler's state, the neighbour in use.
 
+use super::egress::Way;
 use super::lookup::Asked;
+use super::lookup::FTP;
 use crate::Map;
+use crate::helper::Helper;
 use crate::neighbour::NeighbourId;
+use crate::path_mtu::PathMtu;
 use crate::rewrite::tunnel::Tunnel;
 use crate::snapshot::{LocalAddress, Server, Service, ServiceId, ServiceKey, Snapshot};
-use conntrack::{Method, State};
-use scheduler::{Activity, Flow, Load, Options, RealServerId, Scheduler};
+use conntrack::{Method, State, Ticks};
+use scheduler::{Activity, Flow, Options, RealServerId, Scheduler};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -32,7 +36,8 @@ pub(super) struct ServerState {
     pub(super) method: Method,
     /// For TUN: the outer header.
     pub(super) tunnel: Option<Tunnel>,
-    load: Option<Arc<Load>>,
+    /// Its counts, and the path MTU of its tunnel.
+    server: Option<Arc<Server>>,
 }
 
 const _: () = assert!(size_of::<ServerState>() <= 64);
@@ -69,8 +74,9 @@ impl Services {
         }
     }
 
-    /// Brings the schedulers up to date. Those whose service did not change are left alone.
-    pub(super) fn adopt(&mut self, snapshot: &Snapshot) {
+    /// Brings the schedulers up to date. Those whose service did not change are left alone. Returns whether a server
+    /// that was there is gone.
+    pub(super) fn adopt(&mut self, snapshot: &Snapshot) -> bool {
         let mut old: Vec<_> = std::mem::take(&mut self.services);
         for service in snapshot.services.values() {
             let index = service.id.0 as usize;
@@ -80,14 +86,21 @@ impl Services {
             let before = old.get_mut(index).and_then(Option::take);
             self.services[index] = Some(self.updated(before, service));
         }
+        let is_there = |id: usize| {
+            let server = snapshot.servers.get(id).and_then(Option::as_ref);
+            server.is_some_and(|server| server.present)
+        };
+        let mut before = self.servers.iter().enumerate();
+        let some_are_gone = before.any(|(id, state)| state.present && !is_there(id));
         self.servers
             .resize_with(snapshot.servers.len(), ServerState::nobody);
         for (state, server) in self.servers.iter_mut().zip(&snapshot.servers) {
             *state = server
-                .as_deref()
+                .as_ref()
                 .map_or_else(ServerState::nobody, ServerState::of);
         }
         self.adopt_lists(snapshot);
+        some_are_gone
     }
 
     /// What follows from the services' lists of servers.
@@ -181,6 +194,16 @@ impl Services {
         })
     }
 
+    /// What looks into connections of `service` to a virtual port: the service's own, or FTP's of those to all ports.
+    pub(super) fn helper(&self, service: ServiceId, port: u16) -> Option<Helper> {
+        let service = &self.services.get(service.0 as usize)?.as_ref()?.service;
+        let own = match service.key.port {
+            0 => FTP,
+            own => own,
+        };
+        service.helper.filter(|_| port == own)
+    }
+
     /// The local addresses of `service`, and the index of the one to try first: another one for each connection.
     pub(super) fn local_addresses(&mut self, service: ServiceId) -> (&[LocalAddress], usize) {
         let state = self.services.get_mut(service.0 as usize);
@@ -243,12 +266,12 @@ impl Services {
     }
 
     fn shift(&self, server: RealServerId, from: Option<Activity>, to: Option<Activity>) {
-        if let Some(load) = self
+        if let Some(server) = self
             .servers
             .get(server.0 as usize)
-            .and_then(|server| server.load.as_ref())
+            .and_then(|server| server.server.as_ref())
         {
-            load.shift(from, to);
+            server.load.shift(from, to);
         }
     }
 
@@ -269,19 +292,37 @@ impl ServerState {
             drained: false,
             method: Method::Local,
             tunnel: None,
-            load: None,
+            server: None,
         }
     }
 
-    fn of(server: &Server) -> ServerState {
+    fn of(server: &Arc<Server>) -> ServerState {
         ServerState {
             neighbour: server.next_hop.neighbour,
             present: server.present,
             drained: false,
             method: server.method,
             tunnel: server.tunnel,
-            load: Some(Arc::clone(&server.load)),
+            server: Some(Arc::clone(server)),
         }
+    }
+
+    /// What the way through the server's tunnel, if it has one, takes.
+    #[inline]
+    pub(super) fn way(&self, now: Ticks) -> Way {
+        let Some(tunnel) = &self.tunnel else {
+            return Way::PLAIN;
+        };
+        Way {
+            overhead: tunnel.overhead(),
+            path_mtu: self.path_mtu().map_or(u32::MAX, |path| path.limit(now)),
+        }
+    }
+
+    /// What routers said of the way through the server's tunnel.
+    #[inline]
+    pub(super) fn path_mtu(&self) -> Option<&PathMtu> {
+        self.server.as_ref().map(|server| &*server.path_mtu)
     }
 }
 

@@ -1,5 +1,6 @@
 //! ICMP errors about a tunnel's packets: a router on the way to a real server speaks to the director, whose packet it
-//! was. The client is told in its stead, by the VIP, about the packet inside.
+//! was. The client is told in its stead, by the VIP, about the packet inside; where the packet was too big, the tunnel's
+//! path MTU is learned besides.
 //!
 //! Source: Linux net/netfilter/ipvs/ip_vs_core.c (`ip_vs_in_icmp`).
 
@@ -11,18 +12,24 @@ use super::services::Services;
 use crate::frame::Frame;
 use crate::packet::icmp::{ErrorKind, Quoted, parse_quoted};
 use crate::packet::wire::{
-    ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, GRE, IPIP, IPV6, UDP, UDP_LEN, read_u16, read_u32,
+    ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, ETHERNET_LEN, GRE, IPIP, IPV6, UDP, UDP_LEN, read_u16,
+    read_u32,
 };
 use crate::packet::{Fragment, Packet, TcpFlags, Tuple};
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::rewrite::tunnel::{Encapsulation, Outer, Tunnel};
+use crate::stats::count_bytes;
 use conntrack::{Direction, Method};
 use scheduler::RealServerId;
 use std::net::IpAddr;
 
 /// What every IPv6 link takes, bytes: no client is told of less.
 const IPV6_MTU_MIN: u32 = 1280;
+/// In the word of IPv4's fragment offset.
+const DONT_FRAGMENT: u16 = 0x4000;
+/// No router is believed that wants less of an IPv4 tunnel, bytes.
+const IPV4_PATH_MTU_MIN: u32 = 552;
 /// As the kernel, not to tell an IPv4 client of less than it must bear.
 const IPV4_MTU_MIN: u32 = 68;
 
@@ -58,28 +65,48 @@ impl<F: Ip> Flows<F> {
             Ok(inner) => inner,
             Err(reason) => return not_related(egress, frame, packet, reason),
         };
-        let tunnel = match self.connection_of(&inner.tuple) {
+        let server = match self.connection_of(&inner.tuple) {
             Some((id, Direction::Request)) => {
                 let entry = self.table.entry(id);
-                let server = services.server(RealServerId(entry.server()));
-                server.and_then(|server| server.tunnel.filter(|_| entry.method() == Method::Tun))
+                let id = RealServerId(entry.server());
+                let server = services.server(id).map(|server| (id, &*server));
+                server.filter(|_| entry.method() == Method::Tun)
             }
             _ => None,
         };
         // Whoever does not know where the tunnel leads has not seen its packets.
-        let Some(tunnel) = tunnel.filter(|tunnel| sends(tunnel, &quoted.tuple)) else {
+        let Some((id, server, tunnel)) = server.and_then(|(id, server)| {
+            let tunnel = server.tunnel.as_ref();
+            tunnel
+                .filter(|tunnel| sends(tunnel, &quoted.tuple))
+                .map(|tunnel| (id, server, tunnel))
+        }) else {
             return not_related(egress, frame, packet, Reason::IcmpUnrelated);
         };
         let message = &frame.bytes()[packet.l4()..];
-        let kind = seen_inside::<O, F>(message[0], message[1], read_u32(message, 4), &tunnel);
+        let (kind, code, rest) = (message[0], message[1], read_u32(message, 4));
+        let kind = match path_mtu::<O>(kind, code, rest) {
+            Some(mtu) => {
+                let mtu = server.path_mtu().map_or(mtu, |path| {
+                    path.learn(mtu, least::<O, F>(tunnel), egress.now)
+                });
+                if !must_stay_whole(frame.bytes(), &inner) {
+                    return egress.drop(frame, Reason::PathMtuLearned);
+                }
+                too_big_inside::<F>(mtu, tunnel)
+            }
+            None => seen_inside::<O, F>(kind, code, rest),
+        };
         let hop = match egress.hop_towards(inner.tuple.source.into()) {
             Ok(hop) => hop,
             Err(reason) => return egress.drop(frame, reason),
         };
-        self.tell(egress, frame, &inner, kind, hop);
+        let counted = server.present.then_some(id);
+        self.tell(egress, frame, &inner, kind, hop, counted);
     }
 
-    /// Sends the client an error from the VIP, quoting its packet from the frame: the frame's verdict.
+    /// Sends the client an error from the VIP, quoting its packet from the frame: the frame's verdict. The error counts
+    /// for the server `counted`, and by the kernel's way of counting so does the packet that it quotes.
     fn tell<P: Port>(
         &self,
         egress: &mut Egress<P>,
@@ -87,6 +114,7 @@ impl<F: Ip> Flows<F> {
         inner: &Quoted<F>,
         kind: ErrorKind,
         hop: Hop,
+        counted: Option<RealServerId>,
     ) {
         let about = Packet {
             tuple: inner.tuple,
@@ -113,6 +141,12 @@ impl<F: Ip> Flows<F> {
         );
         let sent = len.is_some_and(|len| egress.forward_piece(&mut scratch[..len], hop));
         egress.scratch = scratch;
+        if let (Some(server), Some(len), true) = (counted, len, sent) {
+            let told = u32::try_from(len - ETHERNET_LEN).unwrap_or(0);
+            for len in [told, inner.end - u32::from(inner.l3)] {
+                count_bytes(&egress.stats, server, Direction::Reply, len);
+            }
+        }
         match len {
             Some(_) => egress.finish_pieces(frame, hop, 1, usize::from(sent)),
             None => egress.drop(frame, Reason::IcmpUnsupported),
@@ -160,29 +194,54 @@ fn sends<O: Ip>(tunnel: &Tunnel, outer: &Tuple<O>) -> bool {
     end == outer.destination.into() && wrapped_so
 }
 
-/// What an error about the tunnel's packet, of family `O`, means for the packet of family `F` inside. The tunnel's
-/// header takes its part of a path MTU.
-fn seen_inside<O: Ip, F: Ip>(kind: u8, code: u8, rest: u32, tunnel: &Tunnel) -> ErrorKind {
-    let ipv4_outside = O::AS_PAYLOAD == IPIP;
-    let ipv4_inside = F::AS_PAYLOAD == IPIP;
-    let mtu = match (ipv4_outside, kind, code) {
+/// The MTU that an error of family `O` about the tunnel's packet is about, if it is about one.
+fn path_mtu<O: Ip>(kind: u8, code: u8, rest: u32) -> Option<u32> {
+    match (O::AS_PAYLOAD == IPIP, kind, code) {
         (true, 3, 4) => Some(rest & 0xffff),
         (false, 2, _) => Some(rest),
         _ => None,
-    };
-    if let Some(mtu) = mtu {
-        let overhead = u32::try_from(tunnel.overhead()).unwrap_or(0);
-        let least = if ipv4_inside {
-            IPV4_MTU_MIN
-        } else {
-            IPV6_MTU_MIN
-        };
-        let mtu = mtu.saturating_sub(overhead).max(least);
-        return ErrorKind::FragmentationNeeded {
-            mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
-        };
     }
-    if ipv4_outside == ipv4_inside {
+}
+
+/// The least path MTU that is believed, bytes. As the kernel of IPv4, and what every IPv6 link takes; but no IPv6 client
+/// can be told of less than that inside either.
+///
+/// Source: Linux net/ipv4/route.c (`ip_rt_min_pmtu`).
+fn least<O: Ip, F: Ip>(tunnel: &Tunnel) -> u32 {
+    let outside = if O::AS_PAYLOAD == IPIP {
+        IPV4_PATH_MTU_MIN
+    } else {
+        IPV6_MTU_MIN
+    };
+    match F::AS_PAYLOAD {
+        IPIP => outside,
+        _ => IPV6_MTU_MIN + u32::try_from(tunnel.overhead()).unwrap_or(0),
+    }
+}
+
+/// Whether the sender of a quoted packet does not want it cut.
+fn must_stay_whole<F: Ip>(frame: &[u8], quoted: &Quoted<F>) -> bool {
+    let ipv4 = F::AS_PAYLOAD == IPIP;
+    !ipv4 || read_u16(frame, usize::from(quoted.l3) + 6) & DONT_FRAGMENT != 0
+}
+
+/// What a tunnel's path MTU means for a packet of family `F` inside: the tunnel's header takes its part.
+fn too_big_inside<F: Ip>(mtu: u32, tunnel: &Tunnel) -> ErrorKind {
+    let overhead = u32::try_from(tunnel.overhead()).unwrap_or(0);
+    let least = if F::AS_PAYLOAD == IPIP {
+        IPV4_MTU_MIN
+    } else {
+        IPV6_MTU_MIN
+    };
+    let mtu = mtu.saturating_sub(overhead).max(least);
+    ErrorKind::FragmentationNeeded {
+        mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
+    }
+}
+
+/// What any other error about the tunnel's packet, of family `O`, means for the packet of family `F` inside.
+fn seen_inside<O: Ip, F: Ip>(kind: u8, code: u8, rest: u32) -> ErrorKind {
+    if O::AS_PAYLOAD == F::AS_PAYLOAD {
         ErrorKind::Relayed { kind, code, rest }
     } else {
         ErrorKind::HostUnreachable

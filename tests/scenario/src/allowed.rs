@@ -14,7 +14,7 @@ pub const EXPIRES_SLACK: u64 = 2;
 /// The TTL of what the host's stack says itself.
 const HOST_TTL: u64 = 64;
 const ETHERNET_LEN: usize = 14;
-const IPV4_HEADER_LEN: u64 = 20;
+const IPV4_HEADER_LEN: usize = 20;
 const IPV6_HEADER_LEN: u64 = 40;
 
 /// An injected frame, and what is known of the moment.
@@ -83,7 +83,6 @@ pub fn may_be_extra(
 /// What uvs rightly counts otherwise than the kernel, by service, and by service and server: packets and bytes more.
 #[derive(Debug, Default)]
 pub struct Credits {
-    inwards: HashMap<String, (u64, u64)>,
     outwards: HashMap<String, (u64, u64)>,
 }
 
@@ -91,14 +90,13 @@ impl Credits {
     /// Whether a counter differs by just what is credited to it. `name` is a service's, or a service's and a server's.
     #[must_use]
     pub fn explain(&self, name: &str, key: &str, recorded: &Value, actual: &Value) -> bool {
-        let (credits, bytes) = match key {
-            "in_packets" => (&self.inwards, false),
-            "in_bytes" => (&self.inwards, true),
-            "out_packets" => (&self.outwards, false),
-            "out_bytes" => (&self.outwards, true),
+        let bytes = match key {
+            "out_packets" => false,
+            "out_bytes" => true,
             _ => return false,
         };
-        let credit = credits
+        let credit = self
+            .outwards
             .get(name)
             .map_or(0, |credit| if bytes { credit.1 } else { credit.0 });
         recorded
@@ -117,57 +115,6 @@ impl Credits {
             (1, bytes),
         );
     }
-
-    /// Each fragment passes, and counts, as it comes; the kernel counts the datagram that it puts together.
-    pub fn fragments(&mut self, fragments: &[Value], whole: &Datagram) {
-        let first = fragments.iter().find(|fragment| fragment["frag"][0] == 0);
-        let Some((first, count)) = first.zip(u64::try_from(fragments.len()).ok()) else {
-            return;
-        };
-        let header_len = if whole.header.source.is_ipv6() {
-            IPV6_HEADER_LEN
-        } else {
-            0
-        };
-        let all: u64 = fragments
-            .iter()
-            .filter_map(|fragment| Some(fragment["len"].as_u64()? + header_len))
-            .sum();
-        let whole_len = whole.payload.len() as u64 + header_len.max(IPV4_HEADER_LEN);
-        let more = (count - 1, all.saturating_sub(whole_len));
-        let protocol = text(first, "proto").to_uppercase();
-        let port = |at: usize| {
-            whole
-                .payload
-                .get(at..at + 2)
-                .map(|port| u16::from_be_bytes([port[0], port[1]]))
-        };
-        let end = |address, at| {
-            Endpoint {
-                address,
-                port: port(at),
-            }
-            .to_string()
-        };
-        if whole.link[0] == "client" {
-            let service = format!("{protocol} {}", end(whole.header.source, 0));
-            add(&mut self.outwards, &service, text(first, "src"), more);
-            return;
-        }
-        let server = match &whole.tunnel {
-            Some(tunnel) => end(tunnel.target, 2),
-            None if text(first, "dst") == end(whole.header.target, 2) => {
-                end(host_of(&whole.link[2]).unwrap_or(whole.header.target), 2)
-            }
-            None => end(whole.header.target, 2),
-        };
-        add(
-            &mut self.inwards,
-            &format!("{protocol} {}", text(first, "dst")),
-            &server,
-            more,
-        );
-    }
 }
 
 fn add(credits: &mut HashMap<String, (u64, u64)>, service: &str, server: &str, more: (u64, u64)) {
@@ -176,13 +123,6 @@ fn add(credits: &mut HashMap<String, (u64, u64)>, service: &str, server: &str, m
         *packets += more.0;
         *bytes += more.1;
     }
-}
-
-/// The IPv4 host whose hardware address this is.
-fn host_of(mac: &str) -> Option<IpAddr> {
-    let bytes = from_hex(&mac.replace(':', ""))?;
-    let address = bytes.strip_prefix(&[2, 4])?;
-    Some(IpAddr::from(<[u8; 4]>::try_from(address).ok()?))
 }
 
 /// Whether the frames that came of fragments are rightly others than recorded, and why.
@@ -215,37 +155,15 @@ pub fn same_frame(recorded: &Value, actual: &Value, moment: &Moment<'_>) -> bool
         .all(|(expected, digit)| *expected == b'.' || *expected == digit)
 }
 
-/// The bytes of a relayed ICMP error that need not be as the kernel set them, its checksum among them:
-///
-/// - the quoted transport checksum, which the kernel leaves as it was; RFC 5508 §4.2 wants it rewritten with the rest,
-/// - the MTU of a tunnel router's "fragmentation needed", where the kernel tells the one it knew before: its fault.
+/// The bytes of a relayed ICMP error that need not be as the kernel set them: the MTU of a tunnel router's "fragmentation
+/// needed", where the kernel tells the one it knew before (its fault), and with it the message's checksum.
 fn free_bytes(frame: &Value, moment: &Moment<'_>) -> Vec<usize> {
-    let is_relayed = moment.injected.get("quote").is_some() && frame.get("quote").is_some();
-    let bytes = from_hex(text(frame, "raw")).unwrap_or_default();
-    if !is_relayed || bytes.len() < ETHERNET_LEN + 48 {
+    let about_tunnel = moment.injected["quote"].get("inner").is_some();
+    if !about_tunnel || frame["icmp"] != json!([3, 4]) {
         return Vec::new();
     }
-    let header_len = |at: usize| match bytes[at] >> 4 {
-        6 => (40, bytes[at + 6]),
-        _ => (usize::from(bytes[at] & 15) * 4, bytes[at + 9]),
-    };
-    let icmp = ETHERNET_LEN + header_len(ETHERNET_LEN).0;
-    let quote = icmp + 8;
-    if bytes.len() < quote + 40 && bytes[quote] >> 4 == 6 || bytes.len() < quote + 20 {
-        return Vec::new();
-    }
-    let (quoted_len, protocol) = header_len(quote);
-    let transport = quote + quoted_len;
-    let mut free = vec![icmp + 2, icmp + 3];
-    match protocol {
-        6 => free.extend([transport + 16, transport + 17]),
-        17 => free.extend([transport + 6, transport + 7]),
-        _ => {}
-    }
-    if frame["icmp"] == json!([3, 4]) && moment.injected["quote"].get("inner").is_some() {
-        free.extend([icmp + 6, icmp + 7]);
-    }
-    free
+    let icmp = ETHERNET_LEN + IPV4_HEADER_LEN;
+    [2, 3, 6, 7].map(|at| icmp + at).to_vec()
 }
 
 /// Whether the lines of a listing come in the order of the kernel's hash table, that is, in any.
@@ -359,21 +277,24 @@ mod tests {
     }
 
     #[test]
-    fn a_relayed_error_may_quote_another_transport_checksum_and_nothing_else() {
-        let error = |quote: Value| {
+    fn an_error_about_a_tunnel_may_tell_another_mtu_and_nothing_else() {
+        let quote = json!({"src": "10.64.0.7:1", "dst": "10.0.0.100:53", "proto": "udp", "payload": "x", "id": 8});
+        let error = |mtu: u16, quote: &Value| {
             frame(
                 &json!({"src": "10.0.0.100", "dst": "10.64.0.7", "proto": "icmp",
-            "icmp": [3, 3], "id": 7, "quote": quote}),
+            "icmp": [3, 4], "mtu": mtu, "id": 7, "quote": quote}),
             )
         };
-        let quote = json!({"src": "10.64.0.7:1", "dst": "10.0.0.100:53", "proto": "udp", "payload": "x", "id": 8});
-        let mut other = quote.clone();
-        other["csum"] = json!("bad");
-        let mut another = quote.clone();
-        another["payload"] = json!("y");
-        let (recorded, other, another) = (error(quote), error(other), error(another));
+        let tunnels = frame(
+            &json!({"src": "10.2.0.254", "dst": "10.2.0.1", "proto": "icmp", "icmp": [3, 4],
+            "mtu": 1400, "quote": {"src": "10.2.0.1", "dst": "10.3.0.21", "proto": "ipip", "inner": quote}}),
+        );
+        let (recorded, other) = (error(1480, &quote), error(1380, &quote));
+        let mut quote = quote;
+        quote["csum"] = json!("bad");
+        let another = error(1480, &quote);
         let moment = Moment {
-            injected: &recorded,
+            injected: &tunnels,
             ..NOTHING
         };
         assert!(same_frame(&recorded, &other, &moment));

@@ -81,7 +81,7 @@ fn exchanges(
         };
         if count > 1 {
             let outs = [&recorded[range.clone()], &actual[range.clone()]];
-            fragments(&injected[range], outs, &path, credits, found);
+            fragments(outs, &path, found);
         } else {
             let outs = [&recorded[number]["out"], &actual[number]["out"]];
             frames(outs, &moment, &path, credits, found);
@@ -109,13 +109,7 @@ fn is_same_datagram(a: &Value, b: &Value) -> bool {
 }
 
 /// What came of all fragments of one datagram.
-fn fragments(
-    injected: &[Value],
-    [recorded, actual]: [&[Value]; 2],
-    path: &str,
-    credits: &mut Credits,
-    found: &mut Vec<String>,
-) {
+fn fragments([recorded, actual]: [&[Value]; 2], path: &str, found: &mut Vec<String>) {
     let out = |exchanges: &[Value]| -> Vec<Value> {
         exchanges
             .iter()
@@ -132,8 +126,6 @@ fn fragments(
             told(&recorded),
             told(&actual)
         ));
-    } else if let [whole] = whole[1].as_slice() {
-        credits.fragments(injected, whole);
     }
 }
 

@@ -1,6 +1,6 @@
 //! How a director does, as a table.
 
-use proto::v1::GetStatusResponse;
+use proto::v1::{GetStatusResponse, Worker};
 use std::fmt::Write as _;
 
 /// Neighbours told at most.
@@ -68,6 +68,14 @@ fn write(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {
             table.bytes >> 20
         )?;
     }
+    let forgotten = |worker: &Worker| worker.fragments_forgotten;
+    let forgotten: u64 = status.workers.iter().map(forgotten).sum();
+    if forgotten > 0 {
+        writeln!(
+            text,
+            "first fragments forgotten for newer ones: {forgotten}"
+        )?;
+    }
     if let Some(ports) = &status.lip_ports
         && ports.capacity > 0
     {
@@ -107,4 +115,25 @@ fn write(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forgotten_fragments_are_told_summed_over_the_workers_and_not_if_there_are_none() {
+        let worker = |fragments_forgotten| Worker {
+            fragments_forgotten,
+            ..Worker::default()
+        };
+        let mut status = GetStatusResponse {
+            workers: vec![worker(3), worker(4)],
+            ..GetStatusResponse::default()
+        };
+        let line = "first fragments forgotten for newer ones: 7\n";
+        assert!(table(&status).contains(line), "{}", table(&status));
+        status.workers.clear();
+        assert!(!table(&status).contains("forgotten"));
+    }
 }

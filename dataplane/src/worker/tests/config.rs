@@ -6,8 +6,10 @@
 //!                                             fd00:1::1 fd00:2::1
 //! ```
 
+use crate::helper::Helper;
 use crate::neighbour::{NeighbourId, NeighbourTable};
 use crate::packet::wire::{TCP, UDP};
+use crate::path_mtu::PathMtu;
 use crate::port::{Mac, PortId};
 use crate::rewrite::tunnel::{Encapsulation, Outer, Tunnel};
 use crate::route::Route;
@@ -64,6 +66,7 @@ pub(super) struct ServerConfig {
     pub(super) copy_dont_fragment: bool,
     pub(super) encapsulation: Encapsulation,
     pub(super) load: Arc<Load>,
+    pub(super) path_mtu: Arc<PathMtu>,
 }
 
 #[derive(Clone, Debug)]
@@ -75,6 +78,7 @@ pub(super) struct ServiceConfig {
     pub(super) servers: Vec<ServerConfig>,
     pub(super) lips: Vec<LocalAddress>,
     pub(super) one_packet: bool,
+    pub(super) helper: Option<Helper>,
     pub(super) persistence: Option<Persistence>,
 }
 
@@ -149,6 +153,7 @@ impl Config {
                     copy_dont_fragment: true,
                     encapsulation: Encapsulation::Ipip,
                     load: Arc::default(),
+                    path_mtu: Arc::default(),
                 })
                 .collect(),
             lips: if method == Method::FullNat {
@@ -157,6 +162,7 @@ impl Config {
                 Vec::new()
             },
             one_packet: false,
+            helper: None,
             persistence: None,
         });
         self
@@ -285,6 +291,7 @@ impl Config {
                     neighbour,
                 },
                 tunnel: (server.method == Method::Tun).then(|| tunnel(address, server)),
+                path_mtu: Arc::clone(&server.path_mtu),
                 present: server.present,
             }));
         }
@@ -305,6 +312,7 @@ impl Config {
                 .collect(),
             local_addresses: service.lips.clone(),
             one_packet: service.one_packet,
+            helper: service.helper,
             persistence: service.persistence,
         };
         snapshot.services.insert(key, Arc::new(compiled));

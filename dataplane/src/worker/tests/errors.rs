@@ -8,7 +8,7 @@ use super::packets::{ACK, DATA, Got, SYN, Talk, icmp_error, with_ttl};
 use crate::packet::wire::{ICMP, ICMPV6, TCP, UDP};
 use crate::reason::Reason;
 use crate::rewrite::Encapsulation;
-use conntrack::Method;
+use conntrack::{Method, Ticks};
 use std::collections::BTreeMap;
 
 /// Routers on the way to the clients, and real servers.
@@ -57,7 +57,7 @@ fn cases() -> impl Iterator<Item = Case> {
 }
 
 /// Too big, as either family says it.
-const TOO_BIG: [(u8, u8, u32); 2] = [(3, 4, 1300), (2, 0, 1300)];
+pub(super) const TOO_BIG: [(u8, u8, u32); 2] = [(3, 4, 1300), (2, 0, 1300)];
 const PORT_UNREACHABLE: [(u8, u8, u32); 2] = [(3, 3, 0), (1, 4, 0)];
 const TIME_EXCEEDED: [(u8, u8, u32); 2] = [(11, 0, 0), (3, 0, 0)];
 
@@ -381,7 +381,10 @@ fn an_error_about_a_tunnel_becomes_one_from_the_vip_about_the_packet_inside() {
                 };
                 assert_eq!(exceeded, expected);
                 let least = case((too_big.0, too_big.1, 20)).2;
-                assert_eq!(least, [68, 1280][inside]);
+                assert_eq!(least, [[552, 1280][outside] - overhead, 1280][inside]);
+                // What was learned is forgotten in time.
+                let later = bed.now.after(Ticks::from_seconds(601));
+                assert_eq!(config.server(0).path_mtu.limit(later), u32::MAX);
             }
             // Somebody else's tunnel: to another end, or of another kind.
             let kind = match encapsulation {

@@ -55,6 +55,12 @@ fn provoke(reason: Reason) -> Bed {
             );
             frame[36] ^= 1;
         }
+        Reason::BadTcpChecksum => {
+            config.services[0].helper = Some(crate::helper::Helper::Ftp);
+            first = vec![syn()];
+            frame = Talk::tcp(CLIENT, VIP).packet(ACK, b"NOOP\r\n");
+            *frame.last_mut().unwrap() ^= 1;
+        }
         Reason::Malformed => frame[14 + 20 + 12] = 0x40,
         Reason::BadSource => {
             frame[26] = 224;
@@ -154,8 +160,9 @@ fn provoke(reason: Reason) -> Bed {
             first = vec![Talk::tcp(CLIENT, VIP).at_port(1).packet(SYN, b"")];
         }
         Reason::ReplyTupleTaken => {
-            config = config.with(TCP, "10.0.0.101:80", Method::Nat, &[SERVER]);
-            first = vec![Talk::tcp(CLIENT, "10.0.0.101:80").packet(SYN, b"")];
+            // The server is a client too, of the one whose address its own client has.
+            config = config.with(TCP, CLIENT, Method::Dr, &["10.2.0.12:40001"]);
+            first = vec![Talk::tcp(SERVER, CLIENT).packet(SYN, b"")];
         }
         Reason::LipPortsExhausted => {
             config = Config::of(TCP, VIP, Method::FullNat, SERVER);
@@ -165,7 +172,7 @@ fn provoke(reason: Reason) -> Bed {
         Reason::NeighbourQueueFull => {
             let mut bed = Bed::new(&config);
             bed.silent.insert(ip("10.2.0.11"));
-            for port in 100..165 {
+            for port in 0..65 {
                 let frame = Talk::tcp(CLIENT, VIP).at_port(port).packet(SYN, b"");
                 assert!(bed.send(0, CLIENTS, &frame).is_empty());
             }
@@ -210,6 +217,14 @@ fn provoke(reason: Reason) -> Bed {
             };
             let quoted = Talk::tcp(VIP, CLIENT).packet(ACK, b"");
             frame = icmp_error("10.64.0.9", ip("10.0.0.100"), (kind, 0, 0), &quoted);
+        }
+        Reason::PathMtuLearned => {
+            let mut bed = Bed::new(&Config::of(TCP, VIP, Method::Tun, SERVER));
+            let tunnelled = bed.send_one(0, CLIENTS, &frame);
+            let too_big = (3, 4, 1400);
+            let error = icmp_error("10.2.0.254", ip("10.2.0.1"), too_big, &tunnelled.frame);
+            bed.send_for(0, SERVERS, &error, reason);
+            return bed;
         }
         Reason::IcmpRateLimited => {
             config.server(0).weight = 0;

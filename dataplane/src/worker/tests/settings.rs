@@ -82,13 +82,18 @@ fn with_expire_nodest_conn_a_syn_leaves_a_drained_server_and_other_packets_do_no
 fn with_expire_nodest_conn_the_first_packet_ends_a_connection_to_a_removed_server() {
     for method in [Method::Nat, Method::Dr, Method::FullNat] {
         let mut config = Config::new().with(TCP, VIP, method, &BOTH);
-        config.ipvs.expire_nodest_conn = true;
         let mut bed = Bed::with_workers(&config, 2);
         for port in 1..=4 {
             bed.send_one(0, CLIENTS, &request(port).packet(SYN, b""));
         }
         config.server(0).present = false;
         bed.publish(&config);
+        bed.settle();
+        // The setting alone, later than the removal, ends nothing.
+        config.ipvs.expire_nodest_conn = true;
+        bed.publish(&config);
+        bed.settle();
+        assert_eq!(bed.connections(), 4);
         let (mut dropped, mut replaced) = (0, 0);
         for port in 1..=2 {
             let seen = bed.send(0, CLIENTS, &request(port).packet(DATA, b""));
@@ -107,10 +112,12 @@ fn with_expire_nodest_conn_the_first_packet_ends_a_connection_to_a_removed_serve
 #[test]
 fn another_worker_lets_the_owner_end_a_fullnat_connection_to_a_removed_server() {
     let mut config = Config::of(TCP, VIP, Method::FullNat, BOTH[0]);
-    config.ipvs.expire_nodest_conn = true;
     let mut bed = Bed::with_workers(&config, 2);
     bed.send_one(0, CLIENTS, &request(1).packet(SYN, b""));
     config.server(0).present = false;
+    bed.publish(&config);
+    bed.settle();
+    config.ipvs.expire_nodest_conn = true;
     bed.publish(&config);
     bed.settle();
     bed.send_for(1, CLIENTS, &request(1).packet(ACK, b""), Reason::ServerGone);
