@@ -7,6 +7,7 @@
 
 pub mod client;
 mod configuration;
+pub mod dns;
 pub mod iperf;
 mod payload;
 mod process;
