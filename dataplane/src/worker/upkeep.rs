@@ -55,6 +55,15 @@ impl<P: Port> Egress<P> {
         }
     }
 
+    /// Before a packet is sent: those that waited for a neighbour which told another worker its address meanwhile leave
+    /// first, so that a flow's packets stay in order.
+    #[cold]
+    pub(super) fn let_go_first(&mut self) {
+        if self.neighbours.learnt() != self.learnt {
+            self.serve_waiting();
+        }
+    }
+
     /// Copies a frame into the queue of those that wait, and asks for the neighbour. False when the queue is full.
     /// `counts` where the copy stands for a whole frame: its end is that frame's verdict.
     pub(super) fn wait_with(
@@ -86,6 +95,7 @@ impl<P: Port> Egress<P> {
     }
 
     fn serve_waiting(&mut self) {
+        self.learnt = self.neighbours.learnt();
         let Egress {
             waiting,
             neighbours,
