@@ -1,6 +1,7 @@
 //! iperf3: what it measures of one TCP connection, and of datagrams.
 
 use crate::process::{Process, eventually};
+use crate::server::listens;
 use cli::lab::Namespace;
 use serde_json::Value;
 use std::fs;
@@ -165,20 +166,8 @@ pub fn serve(namespace: &Namespace, listen: SocketAddr) -> Process {
         "iperf3",
         &["--server", "--one-off", "--bind", &address, "--port", &port],
     );
-    // A connection that says nothing would confuse it, so the kernel's table is asked.
-    let hexadecimal = format!(":{:04X} ", listen.port());
-    let up = || {
-        namespace.run(|| {
-            let tables = ["tcp", "tcp6"].map(|table| {
-                fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default()
-            });
-            let listening = |line: &str| line.contains(&hexadecimal) && line.contains(" 0A ");
-            tables
-                .iter()
-                .any(|table| table.lines().any(listening))
-                .then_some(())
-        })
-    };
+    // A connection that says nothing would confuse it, so the kernel is asked.
+    let up = || listens(namespace, "tcp", listen.port()).then_some(());
     assert!(
         eventually(START, up).is_some(),
         "iperf3 is not up on {listen}: {:?}",

@@ -13,6 +13,7 @@ mod payload;
 mod process;
 mod scene;
 mod server;
+pub mod sip;
 pub mod udp;
 mod uvsd;
 

@@ -110,6 +110,22 @@ http {{
     )
 }
 
+/// Whether somebody listens at a port of a namespace; `protocol` is tcp or udp.
+#[must_use]
+pub(crate) fn listens(namespace: &Namespace, protocol: &str, port: u16) -> bool {
+    // The states of sockets without a peer: listening, and closed, which UDP's are.
+    let state = if protocol == "tcp" { " 0A " } else { " 07 " };
+    let port = format!(":{port:04X} ");
+    let is_it = |line: &str| line.contains(&port) && line.contains(state);
+    namespace.run(|| {
+        ["", "6"].iter().any(|family| {
+            let table = format!("/proc/thread-self/net/{protocol}{family}");
+            let table = fs::read_to_string(table).unwrap_or_default();
+            table.lines().any(is_it)
+        })
+    })
+}
+
 /// Sends every datagram back, its first byte replaced by the server's number.
 #[derive(Debug)]
 pub struct EchoServer {
