@@ -48,6 +48,6 @@ pub use ports::PortPool;
 pub use state::{State, Timeouts};
 pub use statistics::TableStatistics;
 pub use table::{REQUEST_LIMIT, Table, TableConfig, TableError, random_seeds};
-pub use tcp::{Path, TcpFlags, tcp_next};
+pub use tcp::{Path, TcpFlags, TcpRules, tcp_next};
 pub use time::Ticks;
 pub use tuple::{Direction, Tuple};

@@ -48,7 +48,7 @@ states! {
     LastAck = "LAST_ACK", 30,
     /// TCP: a connection that a helper expects (FTP data).
     Listen = "LISTEN", 120,
-    /// TCP: a SYN-ACK awaits its acknowledgement (only with the kernel's secure_tcp).
+    /// TCP: a SYN-ACK awaits its acknowledgement (only with secure_tcp).
     SynAck = "SYNACK", 120,
     /// UDP.
     Udp = "UDP", 300,
