@@ -307,10 +307,7 @@ mod tests {
     #[test]
     fn every_recorded_transition_with_secure_tcp_is_the_kernels() {
         let recording = include_str!("../tests/tcp-secure-states.txt");
-        assert_eq!(
-            compare(TcpRules::Secure, recording),
-            (8 + 8 + 6) * 32
-        );
+        assert_eq!(compare(TcpRules::Secure, recording), (8 + 8 + 6) * 32);
     }
 
     #[test]
