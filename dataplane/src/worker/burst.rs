@@ -5,7 +5,7 @@ use super::family::Ip;
 use super::fragments::may_belong_to_a_flow;
 use super::{Flows, Worker};
 use crate::frame::Frame;
-use crate::packet::wire::{TCP, UDP};
+use crate::packet::wire::{SCTP, TCP, UDP};
 use crate::packet::{Fragment, Packet, Parsed, parse};
 use crate::port::{BURST, Burst, Port};
 use crate::reason::Reason;
@@ -136,7 +136,7 @@ impl<F: Ip> Flows<F> {
 /// Whether a packet is looked up by its own addresses and ports.
 #[inline]
 fn is_flow<F: Ip>(packet: &Packet<F>) -> bool {
-    matches!(packet.tuple.protocol, TCP | UDP) && packet.fragment == Fragment::None
+    matches!(packet.tuple.protocol, TCP | UDP | SCTP) && packet.fragment == Fragment::None
 }
 
 /// A fragment of ICMP, or a protocol without connections: ours to drop, or the kernel's.

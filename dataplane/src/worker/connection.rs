@@ -2,20 +2,22 @@
 
 use super::Flows;
 use super::cut::complete;
+use super::defence;
 use super::egress::{Egress, Hop, largest_packet};
 use super::family::Ip;
 use super::services::{ServerState, Services};
+use super::transition::{next_state, starts_anew};
 use crate::frame::{Frame, Gso};
 use crate::packet::Packet;
 use crate::packet::checksum::Delta;
 use crate::packet::icmp::ErrorKind;
-use crate::packet::wire::{IPIP, TCP};
+use crate::packet::wire::IPIP;
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::rewrite::tunnel::{self, Outer, Tunnel};
 use crate::rewrite::{self, Translation};
 use crate::stats::count_bytes;
-use conntrack::{ConnectionId, Direction, Entry, Method, Path, State, TcpFlags, Ticks, tcp_next};
+use conntrack::{ConnectionId, Direction, Entry, Method, State, Ticks};
 use scheduler::RealServerId;
 
 /// How much later than it should a timer may be armed without being armed anew: deadlines are kept no more exactly.
@@ -41,7 +43,10 @@ impl<F: Ip> Flows<F> {
     ) {
         let entry = self.table.entry(found.id);
         let state = entry.state();
-        if starts_anew(packet, found) && self.is_replaced(services, egress, entry, state) {
+        if found.direction == Direction::Request
+            && starts_anew(frame.bytes(), packet)
+            && self.is_replaced(services, egress, entry, state)
+        {
             return self.replace(services, egress, frame, packet, found.id);
         }
         let server = RealServerId(entry.server());
@@ -49,7 +54,9 @@ impl<F: Ip> Flows<F> {
         if found.direction == Direction::Request && !services.is_present(server) {
             return self.without_server(services, egress, frame, packet, found.id);
         }
-        let next = next_state(entry, state, packet, found.direction);
+        let way = (entry.method(), found.direction);
+        let rules = egress.defence.tcp_rules();
+        let next = next_state(frame.bytes(), packet, state, way, rules);
         let timeout = egress.snapshot.timeouts.of(next);
         if next != state {
             self.change_state(services, egress, found.id, state, next);
@@ -62,9 +69,26 @@ impl<F: Ip> Flows<F> {
         } else {
             entry.touch(deadline);
         }
+        self.send_on(services, egress, frame, packet, found);
+    }
+
+    /// Counts a packet whose connection has its state, and sends it to the other end.
+    #[inline]
+    pub(super) fn send_on<P: Port>(
+        &mut self,
+        services: &mut Services,
+        egress: &mut Egress<P>,
+        frame: Frame,
+        packet: &Packet<F>,
+        found: Found,
+    ) {
+        let entry = self.table.entry(found.id);
+        if found.direction == Direction::Request && egress.defence.counts_packets() {
+            defence::count_packet(entry);
+        }
         count_bytes(
             &egress.stats,
-            server,
+            RealServerId(entry.server()),
             found.direction,
             packet.end - u32::from(packet.l3),
         );
@@ -93,7 +117,7 @@ impl<F: Ip> Flows<F> {
         }
     }
 
-    /// Whether a client's SYN on a connection is scheduled again instead of going to its server: where the connection
+    /// Whether a client's SYN or INIT on a connection is scheduled again instead of going to its server: where the connection
     /// has ended and the client uses its port again, by `conn_reuse_mode`, and where the server gets no new flows, with
     /// `expire_nodest_conn`. With FULLNAT only the worker that made the connection does so, since it alone can give its
     /// local port back; another one takes the SYN as the beginning of a new life with the same server.
@@ -109,7 +133,7 @@ impl<F: Ip> Flows<F> {
     ) -> bool {
         let ipvs = &egress.snapshot.ipvs;
         let has_ended = match state {
-            State::TimeWait | State::Close => ipvs.conn_reuse_mode != 0,
+            State::TimeWait | State::Close | State::SctpClosed => ipvs.conn_reuse_mode != 0,
             State::FinWait => {
                 ipvs.conn_reuse_mode & 2 != 0 && matches!(entry.method(), Method::Dr | Method::Tun)
             }
@@ -168,34 +192,6 @@ impl<F: Ip> Flows<F> {
 /// Whether this worker may end a connection. One of FULLNAT has a local port that its owner alone can give back.
 fn may_remove<F: Ip, P: Port>(entry: &Entry<F>, egress: &Egress<P>) -> bool {
     entry.owner() == egress.worker || entry.method() != Method::FullNat
-}
-
-/// The state after a packet.
-#[inline]
-fn next_state<F: Ip>(
-    entry: &Entry<F>,
-    state: State,
-    packet: &Packet<F>,
-    direction: Direction,
-) -> State {
-    if packet.tuple.protocol != TCP {
-        return state;
-    }
-    let path = match entry.method() {
-        Method::Dr | Method::Tun => Path::OneWay,
-        _ => Path::TwoWay(direction),
-    };
-    tcp_next(state, path, packet.tcp_flags)
-}
-
-/// Whether a packet of a client asks for a new connection.
-#[inline]
-fn starts_anew<F: Ip>(packet: &Packet<F>, found: Found) -> bool {
-    found.direction == Direction::Request
-        && packet.tuple.protocol == TCP
-        && packet.tcp_flags.has(TcpFlags::SYN)
-        && !packet.tcp_flags.has(TcpFlags::ACK)
-        && !packet.tcp_flags.has(TcpFlags::RST)
 }
 
 /// Sends a client's packet to the connection's server.

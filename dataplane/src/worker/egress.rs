@@ -1,6 +1,8 @@
 //! Where every packet ends: forwarded, put aside until its neighbour answers, answered, or dropped for a reason.
 
 use super::announce::Announcements;
+use super::cut::complete;
+use super::defence::Defence;
 use super::family::Ip;
 use super::services::ServerState;
 use super::waiting::WaitingQueue;
@@ -52,6 +54,7 @@ pub(super) struct Egress<P: Port> {
     pub(super) neighbours: Arc<NeighbourTable>,
     pub(super) waiting: WaitingQueue,
     pub(super) announcements: Announcements,
+    pub(super) defence: Defence,
     icmp_left: u32,
     identification: u16,
 }
@@ -74,6 +77,7 @@ impl<P: Port> Egress<P> {
             neighbours,
             waiting: WaitingQueue::new(),
             announcements: Announcements::default(),
+            defence: Defence::default(),
             icmp_left: ICMP_PER_SECOND,
             identification: 0,
         }
@@ -119,6 +123,10 @@ impl<P: Port> Egress<P> {
     /// Sends a frame, complete but for its MAC addresses, to its next hop.
     #[inline]
     pub(super) fn forward(&mut self, mut frame: Frame, hop: Hop) {
+        if frame.offload.is_partial_crc() {
+            // Whoever finishes it behind the port would take it for an Internet checksum.
+            complete(&mut frame);
+        }
         match hop {
             Hop::Ready(mac, port) => {
                 let source = self.snapshot.ports[usize::from(port.0)].mac;

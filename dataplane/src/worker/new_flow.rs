@@ -5,17 +5,18 @@ use super::connection::{Found, to_server_unchanged, translated};
 use super::egress::Egress;
 use super::family::Ip;
 use super::services::{Picked, Services};
+use super::transition::{first_state, is_reset, may_begin};
 use crate::frame::Frame;
 use crate::neighbour::NeighbourId;
 use crate::packet::Packet;
 use crate::packet::icmp::ErrorKind;
-use crate::packet::wire::{TCP, UDP};
+use crate::packet::wire::UDP;
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::rewrite::{self, Translation};
 use crate::snapshot::{ServiceId, ServiceKey};
 use crate::stats::{add, count_bytes};
-use conntrack::{Direction, InsertError, Method, NewConnection, Path, State, TcpFlags, tcp_next};
+use conntrack::{Direction, InsertError, Method, NewConnection, State};
 use scheduler::Flow;
 
 impl<F: Ip> Flows<F> {
@@ -38,9 +39,12 @@ impl<F: Ip> Flows<F> {
         let Some((service, one_packet)) = service.map(|found| (found.id, found.one_packet)) else {
             return not_ours(services, egress, frame, packet);
         };
-        let Some(state) = first_state(packet, egress.snapshot.ipvs.sloppy_tcp) else {
+        if !may_begin(frame.bytes(), packet, &egress.snapshot.ipvs) {
             return egress.drop(frame, Reason::NoConnection);
-        };
+        }
+        if egress.defence.drops_packet() {
+            return egress.drop(frame, Reason::DropPacket);
+        }
         let flow = Flow {
             client: tuple.source.into(),
             client_port: tuple.source_port,
@@ -55,8 +59,12 @@ impl<F: Ip> Flows<F> {
         if one_packet && tuple.protocol == UDP && server.method != Method::FullNat {
             return send_alone(services, egress, frame, packet, server);
         }
+        let rules = egress.defence.tcp_rules();
+        let state = first_state(frame.bytes(), packet, server.method, rules);
         match self.connect(services, egress, packet, service, server, state) {
-            Ok(found) => self.forward(services, egress, frame, packet, found),
+            // Its state is already that after this packet.
+            Ok(Made::New(found)) => self.send_on(services, egress, frame, packet, found),
+            Ok(Made::Before(found)) => self.forward(services, egress, frame, packet, found),
             Err(reason) => egress.drop(frame, reason),
         }
     }
@@ -70,7 +78,7 @@ impl<F: Ip> Flows<F> {
         service: ServiceId,
         server: Picked,
         state: State,
-    ) -> Result<Found, Reason> {
+    ) -> Result<Made, Reason> {
         let tuple = &packet.tuple;
         // A tunnel may lead to the other family: the state of the server has the address.
         let address = F::from_ip(server.address).unwrap_or(F::UNSPECIFIED);
@@ -112,9 +120,7 @@ impl<F: Ip> Flows<F> {
             self.lips
                 .give_back_source(local, real_server, tuple.protocol);
         }
-        match made? {
-            Made::New(found) | Made::Before(found) => Ok(found),
-        }
+        made
     }
 
     /// Puts a connection into the table, the way back to its client resolved.
@@ -198,8 +204,7 @@ fn not_ours<F: Ip, P: Port>(
     packet: &Packet<F>,
 ) {
     let tuple = &packet.tuple;
-    let is_reset = tuple.protocol == TCP && packet.tcp_flags.has(TcpFlags::RST);
-    if egress.snapshot.ipvs.nat_icmp_send && !is_reset {
+    if egress.snapshot.ipvs.nat_icmp_send && !is_reset(frame.bytes(), packet) {
         let end = ServiceKey {
             protocol: tuple.protocol,
             address: tuple.source.into(),
@@ -218,21 +223,4 @@ fn not_ours<F: Ip, P: Port>(
         }
     }
     egress.exception(frame);
-}
-
-/// The state in which a packet begins a connection; `None` for one that may not.
-///
-/// Source: Linux net/netfilter/ipvs/ip_vs_proto_tcp.c (`tcp_conn_schedule`).
-fn first_state<F: Ip>(packet: &Packet<F>, sloppy: bool) -> Option<State> {
-    let flags = packet.tcp_flags;
-    match packet.tuple.protocol {
-        TCP if (flags.has(TcpFlags::SYN) || sloppy) && !flags.has(TcpFlags::RST) => Some(tcp_next(
-            State::None,
-            Path::TwoWay(Direction::Request),
-            flags,
-        )),
-        TCP => None,
-        UDP => Some(State::Udp),
-        _ => None,
-    }
 }

@@ -2,6 +2,7 @@
 
 mod bed;
 mod config;
+mod defence;
 mod director;
 mod errors;
 mod fragments;
@@ -15,5 +16,6 @@ mod packets;
 mod port;
 mod reasons;
 mod recorded_fragments;
+mod sctp;
 mod settings;
 mod workers;
