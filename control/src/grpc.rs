@@ -120,6 +120,7 @@ fn service(status: &ServiceStatus) -> v1::Service {
     let protocol = match status.listen.protocol {
         Protocol::Tcp => v1::Protocol::Tcp,
         Protocol::Udp => v1::Protocol::Udp,
+        Protocol::Sctp => v1::Protocol::Sctp,
     };
     v1::Service {
         key: Some(v1::ServiceKey {

@@ -313,7 +313,7 @@ fn settings_of_ipvs_thresholds_and_one_packet_scheduling_are_what_the_file_says(
             1,
         );
     let text = format!(
-        "{text}[ipvs]\nconn_reuse_mode = 2\nexpire_nodest_conn = true\nsloppy_tcp = true\nnat_icmp_send = true\npmtu_disc = false"
+        "{text}[ipvs]\nconn_reuse_mode = 2\nexpire_nodest_conn = true\nsloppy_tcp = true\nnat_icmp_send = true\npmtu_disc = false\nsloppy_sctp = true\nsecure_tcp = 1\ndrop_packet = 2\ndrop_entry = 3\nam_droprate = 20\namemthresh = 4000"
     );
     let read = Configuration::parse("f.toml", &text).unwrap().configuration;
     let expected = Ipvs {
@@ -322,6 +322,12 @@ fn settings_of_ipvs_thresholds_and_one_packet_scheduling_are_what_the_file_says(
         sloppy_tcp: true,
         nat_icmp_send: true,
         pmtu_disc: false,
+        sloppy_sctp: true,
+        secure_tcp: 1,
+        drop_packet: 2,
+        drop_entry: 3,
+        am_droprate: 20,
+        amemthresh: 4000,
     };
     assert_eq!(read.ipvs, expected);
     let service = &read.services[1];

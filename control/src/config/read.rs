@@ -428,8 +428,14 @@ fn read_ipvs(section: &Section<'_, '_>) -> Ipvs {
             .unwrap_or(default.conn_reuse_mode),
         expire_nodest_conn: is_set("expire_nodest_conn", default.expire_nodest_conn),
         sloppy_tcp: is_set("sloppy_tcp", default.sloppy_tcp),
+        sloppy_sctp: is_set("sloppy_sctp", default.sloppy_sctp),
         nat_icmp_send: is_set("nat_icmp_send", default.nat_icmp_send),
         pmtu_disc: is_set("pmtu_disc", default.pmtu_disc),
+        secure_tcp: narrow(section.number("secure_tcp")).unwrap_or(default.secure_tcp),
+        drop_packet: narrow(section.number("drop_packet")).unwrap_or(default.drop_packet),
+        drop_entry: narrow(section.number("drop_entry")).unwrap_or(default.drop_entry),
+        am_droprate: narrow(section.number("am_droprate")).unwrap_or(default.am_droprate),
+        amemthresh: narrow(section.number("amemthresh")).unwrap_or(default.amemthresh),
     }
 }
 
@@ -464,6 +470,7 @@ fn parse_listen(text: &str) -> Option<Listen> {
     let protocol = match protocol {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
+        "sctp" => Protocol::Sctp,
         _ => return None,
     };
     let address: SocketAddr = parse_socket(address)?;

@@ -197,23 +197,23 @@ const CASES: &[(&str, &str, &str)] = &[
     ),
     (
         "tcp 10.1.0.100:80",
-        "sctp 10.1.0.100:80",
-        "f.toml:22: service[0].listen: \"sctp 10.1.0.100:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 1 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\"",
+        "dccp 10.1.0.100:80",
+        "f.toml:22: service[0].listen: \"dccp 10.1.0.100:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp, udp or sctp, a unicast address and a port of 1 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\"",
     ),
     (
         "tcp 10.1.0.100:80",
         "tcp 10.1.0.100:0",
-        "f.toml:22: service[0].listen: \"tcp 10.1.0.100:0\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 1 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\"",
+        "f.toml:22: service[0].listen: \"tcp 10.1.0.100:0\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp, udp or sctp, a unicast address and a port of 1 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\"",
     ),
     (
         "tcp 10.1.0.100:80",
         "tcp 127.0.0.1:80",
-        "f.toml:22: service[0].listen: \"tcp 127.0.0.1:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 1 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\"",
+        "f.toml:22: service[0].listen: \"tcp 127.0.0.1:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp, udp or sctp, a unicast address and a port of 1 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\"",
     ),
     (
         "tcp 10.1.0.100:80",
         "tcp [::ffff:10.1.0.100]:80",
-        "f.toml:22: service[0].listen: \"tcp [::ffff:10.1.0.100]:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 1 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\"",
+        "f.toml:22: service[0].listen: \"tcp [::ffff:10.1.0.100]:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp, udp or sctp, a unicast address and a port of 1 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\"",
     ),
     (
         "tcp 10.1.0.100:80",
@@ -339,6 +339,16 @@ const CASES: &[(&str, &str, &str)] = &[
         "",
         "[ipvs]\nconn_reuse_mode = 3",
         "f.toml:40: ipvs.conn_reuse_mode: 3 is not a mode of connection reuse; accepted: 0 to 2",
+    ),
+    (
+        "",
+        "[ipvs]\nsecure_tcp = 4",
+        "f.toml:40: ipvs.secure_tcp: 4 is not a mode of the defence; accepted: 0 to 3",
+    ),
+    (
+        "",
+        "[ipvs]\namemthresh = -1",
+        "f.toml:40: ipvs.amemthresh: -1 is not a number of connections; accepted: 0 to 1000000000",
     ),
     (
         "",

@@ -104,6 +104,7 @@ impl Console {
         let protocol = match packet["proto"].as_str() {
             Some("tcp") => Protocol::Tcp,
             Some("udp") => Protocol::Udp,
+            Some("sctp") => Protocol::Sctp,
             _ => return false,
         };
         let target = packet["dst"]

@@ -10,9 +10,8 @@ use scheduler::Options;
 const MODULES: [(&str, &str); 2] = [("ip_vs_ftp", "FTP helper"), ("ip_vs_pe_sip", "")];
 
 /// The kernel's settings whose values uvs cannot follow, and those by which it behaves.
-const FIXED: [(&str, &str); 5] = [
+const FIXED: [(&str, &str); 4] = [
     ("expire_quiescent_template", "0"),
-    ("secure_tcp", "0"),
     ("sync_refresh_period", "0"),
     ("sync_threshold", "3\t50"),
     ("sync_version", "1"),
@@ -66,7 +65,7 @@ fn service(known: &KernelService, missing: &mut Vec<String>) -> Option<config::S
     })
 }
 
-/// What clients address: TCP or UDP, one port.
+/// What clients address: one port.
 fn listen(service: &Service, missing: &mut Vec<String>) -> Option<config::Listen> {
     let (protocol, address) = match service.key {
         ServiceKey::Mark { .. } => {
@@ -77,12 +76,9 @@ fn listen(service: &Service, missing: &mut Vec<String>) -> Option<config::Listen
             missing.push("services of all ports".to_owned());
             return None;
         }
-        ServiceKey::Address(Protocol::Sctp, _) => {
-            missing.push("SCTP".to_owned());
-            return None;
-        }
         ServiceKey::Address(Protocol::Tcp, address) => (config::Protocol::Tcp, address),
         ServiceKey::Address(Protocol::Udp, address) => (config::Protocol::Udp, address),
+        ServiceKey::Address(Protocol::Sctp, address) => (config::Protocol::Sctp, address),
     };
     Some(config::Listen { protocol, address })
 }
@@ -164,6 +160,11 @@ pub fn setting(ipvs: &mut Ipvs, name: &str, value: &str) -> Option<String> {
         "sloppy_tcp" => ipvs.sloppy_tcp = number != 0,
         "nat_icmp_send" => ipvs.nat_icmp_send = number != 0,
         "pmtu_disc" => ipvs.pmtu_disc = number != 0,
+        "sloppy_sctp" => ipvs.sloppy_sctp = number != 0,
+        "secure_tcp" => ipvs.secure_tcp = number,
+        "drop_packet" => ipvs.drop_packet = number,
+        "drop_entry" => ipvs.drop_entry = number,
+        "am_droprate" => ipvs.am_droprate = value.parse().unwrap_or(0),
         _ if default_setting(name) == Some(value) => {}
         _ => return Some(format!("{name} = {value}")),
     }

@@ -191,6 +191,7 @@ fn counted(bench: &Bench) -> HashMap<(ServiceKey, SocketAddr), ServerStatus> {
         let protocol = match service.listen.protocol {
             control::config::Protocol::Tcp => Protocol::Tcp,
             control::config::Protocol::Udp => Protocol::Udp,
+            control::config::Protocol::Sctp => Protocol::Sctp,
         };
         let key = ServiceKey::Address(protocol, service.listen.address);
         service
