@@ -63,7 +63,7 @@ pub struct Ipvs {
     pub expire_nodest_conn: bool,
     /// Any TCP packet but a reset may begin a connection.
     pub sloppy_tcp: bool,
-    /// Any SCTP packet with a chunk may begin a connection, not an INIT alone.
+    /// Any SCTP packet but an ABORT may begin a connection, not an INIT alone.
     pub sloppy_sctp: bool,
     /// A NAT server's packet of no connection is answered with port unreachable.
     pub nat_icmp_send: bool,

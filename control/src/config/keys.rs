@@ -414,7 +414,7 @@ pub const IPVS: Table = Table {
         switch_key(
             "sloppy_sctp",
             "false",
-            "any SCTP packet with a chunk may begin a connection, not an INIT alone",
+            "any SCTP packet but an ABORT may begin a connection, not an INIT alone",
         ),
         switch_key(
             "nat_icmp_send",

@@ -37,6 +37,7 @@ mod tests {
     use super::*;
     use crate::frame::Offload;
     use crate::packet::{Parsed, Tuple, V4, parse, sample, wire};
+    use proptest::prelude::*;
 
     fn event_of(chunks: &[u8]) -> Option<SctpEvent> {
         let tuple = Tuple::<V4> {
@@ -73,6 +74,16 @@ mod tests {
         ];
         for (chunks, expected) in cases {
             assert_eq!(event_of(chunks), expected, "{chunks:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_chunks_never_panic(chunks in prop::collection::vec(any::<u8>(), 0..64)) {
+            let kind = chunks.first().map(|kind| SctpEvent::of_chunk(*kind));
+            let event = event_of(&chunks);
+            prop_assert_eq!(event.is_some(), chunks.len() >= CHUNK_LEN);
+            prop_assert!(event.is_none() || event == kind || event == Some(SctpEvent::Abort));
         }
     }
 }

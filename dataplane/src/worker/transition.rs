@@ -17,8 +17,11 @@ pub(super) fn may_begin<F: Ip>(frame: &[u8], packet: &Packet<F>, ipvs: &Ipvs) ->
     match packet.tuple.protocol {
         TCP => (flags.has(TcpFlags::SYN) || ipvs.sloppy_tcp) && !flags.has(TcpFlags::RST),
         UDP => true,
-        SCTP => sctp::event(frame, packet)
-            .is_some_and(|event| event == SctpEvent::Init || ipvs.sloppy_sctp),
+        SCTP => match sctp::event(frame, packet) {
+            Some(SctpEvent::Init) => true,
+            Some(SctpEvent::Abort) | None => false,
+            Some(_) => ipvs.sloppy_sctp,
+        },
         _ => false,
     }
 }

@@ -131,12 +131,13 @@ fn without_sloppy_sctp_an_init_alone_begins_a_connection() {
     config.ipvs.sloppy_sctp = true;
     bed.publish(&config);
     bed.settle();
-    let bare = packet(&talk, b"");
-    bed.send_for(0, CLIENTS, &bare, Reason::NoConnection);
+    for chunks in [b"", ABORT] {
+        bed.send_for(0, CLIENTS, &packet(&talk, chunks), Reason::NoConnection);
+    }
     for (port, chunks, expected) in [
         (1, DATA, "ESTABLISHED"),
         (2, COOKIE_ECHO, "C-REPLIED"),
-        (3, ABORT, "CLOSED"),
+        (3, SHUTDOWN, "S-RECEIVED"),
     ] {
         bed.send_one(0, CLIENTS, &packet(&talk.at_port(port), chunks));
         let mut found = Vec::new();
