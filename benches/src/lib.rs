@@ -187,6 +187,7 @@ fn snapshot(method: Method, neighbours: &NeighbourTable) -> Snapshot {
         servers: servers.iter().rev().map(seen).collect(),
         local_addresses: (1..=8).map(lip).collect(),
         one_packet: false,
+        persistence: None,
     };
     let mut snapshot = Snapshot {
         ports,

@@ -80,6 +80,8 @@ const TOUCH_GRAIN: Ticks = Ticks::from_millis(500);
 /// Flag of [`NewConnection::flags`]: a persistence template, which stands under its request key alone, whatever its
 /// method. All other bits are the caller's.
 pub const TEMPLATE: u16 = 1 << 15;
+/// The ports of a template that leads nowhere.
+const VOID_PORT: u16 = 0xffff;
 
 /// What a connection begins with.
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +119,17 @@ pub struct NewConnection<F: Family> {
 }
 
 impl<F: Family> NewConnection<F> {
+    /// The same with a number that [`Entry::template_record`] tells; of a template.
+    #[must_use]
+    pub fn template_record(self, record: u32) -> Self {
+        let [a, b, c, d] = record.to_be_bytes();
+        NewConnection {
+            ip_delta: u16::from_be_bytes([a, b]),
+            l4_delta: u16::from_be_bytes([c, d]),
+            ..self
+        }
+    }
+
     /// The key of requests.
     #[must_use]
     pub fn request_tuple(&self) -> Tuple<F> {
@@ -340,6 +353,32 @@ impl<F: Family> Entry<F> {
         self.packets.load(Relaxed)
     }
 
+    /// Of a template: how long it lasts after each use. Kept where a connection has its reply neighbour, as what
+    /// [`NewConnection::reply_neighbour`] says.
+    #[inline]
+    pub fn template_timeout(&self) -> Ticks {
+        Ticks(self.reply_neighbour.load(Relaxed))
+    }
+
+    /// Sets how long a template lasts after each use.
+    pub fn set_template_timeout(&self, timeout: Ticks) {
+        self.reply_neighbour.store(timeout.0, Relaxed);
+    }
+
+    /// Of a template: the number of whatever else tells it from others of its client, 0 where nothing does. Kept where
+    /// a connection has its checksum deltas: see [`NewConnection::template_record`].
+    #[inline]
+    pub fn template_record(&self) -> u32 {
+        u32::from(self.ip_delta()) << 16 | u32::from(self.l4_delta())
+    }
+
+    /// Makes a template show what the kernel shows of one that leads nowhere: port 65535 on both sides.
+    pub(crate) fn set_void(&self) {
+        self.client_port.store(0, Relaxed);
+        self.virtual_port.store(VOID_PORT, Relaxed);
+        self.real_port.store(VOID_PORT, Relaxed);
+    }
+
     /// A word for whatever hangs on the connection: a helper's record, or for a template the count of
     /// [`hold`](Self::hold)s. 0 at the beginning.
     #[inline]
@@ -366,8 +405,14 @@ impl<F: Family> Entry<F> {
     /// The connection as it is now. Fields may come from different moments of its life, and of another connection
     /// where the caller has no hold on it; see [`Table::for_each`](crate::Table::for_each).
     pub fn view(&self) -> ConnectionView<F> {
+        // The port of a template's key is none of the client's.
+        let client_port = if self.is_template() {
+            0
+        } else {
+            self.client_port()
+        };
         ConnectionView {
-            client: (self.client(), self.client_port()),
+            client: (self.client(), client_port),
             virtual_server: (self.virtual_address(), self.virtual_port()),
             real_server: (self.real_address(), self.real_port()),
             local: self.local(),

@@ -167,6 +167,17 @@ impl<F: Family> Owner<F> {
         state
     }
 
+    /// Takes a template out of the index: no lookup finds it any more, its key may be had by another, and it lasts until
+    /// its timer fires.
+    ///
+    /// Source: Linux net/netfilter/ipvs/ip_vs_conn.c (`ip_vs_check_template`).
+    pub fn void_template(&mut self, id: ConnectionId) {
+        if let Some(entry) = self.table.get(id).filter(|entry| entry.is_template()) {
+            self.table.release_keys(self.counters(), id, entry);
+            entry.set_void();
+        }
+    }
+
     /// Lets timers fire whose time has come: at most `budget`, counting empty slots of the wheel (one for 160 ms).
     /// Before that, serves at most `budget` requests of other workers. Returns how many timers fired.
     ///

@@ -80,6 +80,8 @@ states! {
     SctpRejected = "REJECTED", 4,
     /// SCTP: aborted or shut down.
     SctpClosed = "CLOSED", 61,
+    /// A persistence template of whose connections one was established.
+    Assured = "ASSURED", 2,
     /// Removed from the table. Nothing leaves this state.
     Dead = "DEAD", 0,
 }

@@ -2,16 +2,19 @@
 //! configuration to the next, and finds each server's way.
 
 use crate::config::{
-    AnsweredBy, Configuration, GueChecksum, LipPool, Listen, PortSettings,
-    Server as ServerSettings, Service as ServiceSettings, TunnelKind,
+    AnsweredBy, Configuration, Granularity, GueChecksum, LipPool, Listen, Mark,
+    Persistence as PersistenceSettings, PortSettings, Prefix, Protocol, Server as ServerSettings,
+    Service as ServiceSettings, TunnelKind,
 };
 use conntrack::{Method, Ticks, Timeouts};
+use dataplane::mark::{MarkRule, Network};
 use dataplane::neighbour::{NeighbourId, NeighbourTable};
 use dataplane::port::{PortId, PortInfo};
 use dataplane::rewrite::tunnel::{Encapsulation, Outer, Tunnel};
 use dataplane::route::Routes;
 use dataplane::snapshot::{
-    LocalAddress, NextHop, Owned, PortView, Server, Service, ServiceId, ServiceKey, Snapshot,
+    LocalAddress, NextHop, Owned, Persistence, PortView, Server, Service, ServiceId, ServiceKey,
+    Snapshot,
 };
 use dataplane::stats::WorkerStats;
 use scheduler::{Load, RealServer, RealServerId, Weight};
@@ -214,6 +217,11 @@ impl Compiler {
                 .snapshot
                 .route_generation
                 .wrapping_add(u16::from(!same_ways)),
+            marks: configuration
+                .marks
+                .iter()
+                .map(|mark| mark_rule(mark, &configuration.ports))
+                .collect(),
             services: services.into_iter().collect(),
             servers,
             timeouts,
@@ -369,6 +377,7 @@ impl Compiler {
                 && old.scheduler_options == service.flags
                 && old.local_addresses == local_addresses
                 && old.one_packet == service.one_packet
+                && old.persistence == service.persistence.as_ref().map(persistence)
                 && old.servers.len() == servers.len()
                 && old
                     .servers
@@ -385,6 +394,7 @@ impl Compiler {
                 servers,
                 local_addresses,
                 one_packet: service.one_packet,
+                persistence: service.persistence.as_ref().map(persistence),
             })
         })
     }
@@ -411,10 +421,54 @@ fn keys(configuration: &Configuration) -> impl Iterator<Item = ServerKey> {
 }
 
 fn service_key(listen: &Listen) -> ServiceKey {
-    ServiceKey {
-        protocol: listen.protocol.number(),
-        address: listen.address.ip(),
-        port: listen.address.port(),
+    match *listen {
+        Listen::Address { protocol, address } => ServiceKey {
+            protocol: protocol.number(),
+            address: address.ip(),
+            port: address.port(),
+        },
+        Listen::Mark { mark, ipv6 } => ServiceKey::of_mark(mark, ipv6),
+    }
+}
+
+fn persistence(settings: &PersistenceSettings) -> Persistence {
+    Persistence {
+        timeout: Ticks::from_seconds(settings.timeout),
+        mask: match settings.granularity {
+            Granularity::Address => u128::MAX,
+            Granularity::Netmask(mask) => mask.to_bits().into(),
+            Granularity::Prefix(len) => u128::MAX
+                .checked_shl(128 - u32::from(len.min(128)))
+                .unwrap_or(0),
+        },
+        engine: settings.engine,
+    }
+}
+
+fn mark_rule(mark: &Mark, ports: &[PortSettings]) -> MarkRule {
+    let named = |name: &String| {
+        let mut numbered = (0u16..).map(PortId).zip(ports);
+        numbered.find(|(_, port)| port.name == *name)
+    };
+    let network = |prefix: Prefix| Network::new(prefix.address, prefix.len);
+    let range = |ports: Option<(u16, u16)>| ports.map_or(0..=u16::MAX, |(low, high)| low..=high);
+    let port = mark.port.as_ref().map(|name| {
+        named(name)
+            .expect("a checked configuration has every port that it names")
+            .0
+    });
+    MarkRule {
+        mark: mark.mark,
+        port,
+        source: mark.source.map(network),
+        destination: mark.destination.map(network),
+        protocol: mark.protocol.map(Protocol::number),
+        source_ports: range(mark.source_ports),
+        destination_ports: range(mark.destination_ports),
+        ipv6: mark
+            .source
+            .or(mark.destination)
+            .map(|prefix| prefix.address.is_ipv6()),
     }
 }
 
@@ -436,7 +490,14 @@ fn owned(configuration: &Configuration) -> HashMap<IpAddr, Owned> {
     let mut owned: HashMap<IpAddr, Owned> = configuration
         .services
         .iter()
-        .map(|service| (service.listen.address.ip(), Owned::Virtual))
+        .flat_map(|service| {
+            service
+                .listen
+                .ip()
+                .into_iter()
+                .chain(service.addresses.clone())
+        })
+        .map(|address| (address, Owned::Virtual))
         .collect();
     for pool in &configuration.lip_pools {
         owned.extend(
@@ -465,7 +526,7 @@ fn local_addresses(service: &ServiceSettings, pools: &[LipPool]) -> Vec<LocalAdd
         .into_iter()
         .flat_map(|pool| pool.addresses.iter().map(move |address| (pool, *address)));
     addresses
-        .filter(|(_, address)| address.is_ipv4() == service.listen.address.is_ipv4())
+        .filter(|(_, address)| address.is_ipv4() == service.listen.is_ipv4())
         .map(|(pool, address)| LocalAddress {
             address,
             first_port: pool.first_port,

@@ -1,6 +1,6 @@
 //! The gRPC service: a director's answers as messages.
 
-use crate::config::{GueChecksum, Protocol, TunnelKind};
+use crate::config::{Granularity, GueChecksum, Listen, Persistence, Protocol, TunnelKind};
 use crate::director::Director;
 use crate::status::{
     NeighbourStatus, PortStatus, ServerStatus, ServiceStatus, Status as DirectorStatus,
@@ -8,6 +8,7 @@ use crate::status::{
 };
 use conntrack::{Method, TableStatistics};
 use dataplane::port::Mac;
+use dataplane::snapshot::Engine;
 use proto::v1;
 use scheduler::Options;
 use std::sync::Arc;
@@ -117,20 +118,50 @@ fn neighbour(status: &NeighbourStatus) -> v1::Neighbour {
 }
 
 fn service(status: &ServiceStatus) -> v1::Service {
-    let protocol = match status.listen.protocol {
-        Protocol::Tcp => v1::Protocol::Tcp,
-        Protocol::Udp => v1::Protocol::Udp,
-        Protocol::Sctp => v1::Protocol::Sctp,
-    };
     v1::Service {
-        key: Some(v1::ServiceKey {
-            protocol: protocol.into(),
-            address: status.listen.address.ip().to_string(),
-            port: status.listen.address.port().into(),
-        }),
+        key: Some(key(&status.listen)),
         scheduler: status.scheduler.to_owned(),
         flags: flags(&status.flags),
         servers: status.servers.iter().map(server).collect(),
+        one_packet: status.one_packet,
+        persistence: status.persistence.as_ref().map(persistence),
+    }
+}
+
+fn key(listen: &Listen) -> v1::ServiceKey {
+    match *listen {
+        Listen::Address { protocol, address } => {
+            let protocol = match protocol {
+                Protocol::Tcp => v1::Protocol::Tcp,
+                Protocol::Udp => v1::Protocol::Udp,
+                Protocol::Sctp => v1::Protocol::Sctp,
+            };
+            v1::ServiceKey {
+                protocol: protocol.into(),
+                address: address.ip().to_string(),
+                port: address.port().into(),
+                ..v1::ServiceKey::default()
+            }
+        }
+        Listen::Mark { mark, ipv6 } => v1::ServiceKey {
+            mark,
+            mark_ipv6: ipv6,
+            ..v1::ServiceKey::default()
+        },
+    }
+}
+
+fn persistence(settings: &Persistence) -> v1::Persistence {
+    v1::Persistence {
+        timeout_s: settings.timeout,
+        granularity: match settings.granularity {
+            Granularity::Address => String::new(),
+            granularity => granularity.to_string(),
+        },
+        engine: match settings.engine {
+            None => String::new(),
+            Some(Engine::Sip) => "sip".to_owned(),
+        },
     }
 }
 
@@ -149,6 +180,9 @@ fn server(status: &ServerStatus) -> v1::RealServer {
         weight: status.weight.into(),
         active: status.active,
         inactive: status.inactive,
+        persistent: status.persistent,
+        upper: status.upper,
+        lower: status.lower,
         connections: status.traffic.connections,
         in_packets: status.traffic.in_packets,
         in_bytes: status.traffic.in_bytes,

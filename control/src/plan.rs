@@ -1,6 +1,6 @@
 //! What a new configuration changes, worked out before anything is changed.
 
-use crate::config::{Configuration, Listen, Server};
+use crate::config::{Configuration, Listen, Server, Service};
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -26,6 +26,8 @@ pub struct Plan {
     pub ways_changed: bool,
     /// Pools of local addresses change.
     pub lip_pools_changed: bool,
+    /// Marks change.
+    pub marks_changed: bool,
     /// Timeouts change.
     pub timeouts_changed: bool,
     /// Behaviour by the kernel's names changes.
@@ -42,6 +44,7 @@ impl Plan {
         let mut plan = Plan {
             ways_changed: old.routes != new.routes || old.ports != new.ports,
             lip_pools_changed: old.lip_pools != new.lip_pools,
+            marks_changed: old.marks != new.marks,
             timeouts_changed: old.timeouts != new.timeouts,
             ipvs_changed: old.ipvs != new.ipvs,
             ..Plan::default()
@@ -60,9 +63,19 @@ impl Plan {
             match old_services.get(&service.listen) {
                 None => plan.services_added.push(service.listen),
                 Some(old) => {
-                    let same_way = (old.scheduler, old.flags, old.one_packet)
-                        == (service.scheduler, service.flags, service.one_packet);
-                    if !same_way || old.lip_pool != service.lip_pool {
+                    let words = |service: &Service| {
+                        let Service {
+                            scheduler,
+                            flags,
+                            one_packet,
+                            persistence,
+                            ..
+                        } = *service;
+                        (scheduler, flags, one_packet, persistence)
+                    };
+                    let places =
+                        |service: &Service| (service.lip_pool.clone(), service.addresses.clone());
+                    if words(old) != words(service) || places(old) != places(service) {
                         plan.services_edited.push(service.listen);
                     }
                 }
@@ -128,6 +141,7 @@ impl fmt::Display for Plan {
         for (changed, what) in [
             (self.ways_changed, "addresses or routes changed"),
             (self.lip_pools_changed, "local addresses changed"),
+            (self.marks_changed, "marks changed"),
             (self.timeouts_changed, "timeouts changed"),
             (self.ipvs_changed, "ipvs settings changed"),
         ] {

@@ -1,7 +1,7 @@
 //! What a director tells of itself, as plain values.
 
 use crate::compile::Traffic;
-use crate::config::{Listen, Service as ServiceSettings, TunnelKind};
+use crate::config::{Listen, Persistence, Service as ServiceSettings, TunnelKind};
 use crate::director::Director;
 use conntrack::{Method, TableStatistics};
 use dataplane::port::{Mac, PortInfo};
@@ -88,6 +88,10 @@ pub struct ServiceStatus {
     pub scheduler: &'static str,
     /// Its flags.
     pub flags: Options,
+    /// Each UDP packet is scheduled alone.
+    pub one_packet: bool,
+    /// Clients stay with their server.
+    pub persistence: Option<Persistence>,
     /// In the order of adding, the newest last.
     pub servers: Vec<ServerStatus>,
 }
@@ -109,6 +113,12 @@ pub struct ServerStatus {
     pub active: u32,
     /// InActConn.
     pub inactive: u32,
+    /// PersistConn.
+    pub persistent: u32,
+    /// At so many connections it gets no new ones; 0: no limit.
+    pub upper: u32,
+    /// Below so many it gets new ones again; 0: below three quarters of `upper`.
+    pub lower: u32,
     /// Since it was added.
     pub traffic: Traffic,
 }
@@ -165,6 +175,9 @@ impl Director {
                 weight: server.weight,
                 active: load.active(),
                 inactive: load.inactive(),
+                persistent: load.persistent(),
+                upper: server.upper,
+                lower: server.lower,
                 traffic,
             }
         };
@@ -172,6 +185,8 @@ impl Director {
             listen: service.listen,
             scheduler: service.scheduler,
             flags: service.flags,
+            one_packet: service.one_packet,
+            persistence: service.persistence,
             servers: (0..service.servers.len())
                 .map(|place| server(service, place))
                 .collect(),

@@ -1,6 +1,7 @@
 //! Moves packets: frames, ports, services, rewriters and the worker that joins them.
 
 pub mod frame;
+pub mod mark;
 pub mod neighbour;
 pub mod packet;
 pub mod port;

@@ -56,6 +56,8 @@ reasons! {
     DropPacket = "drop-packet",
     /// The scheduler found no usable server.
     NoServer = "no-server",
+    /// A persistent service's packet from port 0, where its templates are kept.
+    NoClientPort = "no-client-port",
     /// The connection's server was removed.
     ServerGone = "server-gone",
     /// The connection table has no room for a new flow, or another worker is halfway through making the same connection.

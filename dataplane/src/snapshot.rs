@@ -9,14 +9,15 @@
 //! A worker never waits: where control holds the lock at that moment, it looks again at the next burst.
 
 use crate::Map;
+use crate::mark::MarkRule;
 use crate::neighbour::NeighbourId;
 use crate::port::{Mac, PortId};
 use crate::rewrite::tunnel::Tunnel;
 use crate::route::Routes;
-use conntrack::{Method, Timeouts};
+use conntrack::{Method, Ticks, Timeouts};
 use parking_lot::Mutex;
 use scheduler::{Load, Options, RealServer, RealServerId};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -39,6 +40,8 @@ pub struct Snapshot {
     pub route_generation: u16,
     /// Services by what clients address.
     pub services: Map<ServiceKey, Arc<Service>>,
+    /// Marks packets for services of marks; the first one that matches holds.
+    pub marks: Vec<MarkRule>,
     /// By [`RealServerId`]; removed servers stay while connections refer to them.
     pub servers: Vec<Option<Arc<Server>>>,
     /// How long connections live without a packet.
@@ -61,6 +64,8 @@ pub struct Ipvs {
     pub conn_reuse_mode: u8,
     /// A packet for a removed server ends its connection, and a SYN for one of weight 0 is scheduled anew.
     pub expire_nodest_conn: bool,
+    /// A client whose persistence leads to a server of weight 0 gets another one.
+    pub expire_quiescent_template: bool,
     /// Any TCP packet but a reset may begin a connection.
     pub sloppy_tcp: bool,
     /// Any SCTP packet but an ABORT may begin a connection, not an INIT alone.
@@ -88,6 +93,7 @@ impl Default for Ipvs {
         Ipvs {
             conn_reuse_mode: 1,
             expire_nodest_conn: false,
+            expire_quiescent_template: false,
             sloppy_tcp: false,
             sloppy_sctp: false,
             nat_icmp_send: false,
@@ -150,8 +156,50 @@ pub struct ServiceKey {
     pub protocol: u8,
     /// Virtual address (VIP).
     pub address: IpAddr,
-    /// Virtual port, host byte order.
+    /// Virtual port, host byte order; 0 for all ports that no other service has.
     pub port: u16,
+}
+
+impl ServiceKey {
+    /// The key of a mark's service: protocol 0, the mark in the place of the first four bytes of the address, port 0.
+    /// Persistence templates stand under it, as in the kernel.
+    #[must_use]
+    pub fn of_mark(mark: u32, ipv6: bool) -> ServiceKey {
+        let address = if ipv6 {
+            Ipv6Addr::from_bits(u128::from(mark) << 96).into()
+        } else {
+            Ipv4Addr::from_bits(mark).into()
+        };
+        ServiceKey {
+            protocol: 0,
+            address,
+            port: 0,
+        }
+    }
+
+    /// Whether it is a mark's.
+    #[must_use]
+    pub fn is_mark(&self) -> bool {
+        self.protocol == 0
+    }
+}
+
+/// How long, and how much of them, clients are remembered, so that their next connection goes to the same server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persistence {
+    /// After a client's last new connection.
+    pub timeout: Ticks,
+    /// The bits of a client's address that count; an IPv4 address has the low 32.
+    pub mask: u128,
+    /// What else tells a client's dealings apart.
+    pub engine: Option<Engine>,
+}
+
+/// Looks into packets for what belongs to one server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// SIP over UDP: calls, by their Call-ID (RFC 3261 §20.8).
+    Sip,
 }
 
 /// A virtual service.
@@ -171,6 +219,8 @@ pub struct Service {
     pub local_addresses: Vec<LocalAddress>,
     /// Each UDP packet is scheduled alone and leaves no connection behind; not with FULLNAT.
     pub one_packet: bool,
+    /// Clients stay with their server.
+    pub persistence: Option<Persistence>,
 }
 
 /// A source address of FULLNAT.

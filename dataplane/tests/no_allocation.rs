@@ -389,6 +389,7 @@ fn add_service(snapshot: &mut Snapshot, neighbours: &NeighbourTable, wanted: &Wa
             last_port: 65535,
         }],
         one_packet: false,
+        persistence: None,
     };
     snapshot.owned.insert(key.address, Owned::Virtual);
     snapshot.services.insert(key, Arc::new(service));

@@ -1,7 +1,7 @@
 //! Looks at the parts of a configuration together.
 
 use super::mistake::{Finding, KeyPath, Problem};
-use super::model::{Configuration, Driver, Protocol, Route, Service};
+use super::model::{Configuration, Driver, Granularity, Protocol, Route, Service};
 use super::{Prefix, SERVERS};
 use conntrack::Method;
 use dataplane::port::PortId;
@@ -33,6 +33,7 @@ pub(super) fn check_beside(
     checks.ports();
     checks.routes();
     checks.lip_pools();
+    checks.marks();
     checks.services();
     (checks.wrong, checks.doubtful)
 }
@@ -44,7 +45,7 @@ impl Configuration {
     pub fn force_server_ports(&mut self) -> Vec<Finding> {
         let mut changed = Vec::new();
         for (place, service) in self.services.iter_mut().enumerate() {
-            let port = service.listen.address.port();
+            let port = service.listen.port();
             for (server_place, server) in service.servers.iter_mut().enumerate() {
                 if matches!(server.method, Method::Dr | Method::Tun)
                     && server.address.port() != port
@@ -182,7 +183,7 @@ impl Checks<'_> {
                     path.key("via"),
                     &via,
                     "a gateway for this destination",
-                    format!("an {} address", family(route.to.address)),
+                    format!("an {} address", family(route.to.address.is_ipv4())),
                 );
             } else if self.is_sound("port") && !self.on_link(via, route) {
                 self.not_a(
@@ -255,17 +256,22 @@ impl Checks<'_> {
             self.virtual_address(service, &path);
             self.lip_pool_of(service, &path);
             self.one_packet(service, &path);
+            self.persistence(service, &path);
+            self.addresses(service, &path);
             self.servers(place, service, routing.as_ref());
         }
     }
 
     /// A VIP may be an address of a port, but not a local address of FULLNAT.
     fn virtual_address(&mut self, service: &Service, path: &KeyPath) {
-        let address = service.listen.address.ip();
-        if self
-            .owned
-            .get(&address)
-            .is_some_and(|path| path.is_below("lip_pool"))
+        let addresses = service.listen.ip().into_iter();
+        let is_local = |address: IpAddr| {
+            let path = self.owned.get(&address);
+            path.is_some_and(|path| path.is_below("lip_pool"))
+        };
+        if addresses
+            .chain(service.addresses.iter().copied())
+            .any(is_local)
         {
             let value = service.listen.to_string();
             let accepted = "an address that is in no [[lip_pool]]".to_owned();
@@ -280,9 +286,94 @@ impl Checks<'_> {
         }
     }
 
+    /// A service of all ports is one of all of a client's connections together, and an engine knows one protocol.
+    fn persistence(&mut self, service: &Service, path: &KeyPath) {
+        let Some(persistence) = &service.persistence else {
+            if service.listen.ip().is_some() && service.listen.port() == 0 {
+                self.wrong(
+                    path.key("persistence_timeout"),
+                    Problem::Missing {
+                        what: "the persistence of a service of all ports",
+                        accepted: "1 to 2678400".to_owned(),
+                    },
+                );
+            }
+            return;
+        };
+        let fits = match persistence.granularity {
+            Granularity::Address => true,
+            Granularity::Netmask(mask) => service.listen.is_ipv4() && !mask.is_unspecified(),
+            Granularity::Prefix(_) => !service.listen.is_ipv4(),
+        };
+        if !fits {
+            let accepted = if service.listen.is_ipv4() {
+                "an IPv4 netmask such as \"255.255.255.0\""
+            } else {
+                "\"1\" to \"128\""
+            };
+            self.wrong(
+                path.key("persistence_granularity"),
+                Problem::NotA {
+                    value: persistence.granularity.to_string(),
+                    what: "a granularity of the service's family",
+                    accepted: accepted.to_owned(),
+                },
+            );
+        }
+        if persistence.engine.is_some() && service.listen.protocol() == Some(Protocol::Tcp) {
+            let why = "the engine \"sip\" looks into UDP packets";
+            self.wrong(path.key("persistence_engine"), Problem::Misplaced(why));
+        }
+    }
+
+    fn addresses(&mut self, service: &Service, path: &KeyPath) {
+        if service.addresses.is_empty() {
+            return;
+        }
+        let path = path.key("addresses");
+        if service.listen.ip().is_some() {
+            let why = "only a mark's service has addresses beside `listen`";
+            return self.wrong(path, Problem::Misplaced(why));
+        }
+        let mut seen = HashMap::new();
+        for (place, address) in service.addresses.iter().enumerate() {
+            self.once(&mut seen, address, path.index(place));
+            if address.is_ipv4() != service.listen.is_ipv4() {
+                let accepted = format!("an {} address", family(service.listen.is_ipv4()));
+                let path = path.index(place);
+                self.not_a(path, address, "of the service's family", accepted);
+            }
+        }
+    }
+
+    fn marks(&mut self) {
+        for (place, mark) in self.configuration.marks.iter().enumerate() {
+            let path = KeyPath::top("mark").index(place);
+            let mut ports = self.configuration.ports.iter();
+            if let Some(name) = &mark.port
+                && !ports.any(|port| port.name == *name)
+            {
+                let names = self
+                    .configuration
+                    .ports
+                    .iter()
+                    .map(|port| port.name.as_str());
+                let names = names.collect::<Vec<_>>().join(", ");
+                self.not_a(path.key("port"), name, "the name of a port", names);
+            }
+            if let (Some(source), Some(destination)) = (mark.source, mark.destination)
+                && source.address.is_ipv4() != destination.address.is_ipv4()
+            {
+                let accepted = format!("an {} network", family(source.address.is_ipv4()));
+                let path = path.key("destination");
+                self.not_a(path, &destination, "of the source's family", accepted);
+            }
+        }
+    }
+
     fn one_packet(&mut self, service: &Service, path: &KeyPath) {
         let path = path.key("one_packet");
-        if service.one_packet && service.listen.protocol != Protocol::Udp {
+        if service.one_packet && service.listen.protocol() == Some(Protocol::Tcp) {
             self.wrong(
                 path,
                 Problem::Misplaced("only udp services schedule each packet alone"),
@@ -325,7 +416,7 @@ impl Checks<'_> {
             ),
             (Some(_), true) if !self.is_sound("lip_pool") => {}
             (Some(name), true) => {
-                let address = service.listen.address.ip();
+                let ipv4 = service.listen.is_ipv4();
                 match self
                     .configuration
                     .lip_pools
@@ -333,13 +424,8 @@ impl Checks<'_> {
                     .find(|pool| pool.name == *name)
                 {
                     None => self.not_a(path, name, "the name of a pool", names),
-                    Some(pool)
-                        if !pool
-                            .addresses
-                            .iter()
-                            .any(|lip| lip.is_ipv4() == address.is_ipv4()) =>
-                    {
-                        let accepted = format!("a pool with an {} address", family(address));
+                    Some(pool) if !pool.addresses.iter().any(|lip| lip.is_ipv4() == ipv4) => {
+                        let accepted = format!("a pool with an {} address", family(ipv4));
                         self.not_a(path, name, "a pool of the service's family", accepted);
                     }
                     Some(_) => {}
@@ -350,17 +436,20 @@ impl Checks<'_> {
 
     fn servers(&mut self, place: usize, service: &Service, routing: Option<&Routes>) {
         let mut addresses = HashMap::new();
-        let virtual_address = service.listen.address.ip();
+        let virtual_address = service.listen.ip();
         for (server_place, server) in service.servers.iter().enumerate() {
             let path = server_path(place, server_place).key("address");
             let address = server.address.ip();
             self.once(&mut addresses, &server.address, path.clone());
-            if address.is_ipv4() != virtual_address.is_ipv4() && server.method != Method::Tun {
-                let accepted = format!("an {} address, or method \"tun\"", family(virtual_address));
+            if address.is_ipv4() != service.listen.is_ipv4() && server.method != Method::Tun {
+                let family = family(service.listen.is_ipv4());
+                let accepted = format!("an {family} address, or method \"tun\"");
                 self.not_a(path, &address, "of the service's family", accepted);
                 continue;
             }
-            if address == virtual_address || self.owned.contains_key(&address) {
+            let is_virtual =
+                Some(address) == virtual_address || service.addresses.contains(&address);
+            if is_virtual || self.owned.contains_key(&address) {
                 let accepted = "the address of another host".to_owned();
                 let conflict = "is the director's own address";
                 self.wrong(
@@ -384,8 +473,10 @@ impl Checks<'_> {
                 }
                 Some((port, _)) if !self.speaks(port, address) => {
                     let name = &self.configuration.ports[usize::from(port.0)].name;
-                    let accepted =
-                        format!("an {} address in port.{name}.addresses", family(address));
+                    let accepted = format!(
+                        "an {} address in port.{name}.addresses",
+                        family(address.is_ipv4())
+                    );
                     let conflict = "is reached by a port without an address of this family";
                     self.wrong(
                         path,
@@ -398,7 +489,8 @@ impl Checks<'_> {
                 }
                 Some((_, next)) if next != address && server.method == Method::Dr => {
                     let consequence = format!(
-                        "is behind the gateway {next}: DR sends it packets for {virtual_address}, which a router would send back"
+                        "is behind the gateway {next}: DR sends it packets for {}, which a router would send back",
+                        service.listen
                     );
                     let problem = Problem::Changed {
                         value: address.to_string(),
@@ -496,6 +588,6 @@ fn server_path(service: usize, server: usize) -> KeyPath {
         .index(server)
 }
 
-fn family(address: IpAddr) -> &'static str {
-    if address.is_ipv4() { "IPv4" } else { "IPv6" }
+fn family(ipv4: bool) -> &'static str {
+    if ipv4 { "IPv4" } else { "IPv6" }
 }

@@ -83,6 +83,10 @@ pub const TOP: Table = Table {
         ),
         table("route", "where packets go that leave no port's subnet"),
         table("lip_pool", "local addresses for FULLNAT"),
+        table(
+            "mark",
+            "marks packets without a connection for services of marks; the first that matches holds",
+        ),
         table("service", "the virtual services"),
         table("timeouts", "how long idle connections are remembered"),
         table(
@@ -247,6 +251,61 @@ pub const LIP_POOL: Table = Table {
     ],
 };
 
+/// `[[mark]]`.
+pub const MARK: Table = Table {
+    name: "mark",
+    keys: &[
+        required(
+            "mark",
+            "a mark",
+            Accepts::Number(1, 4_294_967_295),
+            "what `listen = \"mark N\"` of a service names",
+        ),
+        optional(
+            "port",
+            "the name of a port",
+            Accepts::Form("the NAME of a [port.NAME]"),
+            "any",
+            "packets that come in there",
+        ),
+        optional(
+            "source",
+            "a network of clients",
+            Accepts::Form(NETWORK),
+            "any",
+            "packets from there; of this family alone",
+        ),
+        optional(
+            "destination",
+            "a network that is asked",
+            Accepts::Form(NETWORK),
+            "any",
+            "packets to there; of this family alone",
+        ),
+        optional(
+            "protocol",
+            "a protocol",
+            Accepts::Word(PROTOCOLS),
+            "any",
+            "packets of it",
+        ),
+        optional(
+            "source_ports",
+            "a range of ports",
+            Accepts::Form(PORT_RANGE),
+            "any",
+            "packets from these ports",
+        ),
+        optional(
+            "destination_ports",
+            "a range of ports",
+            Accepts::Form(PORT_RANGE),
+            "any",
+            "packets to these ports",
+        ),
+    ],
+};
+
 /// `[[service]]`.
 pub const SERVICE: Table = Table {
     name: "service",
@@ -255,9 +314,21 @@ pub const SERVICE: Table = Table {
             "listen",
             "a virtual service",
             Accepts::Form(
-                "\"PROTOCOL ADDRESS:PORT\" with tcp, udp or sctp, a unicast address and a port of 1 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\"",
+                "\"PROTOCOL ADDRESS:PORT\" with tcp, udp or sctp, a unicast address and a port of 0 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\", or \"mark N\" or \"mark N ipv6\" with a mark of 1 to 4294967295",
             ),
-            "protocol, virtual address (VIP) and port; the director answers ARP and ND for the address",
+            "protocol, virtual address (VIP) and port, 0 for all ports that no other service has; or the mark that a [[mark]] gives; the director answers ARP and ND for the address",
+        ),
+        of(
+            "a virtual address",
+            optional(
+                "addresses",
+                "a list of virtual addresses",
+                Accepts::Form(
+                    "at most 1024 unicast addresses, such as [\"10.5.0.1\", \"10.5.0.2\"]",
+                ),
+                "[]",
+                "with listen = \"mark N\": the addresses (VIP) whose packets are looked at, and for which the director answers ARP and ND",
+            ),
         ),
         optional(
             "scheduler",
@@ -295,6 +366,29 @@ pub const SERVICE: Table = Table {
             "one_packet",
             "false",
             "UDP: each packet is scheduled alone and leaves no connection behind",
+        ),
+        optional(
+            "persistence_timeout",
+            "a timeout in seconds",
+            Accepts::Number(1, SECONDS_LIMIT),
+            "none: not persistent",
+            "a client's new connections go to the server it had within so many seconds",
+        ),
+        optional(
+            "persistence_granularity",
+            "a netmask or the length of a prefix",
+            Accepts::Form(
+                "an IPv4 netmask such as \"255.255.255.0\", or \"1\" to \"128\" where clients speak IPv6",
+            ),
+            "every client by itself",
+            "clients whose addresses are the same in these bits are one",
+        ),
+        optional(
+            "persistence_engine",
+            "a persistence engine",
+            Accepts::Word(&["sip"]),
+            "none",
+            "sip: with UDP, each call (Call-ID) is persistent by itself, and messages without a Call-ID are dropped",
         ),
         table("server", "the real servers, the newest last"),
     ],
@@ -407,6 +501,11 @@ pub const IPVS: Table = Table {
             "a packet for a removed server ends its connection, and a SYN for one of weight 0 is scheduled anew",
         ),
         switch_key(
+            "expire_quiescent_template",
+            "false",
+            "a client whose persistence leads to a server of weight 0 gets another one",
+        ),
+        switch_key(
             "sloppy_tcp",
             "false",
             "any TCP packet but a reset may begin a connection",
@@ -458,9 +557,15 @@ pub const IPVS: Table = Table {
 /// Forwarding methods, in the words of a file.
 const METHODS: &[&str] = &["nat", "dr", "tun", "fullnat"];
 
+/// Protocols, in the words of a file.
+const PROTOCOLS: &[&str] = &["tcp", "udp"];
+const NETWORK: &str = "a network without host bits, such as \"10.5.0.0/24\" or \"fd00:5::/32\"";
+const PORT_RANGE: &str =
+    "\"PORT\" or \"LOW-HIGH\" within 1 to 65535, such as \"80\" or \"5000-5999\"";
+
 /// All tables.
 pub const TABLES: &[Table] = &[
-    TOP, DIRECTOR, PORT, ROUTE, LIP_POOL, SERVICE, SERVER, TIMEOUTS, IPVS,
+    TOP, DIRECTOR, PORT, ROUTE, LIP_POOL, MARK, SERVICE, SERVER, TIMEOUTS, IPVS,
 ];
 
 const fn required(

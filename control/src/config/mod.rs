@@ -16,8 +16,9 @@ mod reader;
 pub use check::check;
 pub use mistake::{Finding, KeyPath, MISTAKES_TOLD, Mistake, Mistakes, Problem, Step};
 pub use model::{
-    AnsweredBy, Configuration, DirectorSettings, Driver, GueChecksum, Idle, LipPool, Listen, Pin,
-    PortSettings, Protocol, Route, Server, Service, TimeoutSettings, TunnelKind,
+    AnsweredBy, Configuration, DirectorSettings, Driver, Granularity, GueChecksum, Idle, LipPool,
+    Listen, Mark, Persistence, Pin, PortSettings, Protocol, Route, Server, Service,
+    TimeoutSettings, TunnelKind,
 };
 pub use prefix::{NotAPrefix, Prefix};
 
@@ -37,6 +38,10 @@ pub const ROUTES: usize = 1024;
 pub const LIP_POOLS: usize = 256;
 /// Addresses of a pool, at most.
 pub const LIPS_PER_POOL: usize = 1024;
+/// Rules that mark packets, at most.
+pub const MARKS: usize = 1024;
+/// Addresses of a mark's service, at most.
+pub const ADDRESSES_PER_SERVICE: usize = 1024;
 /// Services, at most.
 pub const SERVICES: usize = 16_384;
 /// Real servers of all services together, at most.

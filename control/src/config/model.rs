@@ -2,10 +2,10 @@
 
 use super::Prefix;
 use conntrack::Method;
-use dataplane::snapshot::Ipvs;
+use dataplane::snapshot::{Engine, Ipvs};
 use scheduler::Options;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// Everything a director is told.
@@ -19,6 +19,8 @@ pub struct Configuration {
     pub routes: Vec<Route>,
     /// Local addresses for FULLNAT.
     pub lip_pools: Vec<LipPool>,
+    /// Marks packets for services; the first that matches holds.
+    pub marks: Vec<Mark>,
     /// Virtual services.
     pub services: Vec<Service>,
     /// How long idle connections are remembered.
@@ -161,23 +163,131 @@ impl Protocol {
     }
 }
 
-/// What clients address: `tcp 10.0.0.100:80`.
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        })
+    }
+}
+
+/// What clients address: `tcp 10.0.0.100:80`, `mark 7`, `mark 7 ipv6`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Listen {
-    /// TCP, UDP or SCTP.
-    pub protocol: Protocol,
-    /// VIP and port.
-    pub address: SocketAddr,
+pub enum Listen {
+    /// An address and its port.
+    Address {
+        /// TCP, UDP or SCTP.
+        protocol: Protocol,
+        /// VIP and port; 0: every port that no other service has.
+        address: SocketAddr,
+    },
+    /// Whatever has a mark.
+    Mark {
+        /// Never 0.
+        mark: u32,
+        /// Of IPv6 packets, instead of IPv4 ones.
+        ipv6: bool,
+    },
+}
+
+impl Listen {
+    /// The VIP, where there is one.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Listen::Address { address, .. } => Some(address.ip()),
+            Listen::Mark { .. } => None,
+        }
+    }
+
+    /// The port; 0 for all.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        match self {
+            Listen::Address { address, .. } => address.port(),
+            Listen::Mark { .. } => 0,
+        }
+    }
+
+    /// Whether its clients speak IPv4.
+    #[must_use]
+    pub fn is_ipv4(&self) -> bool {
+        match self {
+            Listen::Address { address, .. } => address.is_ipv4(),
+            Listen::Mark { ipv6, .. } => !ipv6,
+        }
+    }
+
+    /// The protocol, where it is one.
+    #[must_use]
+    pub fn protocol(&self) -> Option<Protocol> {
+        match self {
+            Listen::Address { protocol, .. } => Some(*protocol),
+            Listen::Mark { .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protocol = match self.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-            Protocol::Sctp => "sctp",
-        };
-        write!(f, "{protocol} {}", self.address)
+        match self {
+            Listen::Address { protocol, address } => write!(f, "{protocol} {address}"),
+            Listen::Mark { mark, ipv6: false } => write!(f, "mark {mark}"),
+            Listen::Mark { mark, ipv6: true } => write!(f, "mark {mark} ipv6"),
+        }
+    }
+}
+
+/// `[[mark]]`: packets without a connection that are all of this get a mark.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Never 0.
+    pub mark: u32,
+    /// The name of the port that they come in by.
+    pub port: Option<String>,
+    /// Whose they are.
+    pub source: Option<Prefix>,
+    /// Whom they ask.
+    pub destination: Option<Prefix>,
+    /// Of which protocol.
+    pub protocol: Option<Protocol>,
+    /// First and last of the clients' ports.
+    pub source_ports: Option<(u16, u16)>,
+    /// First and last of the ports that are asked.
+    pub destination_ports: Option<(u16, u16)>,
+}
+
+/// Clients stay with their server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persistence {
+    /// Seconds after the last new connection.
+    pub timeout: u32,
+    /// Which clients are one.
+    pub granularity: Granularity,
+    /// What looks into their packets.
+    pub engine: Option<Engine>,
+}
+
+/// Which clients a persistent service takes for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Granularity {
+    /// Each is its own.
+    Address,
+    /// Those whose IPv4 addresses are the same in these bits.
+    Netmask(Ipv4Addr),
+    /// Those whose IPv6 addresses begin with so many same bits.
+    Prefix(u8),
+}
+
+impl fmt::Display for Granularity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Granularity::Address => f.write_str("every client by itself"),
+            Granularity::Netmask(mask) => mask.fmt(f),
+            Granularity::Prefix(len) => len.fmt(f),
+        }
     }
 }
 
@@ -196,6 +306,10 @@ pub struct Service {
     pub lip_pool: Option<String>,
     /// Each UDP packet is scheduled alone.
     pub one_packet: bool,
+    /// Clients stay with their server.
+    pub persistence: Option<Persistence>,
+    /// Of a mark's service: the addresses that the director answers for.
+    pub addresses: Vec<IpAddr>,
     /// In the order of adding, the newest last.
     pub servers: Vec<Server>,
 }

@@ -6,15 +6,17 @@
 use super::keys;
 use super::mistake::{KeyPath, Problem, Step};
 use super::model::{
-    AnsweredBy, Configuration, DirectorSettings, Driver, GueChecksum, Idle, LipPool, Listen, Pin,
-    PortSettings, Protocol, Route, Server, Service, TimeoutSettings, TunnelKind,
+    AnsweredBy, Configuration, DirectorSettings, Driver, Granularity, GueChecksum, Idle, LipPool,
+    Listen, Mark, Persistence, Pin, PortSettings, Protocol, Route, Server, Service,
+    TimeoutSettings, TunnelKind,
 };
 use super::reader::{Section, Value};
 use super::{
-    ADDRESSES_PER_PORT, LIP_POOLS, LIPS_PER_POOL, PORTS, Prefix, ROUTES, SERVERS, SERVICES,
+    ADDRESSES_PER_PORT, ADDRESSES_PER_SERVICE, LIP_POOLS, LIPS_PER_POOL, MARKS, PORTS, Prefix,
+    ROUTES, SERVERS, SERVICES,
 };
 use conntrack::Method;
-use dataplane::snapshot::Ipvs;
+use dataplane::snapshot::{Engine, Ipvs};
 use scheduler::Options;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -47,6 +49,12 @@ impl Draft {
                 "lip_pool",
                 top.tables("lip_pool", &keys::LIP_POOL, LIP_POOLS),
                 |section, _| read_lip_pool(section),
+            ),
+            marks: keep(
+                &mut kept,
+                "mark",
+                top.tables("mark", &keys::MARK, MARKS),
+                |section, _| read_mark(section),
             ),
             services: keep(
                 &mut kept,
@@ -291,8 +299,17 @@ fn read_service(
         .map(|value| read_flags(&value, scheduler))
         .unwrap_or_default();
     let one_packet = switch(section, "one_packet").unwrap_or(false);
+    let persistence = read_persistence(section);
+    let addresses = section
+        .get("addresses")
+        .map(|value| value.list(ADDRESSES_PER_SERVICE))
+        .unwrap_or_default();
+    let addresses = addresses
+        .iter()
+        .filter_map(|value| value.parse(|text| text.parse().ok().filter(is_host)))
+        .collect();
     // A service without its own words is still read to the end, for the mistakes in its servers.
-    let port = listen.map_or(0, |listen| listen.address.port());
+    let port = listen.map_or(0, |listen| listen.port());
     let sections = section.tables("server", &keys::SERVER, SERVERS);
     let servers = keep(kept, "server", sections, |section, _| {
         read_server(section, port, method)
@@ -304,7 +321,48 @@ fn read_service(
         method: method?,
         lip_pool,
         one_packet,
+        persistence,
+        addresses,
         servers,
+    })
+}
+
+/// Granularity and engine without a timeout are noted: they would do nothing.
+fn read_persistence(section: &Section<'_, '_>) -> Option<Persistence> {
+    let timeout = narrow(section.number("persistence_timeout"));
+    let granularity = section.parsed("persistence_granularity", parse_granularity);
+    let engine = section.word("persistence_engine").map(|_| Engine::Sip);
+    if section.is_absent("persistence_timeout") {
+        for name in ["persistence_granularity", "persistence_engine"] {
+            if !section.is_absent(name) {
+                let why = "only a service with persistence_timeout is persistent";
+                section.note(name, Problem::Misplaced(why));
+            }
+        }
+    }
+    timeout.map(|timeout| Persistence {
+        timeout,
+        granularity: granularity.unwrap_or(Granularity::Address),
+        engine,
+    })
+}
+
+fn read_mark(section: &Section<'_, '_>) -> Option<Mark> {
+    let mark = narrow(section.number("mark"));
+    let network = |name| section.parsed(name, parse_network);
+    let ports = |name| section.parsed(name, parse_ports);
+    let (source, destination) = (network("source"), network("destination"));
+    let (source_ports, destination_ports) = (ports("source_ports"), ports("destination_ports"));
+    let protocol = section.word("protocol").map(parse_protocol);
+    let port = section.parsed("port", |text| Some(text.to_owned()));
+    Some(Mark {
+        mark: mark?,
+        port,
+        source,
+        destination,
+        protocol,
+        source_ports,
+        destination_ports,
     })
 }
 
@@ -427,6 +485,10 @@ fn read_ipvs(section: &Section<'_, '_>) -> Ipvs {
         conn_reuse_mode: narrow(section.number("conn_reuse_mode"))
             .unwrap_or(default.conn_reuse_mode),
         expire_nodest_conn: is_set("expire_nodest_conn", default.expire_nodest_conn),
+        expire_quiescent_template: is_set(
+            "expire_quiescent_template",
+            default.expire_quiescent_template,
+        ),
         sloppy_tcp: is_set("sloppy_tcp", default.sloppy_tcp),
         sloppy_sctp: is_set("sloppy_sctp", default.sloppy_sctp),
         nat_icmp_send: is_set("nat_icmp_send", default.nat_icmp_send),
@@ -471,10 +533,46 @@ fn parse_listen(text: &str) -> Option<Listen> {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
         "sctp" => Protocol::Sctp,
+        "mark" => {
+            let (mark, ipv6) = match address.strip_suffix(" ipv6") {
+                Some(mark) => (mark, true),
+                None => (address, false),
+            };
+            let mark = mark.parse().ok().filter(|mark| *mark != 0)?;
+            return Some(Listen::Mark { mark, ipv6 });
+        }
         _ => return None,
     };
     let address: SocketAddr = parse_socket(address)?;
-    (is_host(&address.ip()) && address.port() != 0).then_some(Listen { protocol, address })
+    is_host(&address.ip()).then_some(Listen::Address { protocol, address })
+}
+
+fn parse_protocol(word: &str) -> Protocol {
+    match word {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        _ => unreachable!("the key takes these words alone"),
+    }
+}
+
+fn parse_network(text: &str) -> Option<Prefix> {
+    let network: Prefix = text.parse().ok()?;
+    (network.network() == network.address).then_some(network)
+}
+
+/// One port or a range of them.
+fn parse_ports(text: &str) -> Option<(u16, u16)> {
+    match text.parse() {
+        Ok(port) => Some((port, port)).filter(|_| port != 0),
+        Err(_) => parse_port_range(text),
+    }
+}
+
+fn parse_granularity(text: &str) -> Option<Granularity> {
+    match text.parse() {
+        Ok(len) => (1..=128).contains(&len).then_some(Granularity::Prefix(len)),
+        Err(_) => text.parse().ok().map(Granularity::Netmask),
+    }
 }
 
 /// `ADDRESS:PORT` or the address alone.

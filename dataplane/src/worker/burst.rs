@@ -1,8 +1,10 @@
 //! The stages of a burst: parse and hash all, prefetching buckets; probe all, prefetching entries; decide each.
 
 use super::connection::Found;
+use super::egress::Egress;
 use super::family::Ip;
 use super::fragments::may_belong_to_a_flow;
+use super::services::Services;
 use super::{Flows, Worker};
 use crate::frame::Frame;
 use crate::packet::wire::{SCTP, TCP, UDP};
@@ -103,6 +105,12 @@ impl<P: Port> Worker<P> {
             Parsed::Ipv6(packet) if may_belong_to_a_flow(packet) => {
                 self.ipv6.fragment(services, egress, frame, packet);
             }
+            Parsed::Ipv4(packet) if is_from_port_zero(packet) => {
+                self.ipv4.from_port_zero(services, egress, frame, packet);
+            }
+            Parsed::Ipv6(packet) if is_from_port_zero(packet) => {
+                self.ipv6.from_port_zero(services, egress, frame, packet);
+            }
             Parsed::Ipv4(packet) => self.control_v4(frame, packet),
             Parsed::Ipv6(packet) => self.control_v6(frame, packet),
             Parsed::Arp => self.arp(frame),
@@ -124,6 +132,22 @@ impl<F: Ip> Flows<F> {
         }
     }
 
+    #[cold]
+    fn from_port_zero<P: Port>(
+        &mut self,
+        services: &mut Services,
+        egress: &mut Egress<P>,
+        frame: Frame,
+        packet: &Packet<F>,
+    ) {
+        match self.connection_of(&packet.tuple) {
+            Some((id, direction)) => {
+                self.forward(services, egress, frame, packet, Found { id, direction });
+            }
+            None => self.new_flow(services, egress, frame, packet),
+        }
+    }
+
     #[inline]
     fn find(&self, lookup: &Lookup<F>) -> Option<Found> {
         let (id, direction) = self
@@ -136,6 +160,14 @@ impl<F: Ip> Flows<F> {
 /// Whether a packet is looked up by its own addresses and ports.
 #[inline]
 fn is_flow<F: Ip>(packet: &Packet<F>) -> bool {
+    matches!(packet.tuple.protocol, TCP | UDP | SCTP)
+        && packet.fragment == Fragment::None
+        && packet.tuple.source_port != 0
+}
+
+/// Whether a packet is one of those from port 0: persistence templates stand under such keys.
+#[inline]
+fn is_from_port_zero<F: Ip>(packet: &Packet<F>) -> bool {
     matches!(packet.tuple.protocol, TCP | UDP | SCTP) && packet.fragment == Fragment::None
 }
 

@@ -1,17 +1,18 @@
 //! A packet of a known connection: its state, then on to the server or back to the client.
 
-use super::Flows;
 use super::cut::complete;
 use super::defence;
 use super::egress::{Egress, Hop, largest_packet};
 use super::family::Ip;
+use super::persistence::UNASSURED;
 use super::services::{ServerState, Services};
-use super::transition::{next_state, starts_anew};
+use super::transition::{is_established, next_state, starts_anew};
+use super::{Flows, settle};
 use crate::frame::{Frame, Gso};
 use crate::packet::Packet;
 use crate::packet::checksum::Delta;
 use crate::packet::icmp::ErrorKind;
-use crate::packet::wire::IPIP;
+use crate::packet::wire::{IPIP, UDP};
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::rewrite::tunnel::{self, Outer, Tunnel};
@@ -92,6 +93,13 @@ impl<F: Ip> Flows<F> {
             found.direction,
             packet.end - u32::from(packet.l3),
         );
+        // A datagram that is answered, as TCP that is established, shows that its client is in earnest.
+        if found.direction == Direction::Reply
+            && packet.tuple.protocol == UDP
+            && entry.flags() & UNASSURED != 0
+        {
+            self.assure(entry);
+        }
         match found.direction {
             Direction::Request => to_server(services, egress, frame, packet, entry),
             Direction::Reply => to_client(egress, frame, packet, entry),
@@ -110,6 +118,9 @@ impl<F: Ip> Flows<F> {
         let entry = self.table.entry(id);
         if self.table.advance(entry, from, to) {
             services.connection_moved(RealServerId(entry.server()), from, to);
+            if is_established(to) && entry.flags() & UNASSURED != 0 {
+                self.assure(entry);
+            }
             let timeouts = &egress.snapshot.timeouts;
             if timeouts.of(to).0 < timeouts.of(from).0 {
                 self.owner.shorten(id, egress.now.after(timeouts.of(to)));
@@ -117,9 +128,9 @@ impl<F: Ip> Flows<F> {
         }
     }
 
-    /// Whether a client's SYN or INIT on a connection is scheduled again instead of going to its server: where the connection
-    /// has ended and the client uses its port again, by `conn_reuse_mode`, and where the server gets no new flows, with
-    /// `expire_nodest_conn`. With FULLNAT only the worker that made the connection does so, since it alone can give its
+    /// Whether a client's SYN or INIT on a connection is scheduled again instead of going to its server: where the
+    /// connection has ended and the client uses its port again, by `conn_reuse_mode`, and where the server gets no new
+    /// flows, with `expire_nodest_conn`. With FULLNAT only the worker that made the connection does so, since it alone can give its
     /// local port back; another one takes the SYN as the beginning of a new life with the same server.
     ///
     /// Source: Linux net/netfilter/ipvs/ip_vs_core.c (`ip_vs_in_hook`, `is_new_conn_expected`).
@@ -182,8 +193,7 @@ impl<F: Ip> Flows<F> {
     ) {
         if let Some(state) = self.owner.remove(id) {
             let entry = self.table.entry(id);
-            services.connection_ended(RealServerId(entry.server()), state);
-            self.lips.give_back(entry);
+            settle(&self.table, &mut self.lips, services, entry, state);
         }
         self.new_flow(services, egress, frame, packet);
     }

@@ -13,13 +13,12 @@
 //! Source: Linux net/netfilter/ipvs/ip_vs_ctl.c (`update_defense_level`), ip_vs_conn.c (`ip_vs_random_dropentry`),
 //! include/net/ip_vs.h (`ip_vs_todrop`).
 
-use super::Flows;
 use super::family::Ip;
 use super::services::Services;
+use super::{Flows, settle};
 use crate::snapshot::Ipvs;
 use crate::stats::{WorkerStats, add};
 use conntrack::{Entry, State, TableStatistics, TcpRules, Ticks, Timeouts};
-use scheduler::RealServerId;
 
 /// The kernel's modes. 2 is 1 under another name: what it becomes while there is little room.
 const ALWAYS: u8 = 3;
@@ -199,8 +198,7 @@ impl<F: Ip> Flows<F> {
             }
             if let Some(state) = self.owner.remove(id) {
                 let entry = self.table.entry(id);
-                services.connection_ended(RealServerId(entry.server()), state);
-                self.lips.give_back(entry);
+                settle(&self.table, &mut self.lips, services, entry, state);
                 add(&stats.entries_dropped, 1);
             }
         }

@@ -5,7 +5,7 @@ use crate::packet::icmp::Quote;
 use crate::packet::icmp::{self, ErrorKind};
 use crate::packet::wire::{IPV6_LEN, read_u16};
 use conntrack::{V4, V6};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The IPv6 fragment header's number and length. Source: RFC 8200 §4.5.
 const FRAGMENT: u8 = 44;
@@ -15,6 +15,9 @@ const FRAGMENT_LEN: usize = 8;
 pub(super) trait Ip: Quote {
     /// The address, if it is of this family.
     fn from_ip(address: IpAddr) -> Option<Self::Address>;
+
+    /// The address with only the bits of `mask` (for IPv4 its low 32).
+    fn masked(address: Self::Address, mask: u128) -> Self::Address;
 
     /// Turns an echo request into its reply, in place. False for anything else.
     fn echo_reply(frame: &mut [u8], packet: &Packet<Self>) -> bool;
@@ -46,6 +49,11 @@ impl Ip for V4 {
             IpAddr::V4(address) => Some(address),
             IpAddr::V6(_) => None,
         }
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "the low bits are meant")]
+    fn masked(address: Self::Address, mask: u128) -> Self::Address {
+        Ipv4Addr::from_bits(address.to_bits() & mask as u32)
     }
 
     fn echo_reply(frame: &mut [u8], packet: &Packet<V4>) -> bool {
@@ -82,6 +90,10 @@ impl Ip for V6 {
             IpAddr::V4(_) => None,
             IpAddr::V6(address) => Some(address),
         }
+    }
+
+    fn masked(address: Self::Address, mask: u128) -> Self::Address {
+        Ipv6Addr::from_bits(address.to_bits() & mask)
     }
 
     fn echo_reply(frame: &mut [u8], packet: &Packet<V6>) -> bool {

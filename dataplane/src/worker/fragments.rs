@@ -22,15 +22,16 @@ use super::Flows;
 use super::connection::{Found, may_fragment_outside, reply_translation, request_translation};
 use super::egress::{Egress, Hop};
 use super::family::Ip;
+use super::lookup::asked;
 use super::services::Services;
 use crate::frame::{Frame, Gso};
 use crate::packet::wire::{IPV6, SCTP, TCP, UDP};
-use crate::packet::{Fragment, Packet, Tuple};
+use crate::packet::{Fragment, Packet};
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::rewrite::tunnel::{self, Outer, Tunnel};
 use crate::rewrite::{self, Translation, fragment_ipv4};
-use crate::snapshot::{Owned, ServiceKey, Snapshot};
+use crate::snapshot::{Owned, Snapshot};
 use crate::stats::{add, count_bytes, subtract};
 use ahash::RandomState;
 use conntrack::{Direction, Method, Table};
@@ -143,8 +144,9 @@ impl<F: Ip> Flows<F> {
             datagram: Datagram::of(packet),
             tuple: packet.tuple,
             end: packet.end() - F::fragmentable(frame.bytes(), packet),
+            port: frame.port,
         };
-        match self.table.lookup(&packet.tuple) {
+        match self.connection_of(&packet.tuple) {
             Some((id, direction)) => {
                 self.forward(services, egress, frame, packet, Found { id, direction });
             }
@@ -243,7 +245,7 @@ fn follow<F: Ip, P: Port>(
     if F::fragment_offset(bytes, packet) < first.end {
         return Fate::Dropped(Reason::FragmentOverlap);
     }
-    match sent_after(table, services, egress, bytes, packet, &first.tuple) {
+    match sent_after(table, services, egress, bytes, packet, first) {
         Ok(true) => Fate::Sent,
         Ok(false) => Fate::Kernel,
         Err(reason) => Fate::Dropped(reason),
@@ -257,18 +259,13 @@ fn sent_after<F: Ip, P: Port>(
     egress: &mut Egress<P>,
     bytes: &mut [u8],
     packet: &Packet<F>,
-    flow: &Tuple<F>,
+    first: &First<F>,
 ) -> Result<bool, Reason> {
-    let Some((id, direction)) = table.lookup(flow) else {
-        let key = ServiceKey {
-            protocol: flow.protocol,
-            address: flow.destination.into(),
-            port: flow.destination_port,
-        };
-        return if egress.snapshot.services.contains_key(&key) {
-            Err(Reason::Fragment)
-        } else {
-            Ok(false)
+    let found = table.lookup(&first.tuple);
+    let Some((id, direction)) = found.filter(|(id, _)| !table.entry(*id).is_template()) else {
+        return match asked(&egress.snapshot, first.port, &first.tuple) {
+            Some(_) => Err(Reason::Fragment),
+            None => Ok(false),
         };
     };
     let entry = table.entry(id);

@@ -74,7 +74,7 @@ impl<F: Ip> Flows<F> {
         quoted: &Quoted<F>,
     ) {
         // The quoted packet went the other way than one that would be looked up here.
-        let Some((id, direction)) = self.table.lookup(&quoted.tuple.reversed()) else {
+        let Some((id, direction)) = self.connection_of(&quoted.tuple.reversed()) else {
             return not_related(egress, frame, packet, Reason::IcmpUnrelated);
         };
         let related = Related {

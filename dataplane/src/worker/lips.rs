@@ -2,6 +2,7 @@
 
 use super::family::Ip;
 use crate::Map;
+use crate::packet::wire::{TCP, UDP};
 use crate::snapshot::{LocalAddress, Service, Snapshot};
 use conntrack::{Entry, Method, PortPool};
 use std::net::IpAddr;
@@ -56,7 +57,7 @@ impl<F: Ip> LipPools<F> {
                     continue;
                 }
                 for local in &service.local_addresses {
-                    if let Some(key) = key::<F>(service, local, server.address, server.port) {
+                    for key in keys::<F>(service, local, server.address, server.port) {
                         self.want(key, local, &mut old);
                     }
                 }
@@ -114,29 +115,34 @@ impl<F: Ip> LipPools<F> {
     /// Gives the source of a connection that ended, or was not made after all, back to its pool.
     pub(super) fn give_back(&mut self, entry: &Entry<F>) {
         if let Some(local) = entry.local() {
-            let server = (entry.real_address(), entry.real_port());
-            self.give_back_source(local, server, entry.protocol());
+            let (address, port) = (entry.real_address(), entry.real_port());
+            // Of a server at any port, all ports together have one pool.
+            for port in [port, 0] {
+                if self.give_back_source(local, (address, port), entry.protocol()) {
+                    return;
+                }
+            }
         }
     }
 
-    /// As [`give_back`](Self::give_back), for a connection that did not come to be.
+    /// As [`give_back`](Self::give_back), for a connection that did not come to be. `server_port` is the one it was
+    /// taken for. False if it was not taken.
     pub(super) fn give_back_source(
         &mut self,
         (local, port): (F::Address, u16),
         (server, server_port): (F::Address, u16),
         protocol: u8,
-    ) {
+    ) -> bool {
         let key = PoolKey {
             local,
             server,
             server_port,
             protocol,
         };
-        if let Some(pool) = self.pools.get_mut(&key)
-            && pool.ports.give_back(port)
-        {
-            self.in_use -= 1;
-        }
+        let pool = self.pools.get_mut(&key);
+        let was_taken = pool.is_some_and(|pool| pool.ports.give_back(port));
+        self.in_use -= u64::from(was_taken);
+        was_taken
     }
 
     /// How many ports there are, and how many of them are in use.
@@ -167,16 +173,26 @@ impl Pool {
     }
 }
 
-fn key<F: Ip>(
+/// The pools of a service for one local address and server: one for each protocol that it may have.
+fn keys<F: Ip>(
     service: &Service,
     local: &LocalAddress,
     server: IpAddr,
     server_port: u16,
-) -> Option<PoolKey<F::Address>> {
-    Some(PoolKey {
-        local: F::from_ip(local.address)?,
-        server: F::from_ip(server)?,
-        server_port,
-        protocol: service.key.protocol,
+) -> impl Iterator<Item = PoolKey<F::Address>> + use<F> {
+    let ends = F::from_ip(local.address).zip(F::from_ip(server));
+    let is_mark = service.key.is_mark();
+    let of_service = service.key.protocol;
+    let protocols = [TCP, UDP]
+        .into_iter()
+        .filter(move |_| is_mark)
+        .chain((!is_mark).then_some(of_service));
+    ends.into_iter().flat_map(move |(local, server)| {
+        protocols.clone().map(move |protocol| PoolKey {
+            local,
+            server,
+            server_port,
+            protocol,
+        })
     })
 }

@@ -20,7 +20,9 @@ mod fragments;
 mod icmp;
 mod lips;
 mod local;
+mod lookup;
 mod new_flow;
+mod persistence;
 mod run;
 mod services;
 #[cfg(test)]
@@ -36,7 +38,9 @@ use crate::neighbour::NeighbourTable;
 use crate::port::{Burst, Port};
 use crate::snapshot::{Publisher, Snapshot};
 use crate::stats::{WorkerStats, add};
-use conntrack::{ConnectionId, Entry, Expiry, Owner, Table, Ticks, V4, V6};
+use conntrack::{
+    ConnectionId, Direction, Entry, Expiry, Owner, State, Table, Ticks, Tuple, V4, V6,
+};
 use defence::Room;
 use egress::Egress;
 use family::Ip;
@@ -239,17 +243,44 @@ impl<F: Ip> Flows<F> {
         }
     }
 
+    /// The connection that a packet with `tuple` belongs to. Templates stand under keys of client port 0.
+    fn connection_of(&self, tuple: &Tuple<F>) -> Option<(ConnectionId, Direction)> {
+        let found = self.table.lookup(tuple);
+        found.filter(|(id, _)| !self.table.entry(*id).is_template())
+    }
+
     /// Ends connections whose time is over, a bounded number of them.
     fn expire(&mut self, services: &mut Services, now: Ticks) {
         let (table, lips) = (&self.table, &mut self.lips);
         let mut on_expiry = |_: ConnectionId, entry: &Entry<F>| {
+            if let Some(again) = persistence::renewal(entry) {
+                return Expiry::Renew(again);
+            }
             if let Some(state) = table.end(entry) {
-                services.connection_ended(RealServerId(entry.server()), state);
-                lips.give_back(entry);
+                settle(table, lips, services, entry, state);
             }
             Expiry::Remove
         };
         let fired = self.owner.advance_timers(now, TIMER_BUDGET, &mut on_expiry);
         self.timers_behind = fired >= TIMER_BUDGET;
+    }
+}
+
+/// Gives back and counts off what a connection had, once it has ended in `state`.
+fn settle<F: Ip>(
+    table: &Table<F>,
+    lips: &mut LipPools<F>,
+    services: &Services,
+    entry: &Entry<F>,
+    state: State,
+) {
+    let server = RealServerId(entry.server());
+    if entry.is_template() {
+        return services.template_ended(server);
+    }
+    services.connection_ended(server, state);
+    lips.give_back(entry);
+    if let Some(control) = entry.control().and_then(|id| table.get(id)) {
+        control.release();
     }
 }

@@ -4,8 +4,10 @@ use super::Flows;
 use super::connection::{Found, to_server_unchanged, translated};
 use super::egress::Egress;
 use super::family::Ip;
+use super::lookup::{Asked, FTP_DATA, asked};
+use super::persistence::real_port;
 use super::services::{Picked, Services};
-use super::transition::{first_state, is_reset, may_begin};
+use super::transition::{first_state, is_established, is_reset, may_begin};
 use crate::frame::Frame;
 use crate::neighbour::NeighbourId;
 use crate::packet::Packet;
@@ -16,7 +18,7 @@ use crate::reason::Reason;
 use crate::rewrite::{self, Translation};
 use crate::snapshot::{ServiceId, ServiceKey};
 use crate::stats::{add, count_bytes};
-use conntrack::{Direction, InsertError, Method, NewConnection, State};
+use conntrack::{ConnectionId, Direction, InsertError, Method, NewConnection, State};
 use scheduler::Flow;
 
 impl<F: Ip> Flows<F> {
@@ -30,13 +32,7 @@ impl<F: Ip> Flows<F> {
         packet: &Packet<F>,
     ) {
         let tuple = &packet.tuple;
-        let key = ServiceKey {
-            protocol: tuple.protocol,
-            address: tuple.destination.into(),
-            port: tuple.destination_port,
-        };
-        let service = egress.snapshot.services.get(&key);
-        let Some((service, one_packet)) = service.map(|found| (found.id, found.one_packet)) else {
+        let Some(asked) = asked(&egress.snapshot, frame.port, tuple) else {
             return not_ours(services, egress, frame, packet);
         };
         if !may_begin(frame.bytes(), packet, &egress.snapshot.ipvs) {
@@ -45,23 +41,25 @@ impl<F: Ip> Flows<F> {
         if egress.defence.drops_packet() {
             return egress.drop(frame, Reason::DropPacket);
         }
-        let flow = Flow {
-            client: tuple.source.into(),
-            client_port: tuple.source_port,
-            virtual_address: key.address,
-            virtual_port: key.port,
-            protocol: key.protocol,
+        let beside_ftp = asked.is_beside_ftp(tuple.destination_port);
+        if tuple.source_port == FTP_DATA || (beside_ftp && asked.persistence.is_none()) {
+            return egress.exception(frame);
+        }
+        let plan = match self.schedule(services, egress, packet, &asked) {
+            Ok(plan) => plan,
+            Err(Reason::NoServer) if beside_ftp => return egress.exception(frame),
+            Err(Reason::NoServer) => {
+                let kind = ErrorKind::PortUnreachable;
+                return egress.refuse(frame, packet, kind, tuple.destination, Reason::NoServer);
+            }
+            Err(reason) => return egress.drop(frame, reason),
         };
-        let Some(server) = services.pick(service, &flow) else {
-            let kind = ErrorKind::PortUnreachable;
-            return egress.refuse(frame, packet, kind, tuple.destination, Reason::NoServer);
-        };
-        if one_packet && tuple.protocol == UDP && server.method != Method::FullNat {
-            return send_alone(services, egress, frame, packet, server);
+        if asked.one_packet && tuple.protocol == UDP && plan.server.method != Method::FullNat {
+            return send_alone(services, egress, frame, packet, &plan);
         }
         let rules = egress.defence.tcp_rules();
-        let state = first_state(frame.bytes(), packet, server.method, rules);
-        match self.connect(services, egress, packet, service, server, state) {
+        let state = first_state(frame.bytes(), packet, plan.server.method, rules);
+        match self.connect(services, egress, packet, asked.id, &plan, state) {
             // Its state is already that after this packet.
             Ok(Made::New(found)) => self.send_on(services, egress, frame, packet, found),
             Ok(Made::Before(found)) => self.forward(services, egress, frame, packet, found),
@@ -69,24 +67,59 @@ impl<F: Ip> Flows<F> {
         }
     }
 
-    /// Makes a connection to `server`.
+    /// Finds the server of a new flow: the client's own where the service is persistent, or the scheduler's choice.
+    fn schedule<P: Port>(
+        &mut self,
+        services: &mut Services,
+        egress: &mut Egress<P>,
+        packet: &Packet<F>,
+        asked: &Asked,
+    ) -> Result<Planned, Reason> {
+        let tuple = &packet.tuple;
+        let flow = Flow {
+            client: tuple.source.into(),
+            client_port: tuple.source_port,
+            virtual_address: tuple.destination.into(),
+            virtual_port: tuple.destination_port,
+            protocol: tuple.protocol,
+        };
+        let (server, template) = match &asked.persistence {
+            None => (
+                services.pick(asked.id, &flow).ok_or(Reason::NoServer)?,
+                None,
+            ),
+            Some(persistence) => {
+                let found = self.remembered(services, egress, packet, asked, persistence, &flow)?;
+                (found.server, Some(found.template))
+            }
+        };
+        Ok(Planned {
+            port: real_port(asked, &server, tuple.destination_port),
+            server,
+            template,
+        })
+    }
+
+    /// Makes a connection as planned.
     fn connect<P: Port>(
         &mut self,
         services: &mut Services,
         egress: &mut Egress<P>,
         packet: &Packet<F>,
         service: ServiceId,
-        server: Picked,
+        plan: &Planned,
         state: State,
     ) -> Result<Made, Reason> {
         let tuple = &packet.tuple;
+        let server = &plan.server;
         // A tunnel may lead to the other family: the state of the server has the address.
         let address = F::from_ip(server.address).unwrap_or(F::UNSPECIFIED);
-        let real_server = (address, server.port);
+        let real_server = (address, plan.port);
         let local = match server.method {
             Method::FullNat => {
                 let addresses = services.local_addresses(service);
-                let source = self.lips.take(addresses, real_server, tuple.protocol);
+                let end = (address, server.port);
+                let source = self.lips.take(addresses, end, tuple.protocol);
                 Some(source.ok_or(Reason::LipPortsExhausted)?)
             }
             _ => None,
@@ -100,7 +133,7 @@ impl<F: Ip> Flows<F> {
             local,
             method: server.method,
             server: server.id.0,
-            control: None,
+            control: plan.template,
             state,
             timeout: egress.snapshot.timeouts.of(state),
             ip_delta: translation.ip_delta.0,
@@ -110,15 +143,21 @@ impl<F: Ip> Flows<F> {
             flags: 0,
         };
         let made = self.insert(egress, new);
-        if let Ok(Made::New(_)) = made {
+        if let Ok(Made::New(found)) = &made {
+            if let Some(template) = plan.template {
+                self.hold_template(found.id, template);
+                if is_established(state) {
+                    self.assure(self.table.entry(found.id));
+                }
+            }
             services.connection_began(server.id, state);
             add(&egress.stats.connections, 1);
             if let Some(stats) = egress.stats.server(server.id) {
                 add(&stats.connections, 1);
             }
         } else if let Some(local) = local {
-            self.lips
-                .give_back_source(local, real_server, tuple.protocol);
+            let end = (address, server.port);
+            self.lips.give_back_source(local, end, tuple.protocol);
         }
         made
     }
@@ -142,6 +181,9 @@ impl<F: Ip> Flows<F> {
             Err(InsertError::Exists(_)) => {
                 let found = self.table.lookup(&new.request_tuple());
                 let (id, direction) = found.ok_or(Reason::TableFull)?;
+                if self.table.entry(id).is_template() {
+                    return Err(Reason::NoClientPort);
+                }
                 Ok(Made::Before(Found { id, direction }))
             }
             Err(InsertError::HalfOpenFull) => Err(Reason::HalfOpenFull),
@@ -151,6 +193,15 @@ impl<F: Ip> Flows<F> {
             }
         }
     }
+}
+
+/// Where a new flow goes.
+struct Planned {
+    server: Picked,
+    /// The server's port for this flow, host byte order.
+    port: u16,
+    /// What remembers the client.
+    template: Option<ConnectionId>,
 }
 
 /// A connection after an attempt to make it.
@@ -167,8 +218,9 @@ fn send_alone<F: Ip, P: Port>(
     egress: &mut Egress<P>,
     frame: Frame,
     packet: &Packet<F>,
-    server: Picked,
+    plan: &Planned,
 ) {
+    let server = &plan.server;
     let Some(state) = services.server(server.id) else {
         return egress.drop(frame, Reason::ServerGone);
     };
@@ -184,7 +236,7 @@ fn send_alone<F: Ip, P: Port>(
     count_bytes(&egress.stats, server.id, Direction::Request, len);
     match F::from_ip(server.address) {
         Some(address) if server.method == Method::Nat => {
-            let real_server = (address, server.port);
+            let real_server = (address, plan.port);
             let translation = Translation::new(&packet.tuple, None, Some(real_server));
             let speaker = Some(packet.tuple.destination);
             translated(egress, frame, packet, hop, speaker, &translation);

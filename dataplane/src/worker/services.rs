@@ -215,6 +215,16 @@ impl Services {
         self.shift(server, Some(activity(state)), None);
     }
 
+    /// Counts a new persistence template.
+    pub(super) fn template_began(&self, server: RealServerId) {
+        self.shift(server, None, Some(Activity::Persistent));
+    }
+
+    /// Counts a persistence template off.
+    pub(super) fn template_ended(&self, server: RealServerId) {
+        self.shift(server, Some(Activity::Persistent), None);
+    }
+
     fn shift(&self, server: RealServerId, from: Option<Activity>, to: Option<Activity>) {
         if let Some(load) = self
             .servers

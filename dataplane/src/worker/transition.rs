@@ -77,6 +77,11 @@ pub(super) fn starts_anew<F: Ip>(frame: &[u8], packet: &Packet<F>) -> bool {
     }
 }
 
+/// Whether the state shows that the client is in earnest.
+pub(super) fn is_established(state: State) -> bool {
+    matches!(state, State::Established | State::SctpEstablished)
+}
+
 /// Whether a packet ends what it belongs to, so that no answer to it is wanted.
 pub(super) fn is_reset<F: Ip>(frame: &[u8], packet: &Packet<F>) -> bool {
     match packet.tuple.protocol {

@@ -58,7 +58,7 @@ impl<F: Ip> Flows<F> {
             Ok(inner) => inner,
             Err(reason) => return not_related(egress, frame, packet, reason),
         };
-        let tunnel = match self.table.lookup(&inner.tuple) {
+        let tunnel = match self.connection_of(&inner.tuple) {
             Some((id, Direction::Request)) => {
                 let entry = self.table.entry(id);
                 let server = services.server(RealServerId(entry.server()));

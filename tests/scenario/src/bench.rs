@@ -190,6 +190,7 @@ fn configuration() -> Configuration {
         ports: ports.to_vec(),
         routes: routes.to_vec(),
         lip_pools: Vec::new(),
+        marks: Vec::new(),
         services: Vec::new(),
         timeouts: TimeoutSettings::default(),
         ipvs: Ipvs::default(),

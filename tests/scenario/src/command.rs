@@ -4,6 +4,7 @@ use crate::bench::Bench;
 use crate::endpoint::Endpoint;
 use crate::features;
 use crate::kernel::{Kernel, Refusal};
+use crate::netfilter::Netfilter;
 use crate::scenario::Scenario;
 use crate::tables::{self, TABLE_SIZE, Zeros};
 use crate::topology::Side;
@@ -23,6 +24,7 @@ const SETTINGS: &str = "net.ipv4.vs.";
 /// See the module's text.
 pub struct Console {
     kernel: Kernel,
+    netfilter: Netfilter,
     settings: HashMap<String, String>,
     ipvs: Ipvs,
     zeros: Zeros,
@@ -38,6 +40,7 @@ impl Console {
     pub fn new(scenario: &Scenario) -> Console {
         let mut console = Console {
             kernel: Kernel::new(&scenario.text, &scenario.modules),
+            netfilter: Netfilter::default(),
             settings: HashMap::new(),
             ipvs: Ipvs::default(),
             zeros: Zeros::new(),
@@ -66,7 +69,11 @@ impl Console {
             "ipvsadm" => self.ipvsadm(bench, &split(line)),
             "ip" => self.ip(bench, line),
             _ => {
-                self.miss("firewall marks".to_owned());
+                let ipv6 = program.starts_with("ip6");
+                if let Err(what) = self.netfilter.run(ipv6, line) {
+                    self.miss(what);
+                }
+                self.configure(bench);
                 (0, String::new())
             }
         }
@@ -184,11 +191,13 @@ impl Console {
 
     /// Hands what the kernel has been told to the director.
     fn configure(&mut self, bench: &mut Bench) {
-        let (services, missing) = features::services(&self.kernel.services);
+        let (services, missing) = features::services(&self.kernel.services, &self.vips);
+        let marks = self.netfilter.marks();
         let [tcp, tcp_fin, udp] = self.kernel.timeouts;
         let ipvs = self.ipvs;
         let applied = bench.apply(|configuration| {
             configuration.services = services;
+            configuration.marks = marks;
             configuration.ipvs = ipvs;
             configuration.timeouts = TimeoutSettings { tcp, tcp_fin, udp };
         });
@@ -232,6 +241,7 @@ impl Console {
             ["addr", "add", address, "dev", "lo"] => {
                 self.vips
                     .extend(address.split('/').next().and_then(tables::address_of));
+                self.configure(bench);
             }
             _ => self.miss(format!("ip {line}")),
         }

@@ -1,29 +1,43 @@
 //! What uvs cannot do yet, a function each: whoever adds it to the director connects it here, and its complaint goes.
 
 use crate::kernel::{KernelService, stays_here};
-use cli::ipvsadm::{Daemon, Method, Protocol, Server, Service, ServiceKey, Tunnel, TunnelChecksum};
-use control::config::{self, GueChecksum};
-use dataplane::snapshot::Ipvs;
+use cli::ipvsadm::{
+    Daemon, Mask, Method, Protocol, Server, Service, ServiceKey, Tunnel, TunnelChecksum,
+};
+use control::config::{self, Granularity, GueChecksum};
+use dataplane::snapshot::{Engine, Ipvs};
 use scheduler::Options;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 /// Kernel modules, and what they do.
 const MODULES: [(&str, &str); 2] = [("ip_vs_ftp", "FTP helper"), ("ip_vs_pe_sip", "")];
 
 /// The kernel's settings whose values uvs cannot follow, and those by which it behaves.
-const FIXED: [(&str, &str); 4] = [
-    ("expire_quiescent_template", "0"),
+const FIXED: [(&str, &str); 3] = [
     ("sync_refresh_period", "0"),
     ("sync_threshold", "3\t50"),
     ("sync_version", "1"),
 ];
 
-/// The services that uvs is configured with, and what it cannot do of what was asked for.
+/// The services that uvs is configured with, and what it cannot do of what was asked for. `vips` are the host's further
+/// addresses: marks are for what goes there.
 #[must_use]
-pub fn services(known: &[KernelService]) -> (Vec<config::Service>, Vec<String>) {
+pub fn services(
+    known: &[KernelService],
+    vips: &BTreeSet<IpAddr>,
+) -> (Vec<config::Service>, Vec<String>) {
     let mut missing = Vec::new();
     let services = known
         .iter()
-        .filter_map(|known| service(known, &mut missing))
+        .filter_map(|known| {
+            let mut service = service(known, &mut missing)?;
+            if let config::Listen::Mark { ipv6, .. } = service.listen {
+                let of_family = vips.iter().filter(|vip| vip.is_ipv6() == ipv6);
+                service.addresses = of_family.copied().collect();
+            }
+            Some(service)
+        })
         .collect();
     missing.dedup();
     (services, missing)
@@ -31,9 +45,7 @@ pub fn services(known: &[KernelService]) -> (Vec<config::Service>, Vec<String>) 
 
 fn service(known: &KernelService, missing: &mut Vec<String>) -> Option<config::Service> {
     let service = &known.service;
-    persistence(service, missing);
-    engine(service, missing);
-    let listen = listen(service, missing)?;
+    let listen = listen(service);
     let Some(scheduler) = scheduler::NAMES
         .iter()
         .find(|name| **name == service.scheduler)
@@ -61,38 +73,43 @@ fn service(known: &KernelService, missing: &mut Vec<String>) -> Option<config::S
         method: conntrack::Method::Nat,
         lip_pool: None,
         one_packet: service.one_packet,
+        persistence: persistence(service, missing),
+        addresses: Vec::new(),
         servers,
     })
 }
 
-/// What clients address: one port.
-fn listen(service: &Service, missing: &mut Vec<String>) -> Option<config::Listen> {
+/// What clients address.
+fn listen(service: &Service) -> config::Listen {
     let (protocol, address) = match service.key {
-        ServiceKey::Mark { .. } => {
-            missing.push("firewall marks".to_owned());
-            return None;
-        }
-        ServiceKey::Address(_, address) if address.port() == 0 => {
-            missing.push("services of all ports".to_owned());
-            return None;
-        }
+        ServiceKey::Mark { mark, ipv6 } => return config::Listen::Mark { mark, ipv6 },
         ServiceKey::Address(Protocol::Tcp, address) => (config::Protocol::Tcp, address),
         ServiceKey::Address(Protocol::Udp, address) => (config::Protocol::Udp, address),
         ServiceKey::Address(Protocol::Sctp, address) => (config::Protocol::Sctp, address),
     };
-    Some(config::Listen { protocol, address })
+    config::Listen::Address { protocol, address }
 }
 
-fn persistence(service: &Service, missing: &mut Vec<String>) {
-    if service.persistence.is_some() {
-        missing.push("persistence".to_owned());
-    }
-}
-
-fn engine(service: &Service, missing: &mut Vec<String>) {
-    if let Some(engine) = &service.engine {
-        missing.push(format!("persistence engine {engine}"));
-    }
+fn persistence(service: &Service, missing: &mut Vec<String>) -> Option<config::Persistence> {
+    let persistence = service.persistence?;
+    let granularity = match persistence.mask {
+        mask if mask == Mask::whole(service.key.is_ipv6()) => Granularity::Address,
+        Mask::Ipv4(mask) => Granularity::Netmask(mask.into()),
+        Mask::Ipv6(len) => Granularity::Prefix(len),
+    };
+    let engine = match service.engine.as_deref() {
+        None => None,
+        Some("sip") => Some(Engine::Sip),
+        Some(engine) => {
+            missing.push(format!("persistence engine {engine}"));
+            None
+        }
+    };
+    Some(config::Persistence {
+        timeout: persistence.timeout_s,
+        granularity,
+        engine,
+    })
 }
 
 fn server(server: &Server, missing: &mut Vec<String>) -> Option<config::Server> {
@@ -157,6 +174,7 @@ pub fn setting(ipvs: &mut Ipvs, name: &str, value: &str) -> Option<String> {
     match name {
         "conn_reuse_mode" => ipvs.conn_reuse_mode = number,
         "expire_nodest_conn" => ipvs.expire_nodest_conn = number != 0,
+        "expire_quiescent_template" => ipvs.expire_quiescent_template = number != 0,
         "sloppy_tcp" => ipvs.sloppy_tcp = number != 0,
         "nat_icmp_send" => ipvs.nat_icmp_send = number != 0,
         "pmtu_disc" => ipvs.pmtu_disc = number != 0,

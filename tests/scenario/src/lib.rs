@@ -17,6 +17,7 @@ pub mod describe;
 pub mod endpoint;
 pub mod features;
 pub mod kernel;
+pub mod netfilter;
 pub mod player;
 pub mod reassembly;
 pub mod scenario;

@@ -6,6 +6,7 @@ use cli::ipvsadm::listing::{self, Counters, ListedConnection, ListedServer, List
 use cli::ipvsadm::{Columns, List, Protocol, ServiceKey, Subject};
 use conntrack::{ConnectionView, Family, Table, Ticks};
 use control::Traffic;
+use control::config::Listen;
 use control::status::ServerStatus;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -33,8 +34,7 @@ pub fn services(kernel: &Kernel, bench: &Bench, zeros: &Zeros) -> Vec<ListedServ
                 server: *server,
                 active: status.map_or(0, |status| status.active),
                 inactive: status.map_or(0, |status| status.inactive),
-                // The director has no templates yet.
-                persistent: 0,
+                persistent: status.map_or(0, |status| status.persistent),
                 total: status.map_or_else(Counters::default, |status| since(status.traffic, zero)),
                 rate: Counters::default(),
             }
@@ -188,12 +188,17 @@ fn servers_by_id(bench: &Bench) -> HashMap<u32, SocketAddr> {
 fn counted(bench: &Bench) -> HashMap<(ServiceKey, SocketAddr), ServerStatus> {
     let services = bench.director().services().into_iter();
     let servers = services.flat_map(|service| {
-        let protocol = match service.listen.protocol {
-            control::config::Protocol::Tcp => Protocol::Tcp,
-            control::config::Protocol::Udp => Protocol::Udp,
-            control::config::Protocol::Sctp => Protocol::Sctp,
+        let key = match service.listen {
+            Listen::Address { protocol, address } => {
+                let protocol = match protocol {
+                    control::config::Protocol::Tcp => Protocol::Tcp,
+                    control::config::Protocol::Udp => Protocol::Udp,
+                    control::config::Protocol::Sctp => Protocol::Sctp,
+                };
+                ServiceKey::Address(protocol, address)
+            }
+            Listen::Mark { mark, ipv6 } => ServiceKey::Mark { mark, ipv6 },
         };
-        let key = ServiceKey::Address(protocol, service.listen.address);
         service
             .servers
             .into_iter()

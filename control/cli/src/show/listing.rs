@@ -32,15 +32,36 @@ fn title(service: &Service) -> String {
         Protocol::Tcp => "TCP",
         Protocol::Udp => "UDP",
         Protocol::Sctp => "SCTP",
+        Protocol::Unspecified if key.mark != 0 => "FWM",
         Protocol::Unspecified => "?",
     };
-    let endpoint = endpoint(&key.address, key.port);
+    let endpoint = match (key.mark, key.mark_ipv6) {
+        (0, _) => endpoint(&key.address, key.port),
+        (mark, false) => mark.to_string(),
+        (mark, true) => format!("{mark} IPv6"),
+    };
     let flags = if service.flags.is_empty() {
         String::new()
     } else {
         format!(" ({})", service.flags.join(","))
     };
-    format!("{protocol}  {endpoint} {}{flags}", service.scheduler)
+    let mut title = format!("{protocol}  {endpoint} {}{flags}", service.scheduler);
+    if let Some(persistence) = &service.persistence {
+        // Writing to a String cannot fail.
+        let _ = write!(title, " persistent {}", persistence.timeout_s);
+        for (word, value) in [
+            ("mask", &persistence.granularity),
+            ("pe", &persistence.engine),
+        ] {
+            if !value.is_empty() {
+                let _ = write!(title, " {word} {value}");
+            }
+        }
+    }
+    if service.one_packet {
+        title.push_str(" ops");
+    }
+    title
 }
 
 fn row(server: &RealServer) -> String {

@@ -4,6 +4,7 @@
 //! would stop all fragments for half a minute.
 
 use crate::packet::{Packet, Tuple};
+use crate::port::PortId;
 use crate::worker::family::Ip;
 use ahash::RandomState;
 use conntrack::Ticks;
@@ -45,6 +46,8 @@ pub(super) struct First<F: Ip> {
     pub(super) tuple: Tuple<F>,
     /// Where it ends in the datagram's payload, bytes.
     pub(super) end: usize,
+    /// The port that it came in by.
+    pub(super) port: PortId,
 }
 
 struct Slot<F: Ip> {
@@ -197,6 +200,7 @@ mod tests {
             datagram,
             tuple,
             end,
+            port: PortId(0),
         }
     }
 

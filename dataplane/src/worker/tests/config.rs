@@ -12,7 +12,8 @@ use crate::port::{Mac, PortId};
 use crate::rewrite::tunnel::{Encapsulation, Outer, Tunnel};
 use crate::route::Route;
 use crate::snapshot::{
-    Ipvs, LocalAddress, NextHop, Owned, PortView, Server, Service, ServiceId, ServiceKey, Snapshot,
+    Ipvs, LocalAddress, NextHop, Owned, Persistence, PortView, Server, Service, ServiceId,
+    ServiceKey, Snapshot,
 };
 use conntrack::{Method, Ticks, Timeouts};
 use scheduler::{Load, Options, RealServer, RealServerId, Weight};
@@ -74,6 +75,7 @@ pub(super) struct ServiceConfig {
     pub(super) servers: Vec<ServerConfig>,
     pub(super) lips: Vec<LocalAddress>,
     pub(super) one_packet: bool,
+    pub(super) persistence: Option<Persistence>,
 }
 
 #[derive(Clone, Debug)]
@@ -155,6 +157,7 @@ impl Config {
                 Vec::new()
             },
             one_packet: false,
+            persistence: None,
         });
         self
     }
@@ -302,6 +305,7 @@ impl Config {
                 .collect(),
             local_addresses: service.lips.clone(),
             one_packet: service.one_packet,
+            persistence: service.persistence,
         };
         snapshot.services.insert(key, Arc::new(compiled));
     }

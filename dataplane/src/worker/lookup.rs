@@ -1,0 +1,82 @@
+//! Which service a packet of no connection asks for.
+
+use super::family::Ip;
+use crate::mark::{Marked, mark_of};
+use crate::packet::Tuple;
+use crate::packet::wire::TCP;
+use crate::port::PortId;
+use crate::snapshot::{Persistence, Service, ServiceId, ServiceKey, Snapshot};
+
+/// FTP's ports for commands and for data of active transfers. Source: RFC 959.
+pub(super) const FTP: u16 = 21;
+pub(super) const FTP_DATA: u16 = 20;
+/// From here on a server may offer ports for passive transfers.
+const FIRST_PASSIVE: u16 = 1024;
+
+/// What the packet path wants of a service that is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) id: ServiceId,
+    pub(super) key: ServiceKey,
+    pub(super) one_packet: bool,
+    pub(super) persistence: Option<Persistence>,
+}
+
+impl Asked {
+    fn of(service: &Service) -> Asked {
+        Asked {
+            id: service.id,
+            key: service.key,
+            one_packet: service.one_packet,
+            persistence: service.persistence,
+        }
+    }
+
+    /// Whether it is a service of FTP commands and the packet is not one of those: a passive transfer, or anything else.
+    pub(super) fn is_beside_ftp(&self, port: u16) -> bool {
+        self.key.port == FTP && port != FTP
+    }
+}
+
+/// The service of a flow: by its mark, by its very port, for FTP by the port that announces transfers, by its address.
+///
+/// Source: Linux net/netfilter/ipvs/ip_vs_ctl.c (`ip_vs_service_find`).
+pub(super) fn asked<F: Ip>(snapshot: &Snapshot, port: PortId, tuple: &Tuple<F>) -> Option<Asked> {
+    let key = ServiceKey {
+        protocol: tuple.protocol,
+        address: tuple.destination.into(),
+        port: tuple.destination_port,
+    };
+    let at = |port| snapshot.services.get(&ServiceKey { port, ..key });
+    let may_be_ftp = key.protocol == TCP && (key.port == FTP_DATA || key.port >= FIRST_PASSIVE);
+    marked(snapshot, port, tuple)
+        .or_else(|| at(key.port))
+        .or_else(|| at(FTP).filter(|_| may_be_ftp))
+        .or_else(|| at(0))
+        .map(|service| Asked::of(service))
+}
+
+/// The service of a flow's mark. As in the kernel, whose hooks only see what goes to its own addresses, those that are
+/// nobody's here are not asked for.
+fn marked<'s, F: Ip>(
+    snapshot: &'s Snapshot,
+    port: PortId,
+    tuple: &Tuple<F>,
+) -> Option<&'s std::sync::Arc<Service>> {
+    if snapshot.marks.is_empty() {
+        return None;
+    }
+    let packet = Marked {
+        port,
+        source: tuple.source.into(),
+        destination: tuple.destination.into(),
+        protocol: tuple.protocol,
+        source_port: tuple.source_port,
+        destination_port: tuple.destination_port,
+    };
+    let mark = mark_of(&snapshot.marks, &packet)?;
+    snapshot
+        .services
+        .get(&ServiceKey::of_mark(mark, packet.destination.is_ipv6()))
+        .filter(|_| snapshot.owned.contains_key(&packet.destination))
+}
