@@ -339,6 +339,20 @@ fn settings_of_ipvs_thresholds_and_one_packet_scheduling_are_what_the_file_says(
     );
 }
 
+#[test]
+fn a_service_of_sctp_is_what_the_file_says() {
+    let text = GOOD.replacen("listen = \"tcp ", "listen = \"sctp ", 1);
+    assert_ne!(text, GOOD);
+    let read = Configuration::parse("f.toml", &text).unwrap().configuration;
+    let listen = read.services[0].listen;
+    let protocol = listen.protocol().unwrap();
+    assert_eq!(
+        (protocol.number(), protocol.to_string()),
+        (132, "sctp".to_owned())
+    );
+    assert!(text.contains(&format!("listen = \"{listen}\"")));
+}
+
 /// The files of configs/, by name.
 fn examples() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");

@@ -8,7 +8,8 @@
 //!        └ drops_entries     a 32nd of the worker's connections is looked at each second: half open or idle ones end
 //! ```
 //! Differs from IPVS: room is that for connections, not the machine's memory; each worker counts for itself; and the
-//! table is looked at in order, so that every connection's turn comes each 32 s, where the kernel picks at random.
+//! table is looked at in order, so that every connection's turn comes each 32 s, where the kernel picks at random. It also
+//! tries to end the template of a connection that it ends; here that has a turn of its own.
 //!
 //! Source: Linux net/netfilter/ipvs/ip_vs_ctl.c (`update_defense_level`), ip_vs_conn.c (`ip_vs_random_dropentry`),
 //! include/net/ip_vs.h (`ip_vs_todrop`).
@@ -208,6 +209,9 @@ impl<F: Ip> Flows<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use conntrack::{Method, NewConnection, Owner, TEMPLATE, Table, TableConfig, V4};
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
 
     fn room(free: u32) -> Room {
         Room {
@@ -306,6 +310,66 @@ mod tests {
         };
         let short = |amemthresh| Room::in_table(&table, amemthresh).is_short();
         assert_eq!([0, 99, 100].map(short), [true, false, true]);
+    }
+
+    /// Whether the defence ends an entry that begins like this, after `silence`.
+    fn is_given_up(state: State, flags: u16, holds: u32, silence: Ticks) -> bool {
+        let table = Table::<V4>::new(&TableConfig {
+            capacity: 16,
+            half_open_percent: 100,
+            workers: 1,
+            seeds: [1, 2, 3, 4],
+        })
+        .unwrap();
+        let mut owner = Owner::new(Arc::clone(&table), 0);
+        let (now, timeouts) = (Ticks(1000), Timeouts::default());
+        let end = (Ipv4Addr::LOCALHOST, 80);
+        let new = NewConnection {
+            protocol: 6,
+            client: end,
+            virtual_server: end,
+            real_server: end,
+            local: None,
+            method: Method::Dr,
+            server: 0,
+            control: None,
+            state,
+            timeout: timeouts.of(state),
+            ip_delta: 0,
+            l4_delta: 0,
+            reply_neighbour: 0,
+            route_generation: 0,
+            flags,
+        };
+        let id = owner.insert(&new, now).unwrap();
+        let entry = table.entry(id);
+        (0..holds).for_each(|_| entry.hold());
+        count_packet(entry);
+        Defence::default().drops_entry(entry, &timeouts, now.after(silence))
+    }
+
+    #[test]
+    fn half_open_ones_idle_ones_and_templates_that_nothing_confirmed_are_given_up() {
+        let minute = Ticks::from_seconds(60);
+        let short = Ticks(minute.0 - 1);
+        for &state in State::ALL {
+            let at_once = matches!(
+                state,
+                State::SynRecv | State::SynAck | State::SctpInit1 | State::SctpInit
+            );
+            let idle = matches!(
+                state,
+                State::Established | State::SctpEstablished | State::Udp
+            );
+            if state != State::Dead {
+                assert_eq!(is_given_up(state, 0, 0, short), at_once, "{state:?}");
+                let later = is_given_up(state, 0, 0, minute);
+                assert_eq!(later, at_once || idle, "{state:?}");
+            }
+        }
+        assert!(is_given_up(State::None, TEMPLATE, 0, Ticks(0)));
+        assert!(!is_given_up(State::None, TEMPLATE, 1, minute));
+        assert!(!is_given_up(State::Assured, TEMPLATE, 0, minute));
     }
 
     #[test]
