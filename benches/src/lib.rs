@@ -77,6 +77,7 @@ impl Director {
             ipv4: Table::<V4>::new(&config(flows + flows / 8 + 2048))
                 .expect("memory for the table"),
             ipv6: Table::<V6>::new(&config(1024)).expect("memory for the table"),
+            calls: Arc::default(),
         };
         let neighbours = Arc::new(NeighbourTable::new(256));
         let publisher = Publisher::new(2);

@@ -425,6 +425,11 @@ impl<F: Family> Entry<F> {
             flags: self.flags(),
             owner: self.owner(),
             packets: self.packets(),
+            template_record: if self.is_template() {
+                self.template_record()
+            } else {
+                0
+            },
         }
     }
 
@@ -596,4 +601,6 @@ pub struct ConnectionView<F: Family> {
     pub owner: u16,
     /// Packets counted.
     pub packets: u16,
+    /// Of a template: [`Entry::template_record`]; otherwise 0.
+    pub template_record: u32,
 }

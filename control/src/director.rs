@@ -189,6 +189,7 @@ impl Director {
         let tables = Tables {
             ipv4: Table::new(&table_config(&settings))?,
             ipv6: Table::new(&table_config(&settings))?,
+            calls: Arc::default(),
         };
         let neighbours = Arc::new(NeighbourTable::new(NEIGHBOURS.max(2 * servers)));
         let publisher = Publisher::new(usize::from(settings.workers));
@@ -208,6 +209,7 @@ impl Director {
             seen_by_all: 0,
         };
         let snapshot = compiler.compile(&configuration, &before, Ticks(0))?;
+        prepare_calls(&tables, &snapshot);
         let (snapshot, _) = publisher.publish(snapshot);
         Ok(Director {
             settings,
@@ -319,6 +321,7 @@ impl Director {
         };
         let snapshot =
             compiler.compile(&configuration, &before, worker::ticks_since(self.started))?;
+        prepare_calls(&self.tables, &snapshot);
         let (new, old) = self.publisher.publish(snapshot);
         current.retired.push((new.version, old));
         current.snapshot = new;
@@ -377,6 +380,17 @@ impl Drop for Director {
 impl Current {
     fn free_retired(&mut self, seen_by_all: u64) {
         self.retired.retain(|(version, _)| *version > seen_by_all);
+    }
+}
+
+/// Takes the memory for calls once a service wants to tell them apart.
+fn prepare_calls(tables: &Tables, snapshot: &Snapshot) {
+    let mut persistent = snapshot
+        .services
+        .values()
+        .filter_map(|service| service.persistence);
+    if persistent.any(|persistence| persistence.engine.is_some()) {
+        tables.calls.prepare();
     }
 }
 

@@ -313,7 +313,7 @@ fn settings_of_ipvs_thresholds_and_one_packet_scheduling_are_what_the_file_says(
             1,
         );
     let text = format!(
-        "{text}[ipvs]\nconn_reuse_mode = 2\nexpire_nodest_conn = true\nexpire_quiescent_template = true\nsloppy_tcp = true\nnat_icmp_send = true\npmtu_disc = false\nsloppy_sctp = true\nsecure_tcp = 1\ndrop_packet = 2\ndrop_entry = 3\nam_droprate = 20\namemthresh = 4000"
+        "{text}[ipvs]\nconn_reuse_mode = 2\nexpire_nodest_conn = true\nexpire_quiescent_template = true\nsloppy_tcp = true\nschedule_icmp = true\nnat_icmp_send = true\npmtu_disc = false\nsloppy_sctp = true\nsecure_tcp = 1\ndrop_packet = 2\ndrop_entry = 3\nam_droprate = 20\namemthresh = 4000"
     );
     let read = Configuration::parse("f.toml", &text).unwrap().configuration;
     let expected = Ipvs {
@@ -321,6 +321,7 @@ fn settings_of_ipvs_thresholds_and_one_packet_scheduling_are_what_the_file_says(
         expire_nodest_conn: true,
         expire_quiescent_template: true,
         sloppy_tcp: true,
+        schedule_icmp: true,
         nat_icmp_send: true,
         pmtu_disc: false,
         sloppy_sctp: true,

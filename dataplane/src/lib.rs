@@ -1,5 +1,6 @@
 //! Moves packets: frames, ports, services, rewriters and the worker that joins them.
 
+pub mod calls;
 pub mod frame;
 pub mod mark;
 pub mod neighbour;

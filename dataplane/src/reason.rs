@@ -58,6 +58,10 @@ reasons! {
     NoServer = "no-server",
     /// A persistent service's packet from port 0, where its templates are kept.
     NoClientPort = "no-client-port",
+    /// A message without a Call-ID for a service that keeps calls together.
+    NoCallId = "no-call-id",
+    /// There are more calls than can be told apart.
+    TooManyCalls = "too-many-calls",
     /// The connection's server was removed.
     ServerGone = "server-gone",
     /// The connection table has no room for a new flow, or another worker is halfway through making the same connection.

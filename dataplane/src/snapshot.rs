@@ -70,6 +70,8 @@ pub struct Ipvs {
     pub sloppy_tcp: bool,
     /// Any SCTP packet but an ABORT may begin a connection, not an INIT alone.
     pub sloppy_sctp: bool,
+    /// An ICMP error about a packet of a service that no connection is known for begins one.
+    pub schedule_icmp: bool,
     /// A NAT server's packet of no connection is answered with port unreachable.
     pub nat_icmp_send: bool,
     /// Tunnels take over the inner packet's don't-fragment, and tell senders what fits.
@@ -96,6 +98,7 @@ impl Default for Ipvs {
             expire_quiescent_template: false,
             sloppy_tcp: false,
             sloppy_sctp: false,
+            schedule_icmp: false,
             nat_icmp_send: false,
             pmtu_disc: true,
             secure_tcp: 0,

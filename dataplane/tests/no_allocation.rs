@@ -172,6 +172,7 @@ impl Director {
             tables: Tables {
                 ipv4: Table::new(&table).unwrap(),
                 ipv6: Table::new(&table).unwrap(),
+                calls: Arc::default(),
             },
             neighbours,
             publisher,

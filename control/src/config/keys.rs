@@ -516,6 +516,11 @@ pub const IPVS: Table = Table {
             "any SCTP packet but an ABORT may begin a connection, not an INIT alone",
         ),
         switch_key(
+            "schedule_icmp",
+            "false",
+            "an ICMP error about a packet of a service that no connection is known for is scheduled, and begins one",
+        ),
+        switch_key(
             "nat_icmp_send",
             "false",
             "a NAT server's packet of no connection is answered with port unreachable",

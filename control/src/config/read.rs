@@ -491,6 +491,7 @@ fn read_ipvs(section: &Section<'_, '_>) -> Ipvs {
         ),
         sloppy_tcp: is_set("sloppy_tcp", default.sloppy_tcp),
         sloppy_sctp: is_set("sloppy_sctp", default.sloppy_sctp),
+        schedule_icmp: is_set("schedule_icmp", default.schedule_icmp),
         nat_icmp_send: is_set("nat_icmp_send", default.nat_icmp_send),
         pmtu_disc: is_set("pmtu_disc", default.pmtu_disc),
         secure_tcp: narrow(section.number("secure_tcp")).unwrap_or(default.secure_tcp),

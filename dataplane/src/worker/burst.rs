@@ -106,10 +106,12 @@ impl<P: Port> Worker<P> {
                 self.ipv6.fragment(services, egress, frame, packet);
             }
             Parsed::Ipv4(packet) if is_from_port_zero(packet) => {
-                self.ipv4.from_port_zero(services, egress, frame, packet);
+                self.ipv4
+                    .without_client_port(services, egress, frame, packet);
             }
             Parsed::Ipv6(packet) if is_from_port_zero(packet) => {
-                self.ipv6.from_port_zero(services, egress, frame, packet);
+                self.ipv6
+                    .without_client_port(services, egress, frame, packet);
             }
             Parsed::Ipv4(packet) => self.control_v4(frame, packet),
             Parsed::Ipv6(packet) => self.control_v6(frame, packet),
@@ -133,7 +135,7 @@ impl<F: Ip> Flows<F> {
     }
 
     #[cold]
-    fn from_port_zero<P: Port>(
+    fn without_client_port<P: Port>(
         &mut self,
         services: &mut Services,
         egress: &mut Egress<P>,

@@ -199,7 +199,14 @@ impl<F: Ip> Flows<F> {
             }
             if let Some(state) = self.owner.remove(id) {
                 let entry = self.table.entry(id);
-                settle(&self.table, &mut self.lips, services, entry, state);
+                settle(
+                    &self.table,
+                    &self.calls,
+                    &mut self.lips,
+                    services,
+                    entry,
+                    state,
+                );
                 add(&stats.entries_dropped, 1);
             }
         }

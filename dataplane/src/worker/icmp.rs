@@ -5,18 +5,19 @@ use super::connection::{
 };
 use super::egress::{Egress, Hop};
 use super::family::Ip;
+use super::lookup::asked;
 use super::services::Services;
 use super::{Flows, Worker};
 use crate::frame::Frame;
 use crate::packet::Packet;
 use crate::packet::icmp::{Quoted, parse_error};
-use crate::packet::wire::IPIP;
-use crate::port::Port;
+use crate::packet::wire::{IPIP, SCTP, TCP, UDP};
+use crate::port::{Port, PortId};
 use crate::reason::Reason;
 use crate::rewrite::{Translation, translate_error};
 use crate::snapshot::Owned;
 use crate::stats::count_bytes;
-use conntrack::{Direction, Entry, Method, V4, V6};
+use conntrack::{ConnectionId, Direction, Entry, Method, State, Ticks, V4, V6};
 use scheduler::RealServerId;
 
 /// An error and the connection that it is about.
@@ -74,7 +75,9 @@ impl<F: Ip> Flows<F> {
         quoted: &Quoted<F>,
     ) {
         // The quoted packet went the other way than one that would be looked up here.
-        let Some((id, direction)) = self.connection_of(&quoted.tuple.reversed()) else {
+        let found = self.connection_of(&quoted.tuple.reversed());
+        let found = found.or_else(|| self.scheduled_for(services, egress, frame.port, quoted));
+        let Some((id, direction)) = found else {
             return not_related(egress, frame, packet, Reason::IcmpUnrelated);
         };
         let related = Related {
@@ -90,6 +93,42 @@ impl<F: Ip> Flows<F> {
                 Err(reason) => egress.drop(frame, reason),
             },
         }
+    }
+}
+
+/// How long a connection lasts that an error began, unless a packet follows.
+const SCHEDULED: Ticks = Ticks::from_seconds(3);
+
+impl<F: Ip> Flows<F> {
+    /// With `schedule_icmp`, the connection that an error begins which a client's side sent about a packet of a service.
+    ///
+    /// Source: Linux net/netfilter/ipvs/ip_vs_core.c (`ip_vs_in_icmp`, `ip_vs_try_to_schedule`).
+    #[cold]
+    fn scheduled_for<P: Port>(
+        &mut self,
+        services: &mut Services,
+        egress: &mut Egress<P>,
+        port: PortId,
+        quoted: &Quoted<F>,
+    ) -> Option<(ConnectionId, Direction)> {
+        if !egress.snapshot.ipvs.schedule_icmp {
+            return None;
+        }
+        let tuple = quoted.tuple.reversed();
+        let state = match tuple.protocol {
+            TCP | SCTP => State::None,
+            UDP => State::Udp,
+            _ => return None,
+        };
+        let asked = asked(&egress.snapshot, port, &tuple)?;
+        let plan = self
+            .schedule(services, egress, &tuple, &asked, || None)
+            .ok()?;
+        let found = self
+            .connect(services, egress, &tuple, &plan, state, SCHEDULED)
+            .ok()?
+            .found();
+        Some((found.id, found.direction))
     }
 }
 

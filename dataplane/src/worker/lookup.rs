@@ -23,7 +23,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    fn of(service: &Service) -> Asked {
+    pub(super) fn of(service: &Service) -> Asked {
         Asked {
             id: service.id,
             key: service.key,

@@ -25,6 +25,7 @@ mod new_flow;
 mod persistence;
 mod run;
 mod services;
+mod sip;
 #[cfg(test)]
 mod tests;
 mod transition;
@@ -34,6 +35,7 @@ mod waiting;
 
 pub use run::{Idle, ticks_since};
 
+use crate::calls::Calls;
 use crate::neighbour::NeighbourTable;
 use crate::port::{Burst, Port};
 use crate::snapshot::{Publisher, Snapshot};
@@ -63,6 +65,8 @@ pub struct Tables {
     pub ipv4: Arc<Table<V4>>,
     /// Connections of IPv6 clients.
     pub ipv6: Arc<Table<V6>>,
+    /// What their templates are about, where persistence looks into packets.
+    pub calls: Arc<Calls>,
 }
 
 /// What a worker is made of.
@@ -90,6 +94,7 @@ struct Flows<F: Ip> {
     owner: Owner<F>,
     lips: LipPools<F>,
     fragments: Fragments<F>,
+    calls: Arc<Calls>,
     /// More timers were due than the last call had room for.
     timers_behind: bool,
 }
@@ -118,8 +123,8 @@ impl<P: Port> Worker<P> {
             stats,
         } = parts;
         Worker {
-            ipv4: Flows::new(tables.ipv4, index, workers),
-            ipv6: Flows::new(tables.ipv6, index, workers),
+            ipv4: Flows::new(tables.ipv4, Arc::clone(&tables.calls), index, workers),
+            ipv6: Flows::new(tables.ipv6, tables.calls, index, workers),
             services: Services::new(index),
             egress: Egress::new(index, ports, neighbours, stats, now),
             publisher,
@@ -233,11 +238,12 @@ impl<P: Port> Worker<P> {
 }
 
 impl<F: Ip> Flows<F> {
-    fn new(table: Arc<Table<F>>, index: u16, workers: u16) -> Flows<F> {
+    fn new(table: Arc<Table<F>>, calls: Arc<Calls>, index: u16, workers: u16) -> Flows<F> {
         Flows {
             owner: Owner::new(Arc::clone(&table), index),
             lips: LipPools::new(index, workers),
             fragments: Fragments::new(),
+            calls,
             table,
             timers_behind: false,
         }
@@ -251,13 +257,13 @@ impl<F: Ip> Flows<F> {
 
     /// Ends connections whose time is over, a bounded number of them.
     fn expire(&mut self, services: &mut Services, now: Ticks) {
-        let (table, lips) = (&self.table, &mut self.lips);
+        let (table, calls, lips) = (&self.table, &self.calls, &mut self.lips);
         let mut on_expiry = |_: ConnectionId, entry: &Entry<F>| {
             if let Some(again) = persistence::renewal(entry) {
                 return Expiry::Renew(again);
             }
             if let Some(state) = table.end(entry) {
-                settle(table, lips, services, entry, state);
+                settle(table, calls, lips, services, entry, state);
             }
             Expiry::Remove
         };
@@ -269,6 +275,7 @@ impl<F: Ip> Flows<F> {
 /// Gives back and counts off what a connection had, once it has ended in `state`.
 fn settle<F: Ip>(
     table: &Table<F>,
+    calls: &Calls,
     lips: &mut LipPools<F>,
     services: &Services,
     entry: &Entry<F>,
@@ -276,6 +283,7 @@ fn settle<F: Ip>(
 ) {
     let server = RealServerId(entry.server());
     if entry.is_template() {
+        calls.give_back(entry.template_record());
         return services.template_ended(server);
     }
     services.connection_ended(server, state);

@@ -5,9 +5,11 @@ use super::connection::{Found, to_server_unchanged, translated};
 use super::egress::Egress;
 use super::family::Ip;
 use super::lookup::{Asked, FTP_DATA, asked};
-use super::persistence::real_port;
+use super::persistence::{real_port, template_key};
 use super::services::{Picked, Services};
+use super::sip::call_of;
 use super::transition::{first_state, is_established, is_reset, may_begin};
+use crate::calls::CallId;
 use crate::frame::Frame;
 use crate::neighbour::NeighbourId;
 use crate::packet::Packet;
@@ -16,9 +18,9 @@ use crate::packet::wire::UDP;
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::rewrite::{self, Translation};
-use crate::snapshot::{ServiceId, ServiceKey};
+use crate::snapshot::{Engine, ServiceId, ServiceKey};
 use crate::stats::{add, count_bytes};
-use conntrack::{ConnectionId, Direction, InsertError, Method, NewConnection, State};
+use conntrack::{ConnectionId, Direction, InsertError, Method, NewConnection, State, Ticks, Tuple};
 use scheduler::Flow;
 
 impl<F: Ip> Flows<F> {
@@ -33,6 +35,10 @@ impl<F: Ip> Flows<F> {
     ) {
         let tuple = &packet.tuple;
         let Some(asked) = asked(&egress.snapshot, frame.port, tuple) else {
+            let frame = match self.server_speaks(services, egress, frame, packet) {
+                Ok(()) => return,
+                Err(frame) => frame,
+            };
             return not_ours(services, egress, frame, packet);
         };
         if !may_begin(frame.bytes(), packet, &egress.snapshot.ipvs) {
@@ -45,7 +51,9 @@ impl<F: Ip> Flows<F> {
         if tuple.source_port == FTP_DATA || (beside_ftp && asked.persistence.is_none()) {
             return egress.exception(frame);
         }
-        let plan = match self.schedule(services, egress, packet, &asked) {
+        let plan = match self.schedule(services, egress, tuple, &asked, || {
+            call_of(frame.bytes(), packet)
+        }) {
             Ok(plan) => plan,
             Err(Reason::NoServer) if beside_ftp => return egress.exception(frame),
             Err(Reason::NoServer) => {
@@ -59,7 +67,8 @@ impl<F: Ip> Flows<F> {
         }
         let rules = egress.defence.tcp_rules();
         let state = first_state(frame.bytes(), packet, plan.server.method, rules);
-        match self.connect(services, egress, packet, asked.id, &plan, state) {
+        let timeout = egress.snapshot.timeouts.of(state);
+        match self.connect(services, egress, tuple, &plan, state, timeout) {
             // Its state is already that after this packet.
             Ok(Made::New(found)) => self.send_on(services, egress, frame, packet, found),
             Ok(Made::Before(found)) => self.forward(services, egress, frame, packet, found),
@@ -68,14 +77,15 @@ impl<F: Ip> Flows<F> {
     }
 
     /// Finds the server of a new flow: the client's own where the service is persistent, or the scheduler's choice.
-    fn schedule<P: Port>(
+    /// `call` tells the flow's call, if a service wants to know it.
+    pub(super) fn schedule<P: Port>(
         &mut self,
         services: &mut Services,
-        egress: &mut Egress<P>,
-        packet: &Packet<F>,
+        egress: &Egress<P>,
+        tuple: &Tuple<F>,
         asked: &Asked,
+        call: impl FnOnce() -> Option<CallId>,
     ) -> Result<Planned, Reason> {
-        let tuple = &packet.tuple;
         let flow = Flow {
             client: tuple.source.into(),
             client_port: tuple.source_port,
@@ -89,11 +99,17 @@ impl<F: Ip> Flows<F> {
                 None,
             ),
             Some(persistence) => {
-                let found = self.remembered(services, egress, packet, asked, persistence, &flow)?;
+                let call = match persistence.engine {
+                    None => None,
+                    Some(Engine::Sip) => Some(call().ok_or(Reason::NoCallId)?),
+                };
+                let key = template_key(tuple, asked, persistence);
+                let found = self.remembered(services, egress, &key, call, asked, &flow)?;
                 (found.server, Some(found.template))
             }
         };
         Ok(Planned {
+            service: asked.id,
             port: real_port(asked, &server, tuple.destination_port),
             server,
             template,
@@ -101,23 +117,22 @@ impl<F: Ip> Flows<F> {
     }
 
     /// Makes a connection as planned.
-    fn connect<P: Port>(
+    pub(super) fn connect<P: Port>(
         &mut self,
         services: &mut Services,
         egress: &mut Egress<P>,
-        packet: &Packet<F>,
-        service: ServiceId,
+        tuple: &Tuple<F>,
         plan: &Planned,
         state: State,
+        timeout: Ticks,
     ) -> Result<Made, Reason> {
-        let tuple = &packet.tuple;
         let server = &plan.server;
         // A tunnel may lead to the other family: the state of the server has the address.
         let address = F::from_ip(server.address).unwrap_or(F::UNSPECIFIED);
         let real_server = (address, plan.port);
         let local = match server.method {
             Method::FullNat => {
-                let addresses = services.local_addresses(service);
+                let addresses = services.local_addresses(plan.service);
                 let end = (address, server.port);
                 let source = self.lips.take(addresses, end, tuple.protocol);
                 Some(source.ok_or(Reason::LipPortsExhausted)?)
@@ -135,7 +150,7 @@ impl<F: Ip> Flows<F> {
             server: server.id.0,
             control: plan.template,
             state,
-            timeout: egress.snapshot.timeouts.of(state),
+            timeout,
             ip_delta: translation.ip_delta.0,
             l4_delta: translation.l4_delta.0,
             reply_neighbour: NeighbourId::NONE.to_bits(),
@@ -196,18 +211,28 @@ impl<F: Ip> Flows<F> {
 }
 
 /// Where a new flow goes.
-struct Planned {
-    server: Picked,
+pub(super) struct Planned {
+    pub(super) service: ServiceId,
+    pub(super) server: Picked,
     /// The server's port for this flow, host byte order.
-    port: u16,
+    pub(super) port: u16,
     /// What remembers the client.
-    template: Option<ConnectionId>,
+    pub(super) template: Option<ConnectionId>,
 }
 
 /// A connection after an attempt to make it.
-enum Made {
+pub(super) enum Made {
     New(Found),
     Before(Found),
+}
+
+impl Made {
+    /// The connection.
+    pub(super) fn found(self) -> Found {
+        match self {
+            Made::New(found) | Made::Before(found) => found,
+        }
+    }
 }
 
 /// Sends a packet to a server without a connection to remember it by: replies by NAT are nobody's.

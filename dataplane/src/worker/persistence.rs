@@ -16,7 +16,7 @@ use super::egress::Egress;
 use super::family::Ip;
 use super::lookup::{Asked, FTP};
 use super::services::{Picked, Services};
-use crate::packet::Packet;
+use crate::calls::CallId;
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::snapshot::{Persistence, Snapshot};
@@ -27,6 +27,8 @@ use scheduler::{Flow, RealServerId};
 pub(super) const UNASSURED: u16 = 1;
 /// How long a template lasts whose time is over while it has connections, and after each later use.
 const RENEWAL: Ticks = Ticks::from_seconds(60);
+/// Calls of one client whose templates stand one behind the other, at most; more are refused.
+const CALLS_OF_ONE_PLACE: u16 = 16;
 
 /// For an entry whose time is over: how long it stays all the same, if it controls connections.
 pub(super) fn renewal<F: Ip>(entry: &Entry<F>) -> Option<Ticks> {
@@ -43,85 +45,164 @@ pub(super) struct Remembered {
     pub(super) server: Picked,
 }
 
+/// What there is under a template's key.
+enum Place<F: Ip> {
+    /// The template.
+    Found(ConnectionId),
+    /// Nothing, under this key.
+    Free(Tuple<F>),
+    /// Other calls, as far as one looks.
+    Taken,
+}
+
 impl<F: Ip> Flows<F> {
     /// The server that a client's new flow belongs to: the one it had, or the scheduler's choice, to be remembered.
     pub(super) fn remembered<P: Port>(
         &mut self,
         services: &mut Services,
-        egress: &mut Egress<P>,
-        packet: &Packet<F>,
+        egress: &Egress<P>,
+        key: &Tuple<F>,
+        call: Option<CallId>,
         asked: &Asked,
-        persistence: &Persistence,
         flow: &Flow,
     ) -> Result<Remembered, Reason> {
-        let key = template_key(packet, asked, persistence);
-        if let Some(remembered) = self.template(services, &egress.snapshot, &key) {
+        let snapshot = &egress.snapshot;
+        if let Some(remembered) = self.template(services, snapshot, key, call.as_ref(), None) {
             self.use_template(egress.now, remembered.template);
             return Ok(remembered);
         }
         let server = services.pick(asked.id, flow).ok_or(Reason::NoServer)?;
+        self.new_template(services, egress, key, call.as_ref(), asked, server)
+    }
+
+    /// The template of a call that a server speaks in: the one that leads to it, or a new one. `asks` is what the client
+    /// would send.
+    pub(super) fn remember_speaker<P: Port>(
+        &mut self,
+        services: &Services,
+        egress: &Egress<P>,
+        asks: &Tuple<F>,
+        asked: &Asked,
+        call: &CallId,
+        server: RealServerId,
+    ) -> Result<Remembered, Reason> {
+        let snapshot = &egress.snapshot;
+        let persistence = asked.persistence.ok_or(Reason::NoCallId)?;
+        let key = template_key(asks, asked, &persistence);
+        let call = Some(call);
+        if let Some(remembered) = self.template(services, snapshot, &key, call, Some(server)) {
+            self.use_template(egress.now, remembered.template);
+            return Ok(remembered);
+        }
+        let server = facts(snapshot, server).ok_or(Reason::ServerGone)?;
+        self.new_template(services, egress, &key, call, asked, server)
+    }
+
+    /// Remembers a client's server.
+    fn new_template<P: Port>(
+        &mut self,
+        services: &Services,
+        egress: &Egress<P>,
+        key: &Tuple<F>,
+        call: Option<&CallId>,
+        asked: &Asked,
+        server: Picked,
+    ) -> Result<Remembered, Reason> {
+        let Place::Free(key) = self.place(key, call) else {
+            return Err(Reason::TooManyCalls);
+        };
+        let timeout = asked.persistence.map_or(RENEWAL, |found| found.timeout);
+        let record = match call {
+            None => 0,
+            Some(call) => self.calls.take(call).ok_or(Reason::TooManyCalls)?,
+        };
         let address = F::from_ip(server.address).unwrap_or(F::UNSPECIFIED);
-        let is_own_port = packet.tuple.destination_port == asked.key.port && !is_any_port(asked);
+        let port = if is_any_port(asked) { 0 } else { server.port };
         let new = NewConnection {
             protocol: key.protocol,
             client: (key.source, key.source_port),
             virtual_server: (key.destination, key.destination_port),
-            real_server: (address, if is_own_port { server.port } else { 0 }),
+            real_server: (address, port),
             local: None,
             method: server.method,
             server: server.id.0,
             control: None,
             state: State::None,
-            timeout: persistence.timeout,
+            timeout,
             ip_delta: 0,
             l4_delta: 0,
-            reply_neighbour: persistence.timeout.0,
+            reply_neighbour: timeout.0,
             route_generation: 0,
             flags: TEMPLATE,
         };
-        match self.owner.insert(&new, egress.now) {
+        let made = self.owner.insert(&new.template_record(record), egress.now);
+        if made.is_err() {
+            self.calls.give_back(record);
+        }
+        match made {
             Ok(template) => {
                 services.template_began(server.id);
                 Ok(Remembered { template, server })
             }
-            // Another worker was faster with a flow of the same client.
+            // Another worker was faster with a flow of the same client, or a packet from port 0 has its place.
             Err(InsertError::Exists(_)) => self
-                .template(services, &egress.snapshot, &key)
+                .template(services, &egress.snapshot, &key, call, None)
                 .ok_or(Reason::NoClientPort),
             Err(_) => Err(Reason::TableFull),
         }
     }
 
-    /// The template of a key, unless its server takes no connections: then it is voided.
+    /// The template of a key, and of a call. One whose server takes no connections, or is not `wanted`, is voided.
     fn template(
         &mut self,
         services: &Services,
         snapshot: &Snapshot,
         key: &Tuple<F>,
+        call: Option<&CallId>,
+        wanted: Option<RealServerId>,
     ) -> Option<Remembered> {
-        let (template, _) = self.table.lookup(key)?;
-        let entry = self.table.entry(template);
-        if !entry.is_template() {
+        let Place::Found(template) = self.place(key, call) else {
             return None;
-        }
-        let id = RealServerId(entry.server());
+        };
+        let id = RealServerId(self.table.entry(template).server());
         let quiescent = snapshot.ipvs.expire_quiescent_template && services.is_drained(id);
-        let server = snapshot.servers.get(id.0 as usize).and_then(Option::as_ref);
-        match server.filter(|server| server.present && !quiescent) {
-            Some(server) => Some(Remembered {
-                template,
-                server: Picked {
-                    id,
-                    address: server.address,
-                    port: server.port,
-                    method: server.method,
-                },
-            }),
+        let is_wanted = wanted.is_none_or(|wanted| wanted == id);
+        match facts(snapshot, id).filter(|_| is_wanted && !quiescent) {
+            Some(server) => Some(Remembered { template, server }),
             None => {
                 self.owner.void_template(template);
                 None
             }
         }
+    }
+
+    /// Looks for a template. Those of calls stand at ports that follow from the call, one behind the other where several
+    /// follow from the same.
+    fn place(&self, key: &Tuple<F>, call: Option<&CallId>) -> Place<F> {
+        let Some(call) = call else {
+            let found = self.table.lookup(key);
+            return match found.filter(|(id, _)| self.table.entry(*id).is_template()) {
+                Some((id, _)) => Place::Found(id),
+                None => Place::Free(*key),
+            };
+        };
+        let mut free = None;
+        for step in 0..CALLS_OF_ONE_PLACE {
+            let source_port = self.calls.place(call).wrapping_add(step);
+            let key = Tuple {
+                source_port,
+                ..*key
+            };
+            let Some((id, _)) = self.table.lookup(&key) else {
+                free.get_or_insert(key);
+                continue;
+            };
+            let entry = self.table.entry(id);
+            if entry.is_template() && self.calls.is(entry.template_record(), call) {
+                return Place::Found(id);
+            }
+        }
+        free.map_or(Place::Taken, Place::Free)
     }
 
     /// Lets a template last from now on.
@@ -145,12 +226,28 @@ impl<F: Ip> Flows<F> {
     #[cold]
     pub(super) fn assure(&self, entry: &Entry<F>) {
         entry.clear_flags(UNASSURED);
-        if let Some(template) = entry.control().and_then(|id| self.table.get(id))
-            && template.is_template()
-        {
+        if let Some(template) = entry.control() {
+            self.assure_template(template);
+        }
+    }
+
+    /// A template is in earnest use.
+    pub(super) fn assure_template(&self, template: ConnectionId) {
+        if let Some(template) = self.table.get(template).filter(|entry| entry.is_template()) {
             self.table.advance(template, State::None, State::Assured);
         }
     }
+}
+
+/// What new flows need of a server that is there.
+fn facts(snapshot: &Snapshot, id: RealServerId) -> Option<Picked> {
+    let server = snapshot.servers.get(id.0 as usize)?.as_ref()?;
+    server.present.then_some(Picked {
+        id,
+        address: server.address,
+        port: server.port,
+        method: server.method,
+    })
 }
 
 /// The port of the server that a client's flow goes to.
@@ -170,8 +267,11 @@ fn is_any_port(asked: &Asked) -> bool {
 
 /// What a client's template stands under: of a mark, the mark; of a service of all ports or of FTP, the address; otherwise
 /// address and port.
-fn template_key<F: Ip>(packet: &Packet<F>, asked: &Asked, persistence: &Persistence) -> Tuple<F> {
-    let tuple = &packet.tuple;
+pub(super) fn template_key<F: Ip>(
+    tuple: &Tuple<F>,
+    asked: &Asked,
+    persistence: &Persistence,
+) -> Tuple<F> {
     let port = if is_any_port(asked) {
         0
     } else {

@@ -1,5 +1,6 @@
 //! What a worker keeps for each service and each server between packets: the scheduler's state, the neighbour in use.
 
+use super::lookup::Asked;
 use crate::Map;
 use crate::neighbour::NeighbourId;
 use crate::rewrite::tunnel::Tunnel;
@@ -53,6 +54,8 @@ pub(super) struct Services {
     servers: Vec<ServerState>,
     /// Where NAT servers speak from; only filled for `nat_icmp_send`.
     nat_ends: Map<ServiceKey, ()>,
+    /// Where NAT servers speak from whose service looks into their messages.
+    speakers: Map<ServiceKey, (Asked, RealServerId)>,
 }
 
 impl Services {
@@ -62,6 +65,7 @@ impl Services {
             services: Vec::new(),
             servers: Vec::new(),
             nat_ends: Map::default(),
+            speakers: Map::default(),
         }
     }
 
@@ -89,22 +93,35 @@ impl Services {
     /// What follows from the services' lists of servers.
     fn adopt_lists(&mut self, snapshot: &Snapshot) {
         self.nat_ends.clear();
+        self.speakers.clear();
         for service in snapshot.services.values() {
             for server in &service.servers {
                 let Some(state) = self.servers.get_mut(server.id.0 as usize) else {
                     continue;
                 };
                 state.drained = server.weight.0 == 0;
-                if snapshot.ipvs.nat_icmp_send && state.method == Method::Nat {
-                    let end = ServiceKey {
-                        protocol: service.key.protocol,
-                        address: server.address,
-                        port: server.port,
-                    };
+                if state.method != Method::Nat {
+                    continue;
+                }
+                let end = ServiceKey {
+                    protocol: service.key.protocol,
+                    address: server.address,
+                    port: server.port,
+                };
+                if snapshot.ipvs.nat_icmp_send {
                     self.nat_ends.insert(end, ());
+                }
+                let engine = service.persistence.and_then(|found| found.engine);
+                if engine.is_some() && !service.key.is_mark() {
+                    self.speakers.insert(end, (Asked::of(service), server.id));
                 }
             }
         }
+    }
+
+    /// The NAT server that speaks from there, and its service, if that looks into its messages.
+    pub(super) fn speaker(&self, end: &ServiceKey) -> Option<(Asked, RealServerId)> {
+        self.speakers.get(end).copied()
     }
 
     /// Whether a NAT server speaks from there.

@@ -13,6 +13,7 @@ mod modes;
 mod neighbours;
 mod offload;
 mod packets;
+mod persistence;
 mod port;
 mod reasons;
 mod recorded_fragments;

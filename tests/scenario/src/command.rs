@@ -114,6 +114,13 @@ impl Console {
             Some("sctp") => Protocol::Sctp,
             _ => return false,
         };
+        // Data of active FTP begin no connections, whatever the service.
+        let is_ftp_data = packet["src"]
+            .as_str()
+            .is_some_and(|source| source.ends_with(":20"));
+        if is_ftp_data {
+            return false;
+        }
         let target = packet["dst"]
             .as_str()
             .and_then(|text| text.parse::<Endpoint>().ok());

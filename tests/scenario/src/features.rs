@@ -176,6 +176,7 @@ pub fn setting(ipvs: &mut Ipvs, name: &str, value: &str) -> Option<String> {
         "expire_nodest_conn" => ipvs.expire_nodest_conn = number != 0,
         "expire_quiescent_template" => ipvs.expire_quiescent_template = number != 0,
         "sloppy_tcp" => ipvs.sloppy_tcp = number != 0,
+        "schedule_icmp" => ipvs.schedule_icmp = number != 0,
         "nat_icmp_send" => ipvs.nat_icmp_send = number != 0,
         "pmtu_disc" => ipvs.pmtu_disc = number != 0,
         "sloppy_sctp" => ipvs.sloppy_sctp = number != 0,

@@ -8,6 +8,7 @@ use conntrack::{ConnectionView, Family, Table, Ticks};
 use control::Traffic;
 use control::config::Listen;
 use control::status::ServerStatus;
+use dataplane::calls::Calls;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -134,18 +135,30 @@ pub fn connections_dump(listed: &[ListedConnection]) -> Value {
 pub fn connections(bench: &Bench) -> Vec<ListedConnection> {
     let servers = servers_by_id(bench);
     let mut listed = Vec::new();
-    gather(&bench.tables().ipv4, bench.now(), &servers, &mut listed);
-    gather(&bench.tables().ipv6, bench.now(), &servers, &mut listed);
+    let tables = bench.tables();
+    let calls = &tables.calls;
+    gather(&tables.ipv4, calls, bench.now(), &servers, &mut listed);
+    gather(&tables.ipv6, calls, bench.now(), &servers, &mut listed);
     listed
 }
 
 fn gather<F: Family>(
     table: &Table<F>,
+    calls: &Calls,
     now: Ticks,
     servers: &HashMap<u32, SocketAddr>,
     listed: &mut Vec<ListedConnection>,
 ) {
-    table.for_each(|_, view| listed.push(connection(&view, now, servers)));
+    table.for_each(|_, view| {
+        let call = calls.get(view.template_record);
+        listed.push(ListedConnection {
+            engine: call.map(|call| {
+                let text = String::from_utf8_lossy(&call.text()).into_owned();
+                ("sip".to_owned(), text)
+            }),
+            ..connection(&view, now, servers)
+        });
+    });
 }
 
 fn connection<F: Family>(

@@ -94,6 +94,7 @@ impl Bed {
             tables: Tables {
                 ipv4: Table::new(&table).unwrap(),
                 ipv6: Table::new(&table).unwrap(),
+                calls: Arc::default(),
             },
             neighbours: Arc::new(NeighbourTable::new(limits.neighbours)),
             publisher: Publisher::new(usize::from(limits.workers)),

@@ -4,16 +4,23 @@ use super::bed::{Bed, Limits, address};
 use super::config::{CLIENTS, Config, SERVERS, ip, socket};
 use super::fragments::cut;
 use super::packets::{ACK, DATA, Got, SYN, Talk, icmp, icmp_error, with_ttl};
+use crate::calls::CallId;
 use crate::frame::Offload;
 use crate::packet::sample::fix_header;
 use crate::packet::wire::{TCP, UDP};
 use crate::reason::Reason;
+use crate::snapshot::{Engine, Persistence};
 use crate::worker::fragments::HELD_OF_ONE;
-use conntrack::Method;
+use conntrack::{Method, Ticks};
 
 const CLIENT: &str = "10.64.0.7:40001";
 const VIP: &str = "10.0.0.100:80";
 const SERVER: &str = "10.2.0.11:80";
+const PERSISTENCE: Persistence = Persistence {
+    timeout: Ticks::from_seconds(60),
+    mask: u128::MAX,
+    engine: None,
+};
 
 fn syn() -> Vec<u8> {
     Talk::tcp(CLIENT, VIP).packet(SYN, b"")
@@ -95,6 +102,36 @@ fn provoke(reason: Reason) -> Bed {
         }
         Reason::NoConnection => frame = Talk::tcp(CLIENT, VIP).packet(ACK, b""),
         Reason::NoServer => config.server(0).weight = 0,
+        Reason::NoClientPort => {
+            let mut bed = Bed::new(&config);
+            frame = Talk::tcp("10.64.0.7:0", VIP).packet(SYN, b"");
+            bed.send_one(0, CLIENTS, &frame);
+            config.services[0].persistence = Some(PERSISTENCE);
+            bed.publish(&config);
+            let talk = Talk::tcp(CLIENT, VIP);
+            assert!(bed.send(0, CLIENTS, &talk.packet(SYN, b"")).is_empty());
+            return bed;
+        }
+        Reason::NoCallId | Reason::TooManyCalls => {
+            config = Config::of(UDP, VIP, Method::Nat, SERVER);
+            config.services[0].persistence = Some(Persistence {
+                engine: Some(Engine::Sip),
+                ..PERSISTENCE
+            });
+            let mut bed = Bed::new(&config);
+            bed.tables.calls.prepare();
+            let call = CallId::new(b"other").unwrap();
+            let calls = &bed.tables.calls;
+            let message: &[u8] = if reason == Reason::TooManyCalls {
+                while calls.take(&call).is_some() {}
+                b"OPTIONS sip:a SIP/2.0\r\nCall-ID: one\r\n\r\n"
+            } else {
+                b"OPTIONS sip:a SIP/2.0\r\n\r\n"
+            };
+            let frame = Talk::udp(CLIENT, VIP).packet(ACK, message);
+            assert!(bed.send(0, CLIENTS, &frame).is_empty());
+            return bed;
+        }
         Reason::ServerGone => {
             let mut bed = Bed::new(&config);
             bed.send_one(0, CLIENTS, &frame);
@@ -129,7 +166,7 @@ fn provoke(reason: Reason) -> Bed {
         Reason::NeighbourQueueFull => {
             let mut bed = Bed::new(&config);
             bed.silent.insert(ip("10.2.0.11"));
-            for port in 0..65 {
+            for port in 100..165 {
                 let frame = Talk::tcp(CLIENT, VIP).at_port(port).packet(SYN, b"");
                 assert!(bed.send(0, CLIENTS, &frame).is_empty());
             }
