@@ -148,6 +148,8 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
 }
 
 impl Protocol {
@@ -157,6 +159,7 @@ impl Protocol {
         match self {
             Protocol::Tcp => 6,
             Protocol::Udp => 17,
+            Protocol::Sctp => 132,
         }
     }
 }
@@ -166,6 +169,7 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
         })
     }
 }
@@ -175,7 +179,7 @@ impl fmt::Display for Protocol {
 pub enum Listen {
     /// An address and its port.
     Address {
-        /// TCP or UDP.
+        /// TCP, UDP or SCTP.
         protocol: Protocol,
         /// VIP and port; 0: every port that no other service has.
         address: SocketAddr,

@@ -171,7 +171,12 @@ impl<F: Ip> Flows<F> {
             return Some(Ok(Found { id, direction }));
         }
         let path = Path::TwoWay(Direction::Request);
-        let state = tcp_next(State::Listen, path, packet.tcp_flags);
+        let state = tcp_next(
+            egress.defence.tcp_rules(),
+            State::Listen,
+            path,
+            packet.tcp_flags,
+        );
         let (reply_neighbour, route_generation) = entry.reply_neighbour();
         let new = NewConnection {
             protocol: TCP,

@@ -169,8 +169,7 @@ impl<F: Ip> Flows<F> {
         found: Found,
         (is_whole, sums_up): (bool, bool),
     ) {
-        let state = self.table.entry(found.id).state();
-        self.follow(services, egress, packet, found, state);
+        self.follow(services, egress, frame.bytes(), packet, found);
         let server = RealServerId(self.table.entry(found.id).server());
         count_bytes(
             &egress.stats,
@@ -242,7 +241,7 @@ impl<F: Ip> Flows<F> {
                 Err(reason) => return egress.drop(frame, reason),
             }
         }
-        self.follow(services, egress, packet, found, state);
+        self.follow(services, egress, frame.bytes(), packet, found);
         let entry = self.table.entry(found.id);
         // What a removed server says still reaches the client, and counts no more.
         let server = RealServerId(entry.server());
