@@ -13,6 +13,7 @@ use crate::stats::{add, subtract};
 use conntrack::Ticks;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Slices of the neighbour table, one aged each tick: the whole table once a second.
 const NEIGHBOUR_SLICES: usize = 100;
@@ -92,6 +93,18 @@ impl<P: Port> Egress<P> {
             neighbours.age(slice, NEIGHBOUR_SLICES, now, &mut |probe| self.ask(&probe));
         }
         self.announce();
+    }
+
+    /// What drivers lost of this worker's frames, for whoever asks for its counters.
+    pub(super) fn tell_losses(&mut self) {
+        let (mut missed, mut errors) = (0, 0);
+        for port in &mut self.ports {
+            let counters = port.counters();
+            missed += counters.receive_missed;
+            errors += counters.transmit_errors;
+        }
+        self.stats.receive_missed.store(missed, Relaxed);
+        self.stats.transmit_errors.store(errors, Relaxed);
     }
 
     fn serve_waiting(&mut self) {
