@@ -163,8 +163,10 @@ fn both_clients_measure(scene: &Scene) {
         .chain([scene.client()])
         .map(iperf::overflowed)
         .sum();
+    // A client that receives may count one as lost that arrives whole, by the kernel's counters, while it stops.
+    let late = u64::from(reverse);
     assert!(
-        lost <= overflowed + missed,
+        lost <= overflowed + missed + late,
         "{lost} lost, {overflowed} by their receivers, {missed} frames by the director's ring"
     );
     // Each served one client, and ends after it.
