@@ -44,10 +44,8 @@ fn calls_of_one_socket_stay_with_their_servers_packet_by_packet() {
     assert_flawless(scene.call(Sockets::One, CALLS, SHORT).finish(), CALLS);
     let templates = scene.templates();
     assert!(templates > 0);
-    assert_eq!(
-        scene.scene.uvsd.status().connections(),
-        u64::from(templates)
-    );
+    let entries = scene.scene.uvsd.status().connections();
+    assert!(entries <= u64::from(templates), "{entries}, {templates}");
     let gone = eventually(PATIENCE, || (scene.templates() == 0).then_some(()));
     assert!(gone.is_some(), "{} templates stay", scene.templates());
     scene.finish(CALLS);
@@ -99,9 +97,10 @@ struct SipScene {
 impl SipScene {
     /// `keys` are more keys of the service.
     fn new(family: Family, keys: &str) -> SipScene {
-        let keys = format!("{keys}\npersistence_engine = \"sip\"\npersistence_timeout = 4");
+        let keys = format!("{keys}\npersistence_engine = \"sip\"\npersistence_timeout = 5");
         let mut configuration = Configuration {
-            udp: 3,
+            // A call's connection is to be gone before its template's time is over: that would last a minute longer.
+            udp: 2,
             ..Configuration::new(Method::Nat, family, 2)
         };
         configuration.more = service(&configuration, [1, 1], &keys);
