@@ -147,7 +147,7 @@ impl Console {
             Command::Zero(None) => self.zeros = tables::zeros(bench),
             Command::Zero(Some(key)) => {
                 if self.kernel.service(&key).is_none() {
-                    return refused(Refusal::NoService);
+                    return refused(&Refusal::NoService);
                 }
                 let now = tables::zeros(bench).into_iter();
                 self.zeros
@@ -157,7 +157,7 @@ impl Console {
             Command::Restore | Command::Version | Command::Help => {}
             change => {
                 if let Err(refusal) = self.change(change) {
-                    return refused(refusal);
+                    return refused(&refusal);
                 }
                 self.configure(bench);
             }
@@ -198,11 +198,13 @@ impl Console {
     /// Hands what the kernel has been told to the director.
     fn configure(&mut self, bench: &mut Bench) {
         let (services, missing) = features::services(&self.kernel.services, &self.vips);
+        let lip_pools = features::lip_pools(&self.kernel.services);
         let marks = self.netfilter.marks();
         let [tcp, tcp_fin, udp] = self.kernel.timeouts;
         let ipvs = self.ipvs;
         let applied = bench.apply(|configuration| {
             configuration.services = services;
+            configuration.lip_pools = lip_pools;
             configuration.marks = marks;
             configuration.ipvs = ipvs;
             configuration.timeouts = TimeoutSettings { tcp, tcp_fin, udp };
@@ -255,8 +257,8 @@ impl Console {
     }
 }
 
-fn refused(refusal: Refusal) -> (u8, String) {
-    (255, refusal.to_string())
+fn refused(refusal: &Refusal) -> (u8, String) {
+    (refusal.exit_status(), refusal.to_string())
 }
 
 /// The addresses that the recordings' host has besides: `vips`, and those of the services that are added.
