@@ -30,6 +30,8 @@ pub struct Owner<F: Family> {
     worker: u16,
     wheel: Wheel,
     hoard: Hoard,
+    /// The place of the table that [`next_place`](Self::next_place) looks at next.
+    place: u32,
 }
 
 impl<F: Family> Owner<F> {
@@ -53,6 +55,7 @@ impl<F: Family> Owner<F> {
             worker,
             wheel: Wheel::new(),
             hoard: Hoard::new(),
+            place: 0,
         }
     }
 
@@ -234,6 +237,17 @@ impl<F: Family> Owner<F> {
             self.fire(index, now, on_expiry);
         }
         fired
+    }
+
+    /// Goes one place on in the table, and round at its end. The connection there, if it is one of this worker's.
+    pub fn next_place(&mut self) -> Option<ConnectionId> {
+        self.place = if self.place < self.table.places() {
+            self.place + 1
+        } else {
+            1
+        };
+        let id = self.table.id_at(self.place)?;
+        (self.table.entry(id).owner() == self.worker).then_some(id)
     }
 
     /// Between bursts: this worker holds no reference into the table.

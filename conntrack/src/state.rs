@@ -48,20 +48,38 @@ states! {
     LastAck = "LAST_ACK", 30,
     /// TCP: a connection that a helper expects (FTP data).
     Listen = "LISTEN", 120,
-    /// TCP: a SYN-ACK awaits its acknowledgement (only with the kernel's secure_tcp).
+    /// TCP: a SYN-ACK awaits its acknowledgement (only with secure_tcp).
     SynAck = "SYNACK", 120,
     /// UDP.
     Udp = "UDP", 300,
     /// ICMP.
     Icmp = "ICMP", 60,
-    /// SCTP: the association is being set up.
-    SctpInit = "INIT", 60,
+    /// SCTP: the client's first INIT was seen.
+    SctpInit1 = "INIT1", 4,
+    /// SCTP: the client's INIT was seen again.
+    SctpInit = "INIT", 61,
+    /// SCTP: the server sent its cookie.
+    SctpCookieSent = "C-SENT", 61,
+    /// SCTP: the client sent the cookie back.
+    SctpCookieReplied = "C-REPLIED", 61,
+    /// SCTP: the server sent an INIT.
+    SctpCookieWait = "C-WAIT", 61,
+    /// SCTP: the client sent its cookie.
+    SctpCookie = "COOKIE", 61,
+    /// SCTP: the server sent the cookie back.
+    SctpCookieEchoed = "C-ECHOED", 61,
     /// SCTP: both ends talk.
     SctpEstablished = "ESTABLISHED", 900,
-    /// SCTP: one end shuts down.
-    SctpShutdown = "S-SENT", 60,
+    /// SCTP: the server shuts down.
+    SctpShutdownSent = "S-SENT", 61,
+    /// SCTP: the client shuts down.
+    SctpShutdownReceived = "S-RECEIVED", 61,
+    /// SCTP: the server agreed to the client's shutdown.
+    SctpShutdownAckSent = "S-ACK-SENT", 61,
+    /// SCTP: the first INIT was answered with an ABORT.
+    SctpRejected = "REJECTED", 4,
     /// SCTP: aborted or shut down.
-    SctpClosed = "CLOSED", 60,
+    SctpClosed = "CLOSED", 61,
     /// A persistence template of whose connections one was established.
     Assured = "ASSURED", 2,
     /// Removed from the table. Nothing leaves this state.
@@ -74,7 +92,7 @@ impl State {
 
     /// Whether the connection counts as active for schedulers and listings; all others are inactive.
     ///
-    /// Source: observed; Linux net/netfilter/ipvs/ip_vs_proto_tcp.c.
+    /// Source: observed; Linux net/netfilter/ipvs/ip_vs_proto_tcp.c, ip_vs_proto_sctp.c.
     #[inline]
     #[must_use]
     pub const fn is_active(self) -> bool {
@@ -92,7 +110,21 @@ impl State {
     #[inline]
     #[must_use]
     pub const fn is_half_open(self) -> bool {
-        matches!(self, State::SynSent | State::SynRecv | State::SynAck)
+        matches!(self, State::SynSent | State::SynRecv | State::SynAck) || self.is_sctp_set_up()
+    }
+
+    /// Whether it is a state of SCTP.
+    #[must_use]
+    pub const fn is_sctp(self) -> bool {
+        let (first, last) = (State::SctpInit1 as u8, State::SctpClosed as u8);
+        first <= self as u8 && self as u8 <= last
+    }
+
+    /// Whether an SCTP association is being set up.
+    #[must_use]
+    pub(crate) const fn is_sctp_set_up(self) -> bool {
+        let (first, last) = (State::SctpInit1 as u8, State::SctpCookieEchoed as u8);
+        first <= self as u8 && self as u8 <= last
     }
 
     #[inline]
@@ -172,6 +204,12 @@ mod tests {
             (State::SynSent, 120),
             (State::Listen, 120),
             (State::Udp, 300),
+            (State::SynAck, 120),
+            (State::SctpInit1, 4),
+            (State::SctpInit, 61),
+            (State::SctpEstablished, 900),
+            (State::SctpRejected, 4),
+            (State::SctpClosed, 61),
         ] {
             assert_eq!(
                 timeouts.of(state),
@@ -192,9 +230,22 @@ mod tests {
     }
 
     #[test]
-    fn every_half_open_state_is_active() {
+    fn every_half_open_state_of_tcp_is_active_and_of_sctp_none() {
         for &state in State::ALL {
-            assert!(!state.is_half_open() || state.is_active(), "{state:?}");
+            if state.is_half_open() {
+                assert_eq!(state.is_active(), !state.is_sctp(), "{state:?}");
+            }
         }
+    }
+
+    #[test]
+    fn sctp_is_half_open_until_the_cookies_were_seen() {
+        let names: Vec<_> = State::ALL
+            .iter()
+            .filter(|state| state.is_sctp() && state.is_half_open())
+            .map(|state| state.name())
+            .collect();
+        let expected = "INIT1 INIT C-SENT C-REPLIED C-WAIT COOKIE C-ECHOED";
+        assert_eq!(names.join(" "), expected);
     }
 }

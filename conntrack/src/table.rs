@@ -219,6 +219,20 @@ impl<F: Family> Table<F> {
         })
     }
 
+    /// The places of the table that were used so far, numbered from 1.
+    #[must_use]
+    pub fn places(&self) -> u32 {
+        self.pool.end().saturating_sub(1)
+    }
+
+    /// The connection at a place.
+    pub(crate) fn id_at(&self, index: u32) -> Option<ConnectionId> {
+        let entry = self.entries.get(index as usize)?;
+        let (generation, is_live) = entry.life(Ordering::Acquire);
+        let is_it = is_live && entry.vitality() == Vitality::Alive;
+        is_it.then_some(ConnectionId { index, generation })
+    }
+
     /// Moves a connection's state. True for the one who moved it, who then counts; false when somebody else was
     /// faster, or the connection has ended.
     #[inline]

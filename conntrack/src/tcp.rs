@@ -62,21 +62,30 @@ pub enum Path {
     OneWay,
 }
 
+/// Which of the kernel's two tables holds. A connection keeps its state when the table changes; its next packet is
+/// looked up in the new one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TcpRules {
+    /// Without secure_tcp.
+    #[default]
+    Normal,
+    /// With it: the server's SYN-ACK leads to SYNACK, which only the server's acknowledgement leaves for ESTABLISHED, and
+    /// the client's no more; where the client's half alone is seen, its SYN leads there.
+    Secure,
+}
+
 /// The state after a packet with `flags`. States of other protocols, and `Dead`, stay as they are.
-///
-/// Differs from IPVS: there is no secure_tcp, whose table keeps half-open connections longer in SYNACK; the bounded
-/// share of half-open entries does what it was for.
 ///
 /// Source: observed, all flags in all states that packets can reach; Linux net/netfilter/ipvs/ip_vs_proto_tcp.c.
 #[inline]
 #[must_use]
-pub fn tcp_next(state: State, path: Path, flags: TcpFlags) -> State {
+pub fn tcp_next(rules: TcpRules, state: State, path: Path, flags: TcpFlags) -> State {
     let view = match path {
         Path::TwoWay(Direction::Request) => View::Client,
         Path::TwoWay(Direction::Reply) => View::Server,
         Path::OneWay => View::ClientAlone,
     };
-    NEXT[view as usize][usize::from(flags.0 & MEANT)][state as usize]
+    NEXT[rules as usize][view as usize][usize::from(flags.0 & MEANT)][state as usize]
 }
 
 /// FIN, SYN, RST, PSH and ACK; the rest never matters (PSH neither, but it lies between).
@@ -197,9 +206,29 @@ const fn rule(state: State, view: View, event: Event) -> State {
     }
 }
 
-static NEXT: [[[State; State::COUNT]; MEANT as usize + 1]; 3] = compile();
+/// What is otherwise with secure_tcp.
+const fn secure_rule(state: State, view: View, event: Event) -> State {
+    use State::{SynAck, SynRecv};
+    match (event, view, state) {
+        (Event::Syn, View::Client, SynAck)
+        | (Event::Syn, View::Server, SynRecv | SynAck)
+        | (Event::Fin | Event::Ack, View::Client, SynAck) => SynAck,
+        (Event::Ack, View::Client, SynRecv) => SynRecv,
+        (Event::Reset, View::Client, SynAck) => State::Close,
+        (Event::Syn, View::ClientAlone, _) => match rule(state, view, event) {
+            // The answer will not be seen: whoever asks is taken for answered.
+            SynRecv if !matches!(state, SynRecv) => SynAck,
+            other => other,
+        },
+        _ => rule(state, view, event),
+    }
+}
 
-const fn compile() -> [[[State; State::COUNT]; MEANT as usize + 1]; 3] {
+type Table = [[[State; State::COUNT]; MEANT as usize + 1]; 3];
+
+static NEXT: [Table; 2] = [compile(TcpRules::Normal), compile(TcpRules::Secure)];
+
+const fn compile(rules: TcpRules) -> Table {
     let views = [View::Client, View::Server, View::ClientAlone];
     let mut next = [[[State::None; State::COUNT]; MEANT as usize + 1]; 3];
     let mut view = 0;
@@ -208,8 +237,11 @@ const fn compile() -> [[[State; State::COUNT]; MEANT as usize + 1]; 3] {
         while flags <= MEANT {
             let mut state = 0;
             while state < State::COUNT {
-                next[view][flags as usize][state] =
-                    rule(State::ALL[state], views[view], event(TcpFlags(flags)));
+                let (from, event) = (State::ALL[state], event(TcpFlags(flags)));
+                next[view][flags as usize][state] = match rules {
+                    TcpRules::Normal => rule(from, views[view], event),
+                    TcpRules::Secure => secure_rule(from, views[view], event),
+                };
                 state += 1;
             }
             flags += 1;
@@ -245,10 +277,10 @@ mod tests {
         })
     }
 
-    #[test]
-    fn every_recorded_transition_is_the_kernels() {
+    /// Compares with a recording; returns how many transitions it has.
+    fn compare(rules: TcpRules, recording: &str) -> usize {
         let mut count = 0;
-        for line in include_str!("../tests/tcp-states.txt").lines() {
+        for line in recording.lines() {
             if line.starts_with('#') {
                 continue;
             }
@@ -259,24 +291,37 @@ mod tests {
                 "alone" => Path::OneWay,
                 _ => unreachable!("no such path in the recording"),
             };
-            let next = tcp_next(state(words[1]), path, flags(words[2]));
-            assert_eq!(next.name(), words[3], "{line}");
+            let next = tcp_next(rules, state(words[1]), path, flags(words[2]));
+            assert_eq!(next.name(), words[3], "{rules:?} {line}");
             count += 1;
         }
-        assert_eq!(count, (7 + 7 + 5) * 32);
+        count
+    }
+
+    #[test]
+    fn every_recorded_transition_is_the_kernels() {
+        let count = compare(TcpRules::Normal, include_str!("../tests/tcp-states.txt"));
+        assert_eq!(count, (8 + 8 + 6) * 32);
+    }
+
+    #[test]
+    fn every_recorded_transition_with_secure_tcp_is_the_kernels() {
+        let recording = include_str!("../tests/tcp-secure-states.txt");
+        assert_eq!(compare(TcpRules::Secure, recording), (8 + 8 + 6) * 32);
     }
 
     #[test]
     fn first_packets_open_in_the_kernels_states() {
         let request = Path::TwoWay(Direction::Request);
         for path in [request, Path::OneWay] {
-            assert_eq!(tcp_next(State::None, path, TcpFlags::SYN), State::SynRecv);
-            assert_eq!(
-                tcp_next(State::None, path, TcpFlags::ACK),
-                State::Established
-            );
-            assert_eq!(tcp_next(State::None, path, TcpFlags::FIN), State::Close);
+            let first = |flags| tcp_next(TcpRules::Normal, State::None, path, flags);
+            assert_eq!(first(TcpFlags::SYN), State::SynRecv);
+            assert_eq!(first(TcpFlags::ACK), State::Established);
+            assert_eq!(first(TcpFlags::FIN), State::Close);
         }
+        let first = |path| tcp_next(TcpRules::Secure, State::None, path, TcpFlags::SYN);
+        assert_eq!(first(request), State::SynRecv);
+        assert_eq!(first(Path::OneWay), State::SynAck);
     }
 
     #[test]
@@ -286,10 +331,12 @@ mod tests {
             for flags in 0..=MEANT {
                 let flags = TcpFlags(flags);
                 let path = Path::OneWay;
-                assert_eq!(
-                    tcp_next(state, path, flags),
-                    tcp_next(state, path, flags | others)
-                );
+                for rules in [TcpRules::Normal, TcpRules::Secure] {
+                    assert_eq!(
+                        tcp_next(rules, state, path, flags),
+                        tcp_next(rules, state, path, flags | others)
+                    );
+                }
             }
         }
     }
@@ -299,10 +346,10 @@ mod tests {
         for state in [State::Udp, State::Icmp, State::SctpEstablished, State::Dead] {
             for flags in 0..=MEANT {
                 for direction in [Direction::Request, Direction::Reply] {
-                    assert_eq!(
-                        tcp_next(state, Path::TwoWay(direction), TcpFlags(flags)),
-                        state
-                    );
+                    let (path, flags) = (Path::TwoWay(direction), TcpFlags(flags));
+                    for rules in [TcpRules::Normal, TcpRules::Secure] {
+                        assert_eq!(tcp_next(rules, state, path, flags), state);
+                    }
                 }
             }
         }

@@ -135,6 +135,7 @@ fn key(listen: &Listen) -> v1::ServiceKey {
             let protocol = match protocol {
                 Protocol::Tcp => v1::Protocol::Tcp,
                 Protocol::Udp => v1::Protocol::Udp,
+                Protocol::Sctp => v1::Protocol::Sctp,
             };
             v1::ServiceKey {
                 protocol: protocol.into(),

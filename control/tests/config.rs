@@ -317,19 +317,25 @@ fn settings_of_ipvs_thresholds_and_one_packet_scheduling_are_what_the_file_says(
             1,
         );
     let text = format!(
-        "{text}[ipvs]\nconn_reuse_mode = 2\nexpire_nodest_conn = true\nsloppy_tcp = true\nnat_icmp_send = true\nexpire_quiescent_template = true\nschedule_icmp = true\npmtu_disc = false\nlblc_expiration = 0\nlblcr_expiration = 600"
+        "{text}[ipvs]\nconn_reuse_mode = 2\nexpire_nodest_conn = true\nsloppy_tcp = true\nnat_icmp_send = true\nexpire_quiescent_template = true\nschedule_icmp = true\npmtu_disc = false\nlblc_expiration = 0\nlblcr_expiration = 600\nsloppy_sctp = true\nsecure_tcp = 1\ndrop_packet = 2\ndrop_entry = 3\nam_droprate = 20\namemthresh = 4000"
     );
     let read = Configuration::parse("f.toml", &text).unwrap().configuration;
     let expected = Ipvs {
         conn_reuse_mode: 2,
         expire_nodest_conn: true,
         expire_quiescent_template: true,
-        schedule_icmp: true,
         sloppy_tcp: true,
+        schedule_icmp: true,
         nat_icmp_send: true,
         pmtu_disc: false,
         lblc_expiration: 0,
         lblcr_expiration: 600,
+        sloppy_sctp: true,
+        secure_tcp: 1,
+        drop_packet: 2,
+        drop_entry: 3,
+        am_droprate: 20,
+        amemthresh: 4000,
     };
     assert_eq!(read.ipvs, expected);
     let service = &read.services[1];
@@ -414,6 +420,20 @@ fn expirations_are_told_to_the_scheduler_that_they_concern() {
     assert_eq!(told(read.services[0].scheduler), (86_400, 6));
     assert_eq!(told("lblc"), (5, 86_400));
     assert_eq!(told("wlc"), (86_400, 86_400));
+}
+
+#[test]
+fn a_service_of_sctp_is_what_the_file_says() {
+    let text = GOOD.replacen("listen = \"tcp ", "listen = \"sctp ", 1);
+    assert_ne!(text, GOOD);
+    let read = Configuration::parse("f.toml", &text).unwrap().configuration;
+    let listen = read.services[0].listen;
+    let protocol = listen.protocol().unwrap();
+    assert_eq!(
+        (protocol.number(), protocol.to_string()),
+        (132, "sctp".to_owned())
+    );
+    assert!(text.contains(&format!("listen = \"{listen}\"")));
 }
 
 /// The files of configs/, by name.

@@ -37,6 +37,13 @@ impl Offload {
         segment_len: 0,
         header_len: 0,
     };
+
+    /// Whether the unfinished checksum is a CRC32c: SCTP's is 8 bytes into its header, and no other protocol's is.
+    #[inline]
+    #[must_use]
+    pub const fn is_partial_crc(&self) -> bool {
+        self.partial_checksum && self.checksum_offset == 8
+    }
 }
 
 /// The kind of a frame larger than the link's MTU.

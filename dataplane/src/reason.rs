@@ -52,6 +52,8 @@ reasons! {
     TooBig = "too-big",
     /// For a service, but not a first packet and no connection is known.
     NoConnection = "no-connection",
+    /// It would have begun a connection, and its turn had come among those that `drop_packet` drops.
+    DropPacket = "drop-packet",
     /// The scheduler found no usable server.
     NoServer = "no-server",
     /// A persistent service's packet from port 0, where its templates are kept.

@@ -69,6 +69,8 @@ pub struct Ipvs {
     pub expire_quiescent_template: bool,
     /// Any TCP packet but a reset may begin a connection.
     pub sloppy_tcp: bool,
+    /// Any SCTP packet but an ABORT may begin a connection, not an INIT alone.
+    pub sloppy_sctp: bool,
     /// An ICMP error about a packet of a service that no connection is known for begins one.
     pub schedule_icmp: bool,
     /// A NAT server's packet of no connection is answered with port unreachable.
@@ -79,6 +81,18 @@ pub struct Ipvs {
     pub lblc_expiration: u32,
     /// Likewise `lblcr`, which also takes a server out of a set that has not changed for so long.
     pub lblcr_expiration: u32,
+    /// When TCP follows the second table of states: 0: never; 1 and 2: while the table is short of room; 3: always.
+    pub secure_tcp: u8,
+    /// When packets are dropped that would begin connections; the same modes.
+    pub drop_packet: u8,
+    /// When half-open and idle connections are ended before their time; the same modes.
+    pub drop_entry: u8,
+    /// With `drop_packet = 3`, of so many packets that would begin connections one is dropped; 0: none.
+    pub am_droprate: u32,
+    /// The table is short of room when fewer connections than this would fit; 0: a 64th of its capacity.
+    ///
+    /// Differs from IPVS: there it is about the machine's free memory, in pages; here all memory is taken at the start.
+    pub amemthresh: u32,
 }
 
 impl Default for Ipvs {
@@ -88,11 +102,17 @@ impl Default for Ipvs {
             expire_nodest_conn: false,
             expire_quiescent_template: false,
             sloppy_tcp: false,
+            sloppy_sctp: false,
             schedule_icmp: false,
             nat_icmp_send: false,
             pmtu_disc: true,
             lblc_expiration: 86_400,
             lblcr_expiration: 86_400,
+            secure_tcp: 0,
+            drop_packet: 0,
+            drop_entry: 0,
+            am_droprate: 10,
+            amemthresh: 0,
         }
     }
 }

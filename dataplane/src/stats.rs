@@ -109,6 +109,8 @@ pub struct WorkerStats {
     pub sleeps: AtomicU64,
     /// First fragments forgotten before their time, because newer ones needed the room.
     pub fragments_forgotten: AtomicU64,
+    /// Connections that `drop_entry` ended before their time.
+    pub entries_dropped: AtomicU64,
     /// LIP ports this worker may use, all pools together. A gauge.
     pub lip_ports: AtomicU64,
     /// LIP ports in use. A gauge.
@@ -127,6 +129,7 @@ impl WorkerStats {
             bursts: AtomicU64::new(0),
             sleeps: AtomicU64::new(0),
             fragments_forgotten: AtomicU64::new(0),
+            entries_dropped: AtomicU64::new(0),
             lip_ports: AtomicU64::new(0),
             lip_ports_in_use: AtomicU64::new(0),
             servers: (0..servers).map(|_| ServerStats::default()).collect(),

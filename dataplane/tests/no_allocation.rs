@@ -247,6 +247,8 @@ impl Director {
 
 fn snapshot(method: Method, scheduler: &str, neighbours: &NeighbourTable) -> Snapshot {
     let mut snapshot = Snapshot::default();
+    // The defence goes through the tables all the while.
+    snapshot.ipvs.drop_entry = 3;
     for (port, addresses) in [
         (0, ["10.1.0.1", "fd00:1::1"]),
         (1, ["10.2.0.1", "fd00:2::1"]),

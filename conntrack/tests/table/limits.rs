@@ -78,6 +78,33 @@ fn what_one_worker_frees_another_can_use() {
 }
 
 #[test]
+fn an_owner_goes_round_the_table_and_meets_its_own_connections_alone() {
+    let table = table::<V4>(300, 100, 2);
+    let mut owners: Vec<_> = (0..2)
+        .map(|worker| Owner::new(table.clone(), worker))
+        .collect();
+    assert_eq!((table.places(), owners[0].next_place()), (0, None));
+    let mut insert = |worker: usize, client| {
+        let new = flow(client, Method::Dr, 0);
+        owners[worker].insert(&new, NOW).unwrap()
+    };
+    let mine: Vec<_> = (0..5).map(|client| insert(0, client)).collect();
+    let others: Vec<_> = (5..8).map(|client| insert(1, client)).collect();
+    let mut round = |worker: usize| {
+        let places = table.places();
+        let met = (0..places).filter_map(|_| owners[worker].next_place());
+        met.collect::<std::collections::BTreeSet<_>>()
+    };
+    for _ in 0..2 {
+        assert_eq!(round(0), mine.iter().copied().collect());
+        assert_eq!(round(1), others.iter().copied().collect());
+    }
+    // One that another worker ended is none any more.
+    table.end(table.entry(mine[2])).unwrap();
+    assert!(!round(0).contains(&mine[2]));
+}
+
+#[test]
 fn half_open_connections_fill_their_share_and_no_more() {
     let mut owner = Owner::new(table::<V4>(100, 10, 1), 0);
     let syn = |client| {

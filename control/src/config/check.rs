@@ -303,7 +303,7 @@ impl Checks<'_> {
         };
         let fits = match persistence.granularity {
             Granularity::Address => true,
-            Granularity::Netmask(mask) => service.listen.is_ipv4() && !mask.is_unspecified(),
+            Granularity::Netmask(_) => service.listen.is_ipv4(),
             Granularity::Prefix(_) => !service.listen.is_ipv4(),
         };
         if !fits {

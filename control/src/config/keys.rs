@@ -314,7 +314,7 @@ pub const SERVICE: Table = Table {
             "listen",
             "a virtual service",
             Accepts::Form(
-                "\"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 0 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\", or \"mark N\" or \"mark N ipv6\" with a mark of 1 to 4294967295",
+                "\"PROTOCOL ADDRESS:PORT\" with tcp, udp or sctp, a unicast address and a port of 0 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\", or \"mark N\" or \"mark N ipv6\" with a mark of 1 to 4294967295",
             ),
             "protocol, virtual address (VIP) and port, 0 for all ports that no other service has; or the mark that a [[mark]] gives; the director answers ARP and ND for the address",
         ),
@@ -518,6 +518,11 @@ pub const IPVS: Table = Table {
             "any TCP packet but a reset may begin a connection",
         ),
         switch_key(
+            "sloppy_sctp",
+            "false",
+            "any SCTP packet but an ABORT may begin a connection, not an INIT alone",
+        ),
+        switch_key(
             "schedule_icmp",
             "false",
             "an ICMP error about a packet of a service that no connection is known for is scheduled, and begins one",
@@ -545,6 +550,32 @@ pub const IPVS: Table = Table {
             Accepts::Number(0, SECONDS_LIMIT),
             "86400",
             "with lblcr, likewise, and a set of servers unchanged for more seconds loses the most loaded with its next flow",
+        ),
+        mode_key(
+            "secure_tcp",
+            "when a client's acknowledgement alone establishes no TCP connection; 0: never; 1 and 2: while the table is short of room; 3: always",
+        ),
+        mode_key(
+            "drop_packet",
+            "when packets are dropped that would begin connections; 1 and 2: the more of them, the less room there is; 3: one of `am_droprate`",
+        ),
+        mode_key(
+            "drop_entry",
+            "when half-open connections, and idle ones of few packets, are ended before their time; modes as of secure_tcp",
+        ),
+        optional(
+            "am_droprate",
+            "a number of packets",
+            Accepts::Number(0, 4_294_967_295),
+            "10",
+            "with `drop_packet = 3`, one of so many packets that would begin connections is dropped; 0: none",
+        ),
+        optional(
+            "amemthresh",
+            "a number of connections",
+            Accepts::Number(0, 1_000_000_000),
+            "0",
+            "the table is short of room when fewer more would fit; 0: a 64th of `director.connections`",
         ),
     ],
 };
@@ -599,6 +630,16 @@ const fn optional(
 const fn switch_key(name: &'static str, default: &'static str, about: &'static str) -> Key {
     let accepts = Accepts::Form("true or false");
     optional(name, "a switch", accepts, default, about)
+}
+
+const fn mode_key(name: &'static str, about: &'static str) -> Key {
+    optional(
+        name,
+        "a mode of the defence",
+        Accepts::Number(0, 3),
+        "0",
+        about,
+    )
 }
 
 const fn table(name: &'static str, about: &'static str) -> Key {

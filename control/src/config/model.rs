@@ -147,6 +147,8 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
 }
 
 impl Protocol {
@@ -156,6 +158,7 @@ impl Protocol {
         match self {
             Protocol::Tcp => 6,
             Protocol::Udp => 17,
+            Protocol::Sctp => 132,
         }
     }
 }
@@ -165,6 +168,7 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
         })
     }
 }
@@ -174,7 +178,7 @@ impl fmt::Display for Protocol {
 pub enum Listen {
     /// An address and its port.
     Address {
-        /// TCP or UDP.
+        /// TCP, UDP or SCTP.
         protocol: Protocol,
         /// VIP and port; 0: every port that no other service has.
         address: SocketAddr,

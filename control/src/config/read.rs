@@ -494,6 +494,7 @@ fn read_ipvs(section: &Section<'_, '_>) -> Ipvs {
             default.expire_quiescent_template,
         ),
         sloppy_tcp: is_set("sloppy_tcp", default.sloppy_tcp),
+        sloppy_sctp: is_set("sloppy_sctp", default.sloppy_sctp),
         schedule_icmp: is_set("schedule_icmp", default.schedule_icmp),
         nat_icmp_send: is_set("nat_icmp_send", default.nat_icmp_send),
         pmtu_disc: is_set("pmtu_disc", default.pmtu_disc),
@@ -501,6 +502,11 @@ fn read_ipvs(section: &Section<'_, '_>) -> Ipvs {
             .unwrap_or(default.lblc_expiration),
         lblcr_expiration: narrow(section.number("lblcr_expiration"))
             .unwrap_or(default.lblcr_expiration),
+        secure_tcp: narrow(section.number("secure_tcp")).unwrap_or(default.secure_tcp),
+        drop_packet: narrow(section.number("drop_packet")).unwrap_or(default.drop_packet),
+        drop_entry: narrow(section.number("drop_entry")).unwrap_or(default.drop_entry),
+        am_droprate: narrow(section.number("am_droprate")).unwrap_or(default.am_droprate),
+        amemthresh: narrow(section.number("amemthresh")).unwrap_or(default.amemthresh),
     }
 }
 
@@ -535,6 +541,7 @@ fn parse_listen(text: &str) -> Option<Listen> {
     let protocol = match protocol {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
+        "sctp" => Protocol::Sctp,
         "mark" => {
             let (mark, ipv6) = match address.strip_suffix(" ipv6") {
                 Some(mark) => (mark, true),

@@ -197,8 +197,8 @@ const CASES: &[(&str, &str, &str)] = &[
     ),
     (
         "tcp 10.1.0.100:80",
-        "sctp 10.1.0.100:80",
-        "f.toml:22: service[0].listen: \"sctp 10.1.0.100:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 0 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\", or \"mark N\" or \"mark N ipv6\" with a mark of 1 to 4294967295",
+        "dccp 10.1.0.100:80",
+        "f.toml:22: service[0].listen: \"dccp 10.1.0.100:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp, udp or sctp, a unicast address and a port of 0 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\", or \"mark N\" or \"mark N ipv6\" with a mark of 1 to 4294967295",
     ),
     (
         "listen = \"tcp 10.1.0.100:80\"",
@@ -208,12 +208,12 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "tcp 10.1.0.100:80",
         "tcp 127.0.0.1:80",
-        "f.toml:22: service[0].listen: \"tcp 127.0.0.1:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 0 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\", or \"mark N\" or \"mark N ipv6\" with a mark of 1 to 4294967295",
+        "f.toml:22: service[0].listen: \"tcp 127.0.0.1:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp, udp or sctp, a unicast address and a port of 0 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\", or \"mark N\" or \"mark N ipv6\" with a mark of 1 to 4294967295",
     ),
     (
         "tcp 10.1.0.100:80",
         "tcp [::ffff:10.1.0.100]:80",
-        "f.toml:22: service[0].listen: \"tcp [::ffff:10.1.0.100]:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 0 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\", or \"mark N\" or \"mark N ipv6\" with a mark of 1 to 4294967295",
+        "f.toml:22: service[0].listen: \"tcp [::ffff:10.1.0.100]:80\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp, udp or sctp, a unicast address and a port of 0 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\", or \"mark N\" or \"mark N ipv6\" with a mark of 1 to 4294967295",
     ),
     (
         "tcp 10.1.0.100:80",
@@ -357,6 +357,16 @@ const CASES: &[(&str, &str, &str)] = &[
     ),
     (
         "",
+        "[ipvs]\nsecure_tcp = 4",
+        "f.toml:40: ipvs.secure_tcp: 4 is not a mode of the defence; accepted: 0 to 3",
+    ),
+    (
+        "",
+        "[ipvs]\namemthresh = -1",
+        "f.toml:40: ipvs.amemthresh: -1 is not a number of connections; accepted: 0 to 1000000000",
+    ),
+    (
+        "",
         "[ipvs]\nsloppy_tcp = 1",
         "f.toml:40: ipvs.sloppy_tcp: 1 is not a switch; accepted: true or false",
     ),
@@ -433,7 +443,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "listen = \"tcp 10.1.0.100:80\"",
         "listen = \"mark 0\"",
-        "f.toml:22: service[0].listen: \"mark 0\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp or udp, a unicast address and a port of 0 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\", or \"mark N\" or \"mark N ipv6\" with a mark of 1 to 4294967295",
+        "f.toml:22: service[0].listen: \"mark 0\" is not a virtual service; accepted: \"PROTOCOL ADDRESS:PORT\" with tcp, udp or sctp, a unicast address and a port of 0 to 65535, such as \"tcp 10.0.0.100:80\" or \"udp [fd00::100]:53\", or \"mark N\" or \"mark N ipv6\" with a mark of 1 to 4294967295",
     ),
     (
         "tcp 10.1.0.100:80",

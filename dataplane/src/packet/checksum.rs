@@ -201,13 +201,32 @@ pub fn complete(frame: &mut [u8], offload: &Offload) {
     if !offload.partial_checksum || field + 2 > frame.len() {
         return;
     }
-    if Some(usize::from(offload.checksum_offset)) == wire::checksum_offset(wire::SCTP) {
-        crc32c::write(&mut frame[start..]);
+    if offload.is_partial_crc() {
+        // Padding behind the packet adds nothing to a sum, but to a CRC.
+        let end = ip_end(frame).clamp(start, frame.len());
+        if end - start >= wire::SCTP_LEN {
+            crc32c::write(&mut frame[start..end]);
+        }
         return;
     }
     // The field itself takes part: it holds the pseudo-header's sum.
     let checksum = never_zero(!sum(&frame[start..]));
     write_u16(frame, field, checksum);
+}
+
+/// Where the IP packet ends that the frame carries.
+fn ip_end(frame: &[u8]) -> usize {
+    let word = |at: usize| {
+        frame
+            .get(at..at + 2)
+            .map_or(0, |word| usize::from(read_u16(word, 0)))
+    };
+    match word(12) {
+        ether_type if ether_type == usize::from(wire::ETHER_TYPE_IPV6) => {
+            wire::ETHERNET_LEN + wire::IPV6_LEN + word(18)
+        }
+        _ => wire::ETHERNET_LEN + word(16),
+    }
 }
 
 /// Makes the UDP checksum of the datagram at `l4` anew; `end` is where its payload ends.

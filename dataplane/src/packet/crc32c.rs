@@ -37,6 +37,52 @@ const fn table() -> [u32; 256] {
     table
 }
 
+/// Powers of two of zero bytes, as many as there are in the length of an IP packet.
+const POWERS: usize = 16;
+
+/// What 1, 2, 4, … zero bytes make of a remainder with a single bit: zero bytes are a linear map.
+static ZEROS: [[u32; 32]; POWERS] = zeros();
+
+const fn zeros() -> [[u32; 32]; POWERS] {
+    let mut zeros = [[0; 32]; POWERS];
+    let mut bit = 0;
+    while bit < 32 {
+        let crc = 1_u32 << bit;
+        zeros[0][bit] = (crc >> 8) ^ TABLE[(crc & 0xff) as usize];
+        bit += 1;
+    }
+    let mut power = 1;
+    while power < POWERS {
+        let mut bit = 0;
+        while bit < 32 {
+            let half = &zeros[power - 1];
+            zeros[power][bit] = apply(half, half[bit]);
+            bit += 1;
+        }
+        power += 1;
+    }
+    zeros
+}
+
+const fn apply(map: &[u32; 32], mut crc: u32) -> u32 {
+    let mut result = 0;
+    while crc != 0 {
+        result ^= map[crc.trailing_zeros() as usize];
+        crc &= crc - 1;
+    }
+    result
+}
+
+/// The remainder after `count` zero bytes more, fewer than 65536, in a few steps for each bit of `count`.
+fn append_zeros(mut crc: u32, count: usize) -> u32 {
+    for (power, map) in ZEROS.iter().enumerate() {
+        if count >> power & 1 != 0 {
+            crc = apply(map, crc);
+        }
+    }
+    crc
+}
+
 fn update(crc: u32, bytes: &[u8]) -> u32 {
     bytes.iter().fold(crc, |crc, &byte| {
         let [low, ..] = crc.to_le_bytes();
@@ -67,8 +113,8 @@ pub fn write(packet: &mut [u8]) {
 /// When the packet is shorter than a common header.
 pub fn adjust_ports(packet: &mut [u8], old: [u8; 4], new: [u8; 4]) {
     let difference = (u32::from_ne_bytes(old) ^ u32::from_ne_bytes(new)).to_ne_bytes();
-    // The difference is zero behind the ports. A zero byte shifts the remainder as any other does.
-    let change = (4..packet.len()).fold(update(0, &difference), |crc, _| update(crc, &[0]));
+    // The difference is zero behind the ports.
+    let change = append_zeros(update(0, &difference), packet.len() - 4);
     let crc = u32::from_le_bytes(read_array(packet, FIELD)) ^ change;
     packet[FIELD..SCTP_LEN].copy_from_slice(&crc.to_le_bytes());
 }

@@ -8,6 +8,7 @@ pub mod ndp;
 mod parse;
 #[cfg(test)]
 pub(crate) mod sample;
+pub mod sctp;
 #[cfg(test)]
 mod tests;
 pub mod wire;

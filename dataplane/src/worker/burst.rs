@@ -7,7 +7,7 @@ use super::fragments::may_belong_to_a_flow;
 use super::services::Services;
 use super::{Flows, Worker};
 use crate::frame::Frame;
-use crate::packet::wire::{TCP, UDP};
+use crate::packet::wire::{SCTP, TCP, UDP};
 use crate::packet::{Fragment, Packet, Parsed, parse};
 use crate::port::{BURST, Burst, Port};
 use crate::reason::Reason;
@@ -162,7 +162,7 @@ impl<F: Ip> Flows<F> {
 /// Whether a packet is looked up by its own addresses and ports.
 #[inline]
 fn is_flow<F: Ip>(packet: &Packet<F>) -> bool {
-    matches!(packet.tuple.protocol, TCP | UDP)
+    matches!(packet.tuple.protocol, TCP | UDP | SCTP)
         && packet.fragment == Fragment::None
         && packet.tuple.source_port != 0
 }
@@ -170,7 +170,7 @@ fn is_flow<F: Ip>(packet: &Packet<F>) -> bool {
 /// Whether a packet is one of those from port 0: persistence templates stand under such keys.
 #[inline]
 fn is_from_port_zero<F: Ip>(packet: &Packet<F>) -> bool {
-    matches!(packet.tuple.protocol, TCP | UDP) && packet.fragment == Fragment::None
+    matches!(packet.tuple.protocol, TCP | UDP | SCTP) && packet.fragment == Fragment::None
 }
 
 /// A fragment of ICMP, or a protocol without connections: ours to drop, or the kernel's.

@@ -1,22 +1,24 @@
 //! A packet of a known connection: its state, then on to the server or back to the client.
 
 use super::cut::complete;
+use super::defence;
 use super::egress::{Egress, Hop, Way, largest_packet};
 use super::family::Ip;
 use super::persistence::UNASSURED;
 use super::services::{ServerState, Services};
+use super::transition::{is_established, next_state, starts_anew};
 use super::{Flows, settle};
 use crate::frame::{Frame, Gso};
 use crate::packet::checksum::Delta;
 use crate::packet::icmp::ErrorKind;
-use crate::packet::wire::{IPIP, TCP, UDP};
+use crate::packet::wire::{IPIP, UDP};
 use crate::packet::{Fragment, Packet};
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::rewrite::tunnel::{self, Outer, Tunnel};
 use crate::rewrite::{self, Translation};
 use crate::stats::count_bytes;
-use conntrack::{ConnectionId, Direction, Entry, Method, Path, State, TcpFlags, Ticks, tcp_next};
+use conntrack::{ConnectionId, Direction, Entry, Method, State, Ticks};
 use scheduler::RealServerId;
 
 /// How much later than it should a timer may be armed without being armed anew: deadlines are kept no more exactly.
@@ -42,7 +44,10 @@ impl<F: Ip> Flows<F> {
     ) {
         let entry = self.table.entry(found.id);
         let state = entry.state();
-        if starts_anew(packet, found) && self.is_replaced(services, egress, entry, state) {
+        if found.direction == Direction::Request
+            && starts_anew(frame.bytes(), packet)
+            && self.is_replaced(services, egress, entry, state)
+        {
             return self.replace(services, egress, frame, packet, found.id);
         }
         let server = RealServerId(entry.server());
@@ -54,7 +59,9 @@ impl<F: Ip> Flows<F> {
             // It goes no further than to be answered, and changes nothing.
             return to_client(egress, frame, packet, entry, None);
         }
-        let next = next_state(entry, state, packet, found.direction);
+        let way = (entry.method(), found.direction);
+        let rules = egress.defence.tcp_rules();
+        let next = next_state(frame.bytes(), packet, state, way, rules);
         let timeout = egress.snapshot.timeouts.of(next);
         if next != state {
             self.change_state(services, egress, found.id, state, next);
@@ -67,6 +74,23 @@ impl<F: Ip> Flows<F> {
         } else {
             entry.touch(deadline);
         }
+        self.send_on(services, egress, frame, packet, found);
+    }
+
+    /// Counts a packet whose connection has its state, and sends it to the other end.
+    #[inline]
+    pub(super) fn send_on<P: Port>(
+        &mut self,
+        services: &mut Services,
+        egress: &mut Egress<P>,
+        frame: Frame,
+        packet: &Packet<F>,
+        found: Found,
+    ) {
+        let entry = self.table.entry(found.id);
+        if found.direction == Direction::Request && egress.defence.counts_packets() {
+            defence::count_packet(entry);
+        }
         // A datagram that is answered, as TCP that is established, shows that its client is in earnest.
         if found.direction == Direction::Reply
             && packet.tuple.protocol == UDP
@@ -74,6 +98,7 @@ impl<F: Ip> Flows<F> {
         {
             self.assure(entry);
         }
+        let server = RealServerId(entry.server());
         match found.direction {
             Direction::Request => {
                 let len = counted_len(packet);
@@ -100,7 +125,7 @@ impl<F: Ip> Flows<F> {
         let entry = self.table.entry(id);
         if self.table.advance(entry, from, to) {
             services.connection_moved(RealServerId(entry.server()), from, to);
-            if to == State::Established && entry.flags() & UNASSURED != 0 {
+            if is_established(to) && entry.flags() & UNASSURED != 0 {
                 self.assure(entry);
             }
             let timeouts = &egress.snapshot.timeouts;
@@ -110,9 +135,9 @@ impl<F: Ip> Flows<F> {
         }
     }
 
-    /// Whether a client's SYN on a connection is scheduled again instead of going to its server: where the connection
-    /// has ended and the client uses its port again, by `conn_reuse_mode`, and where the server gets no new flows, with
-    /// `expire_nodest_conn`. With FULLNAT only the worker that made the connection does so, since it alone can give its
+    /// Whether a client's SYN or INIT on a connection is scheduled again instead of going to its server: where the
+    /// connection has ended and the client uses its port again, by `conn_reuse_mode`, and where the server gets no new
+    /// flows, with `expire_nodest_conn`. With FULLNAT only the worker that made the connection does so, since it alone can give its
     /// local port back; another one takes the SYN as the beginning of a new life with the same server.
     ///
     /// Source: Linux net/netfilter/ipvs/ip_vs_core.c (`ip_vs_in_hook`, `is_new_conn_expected`).
@@ -126,7 +151,7 @@ impl<F: Ip> Flows<F> {
     ) -> bool {
         let ipvs = &egress.snapshot.ipvs;
         let has_ended = match state {
-            State::TimeWait | State::Close => ipvs.conn_reuse_mode != 0,
+            State::TimeWait | State::Close | State::SctpClosed => ipvs.conn_reuse_mode != 0,
             State::FinWait => {
                 ipvs.conn_reuse_mode & 2 != 0 && matches!(entry.method(), Method::Dr | Method::Tun)
             }
@@ -200,34 +225,6 @@ pub(super) fn counted_len<F: Ip>(packet: &Packet<F>) -> u32 {
         Fragment::None => len,
         _ => len - F::FRAGMENT_HEADER_LEN,
     }
-}
-
-/// The state after a packet.
-#[inline]
-fn next_state<F: Ip>(
-    entry: &Entry<F>,
-    state: State,
-    packet: &Packet<F>,
-    direction: Direction,
-) -> State {
-    if packet.tuple.protocol != TCP {
-        return state;
-    }
-    let path = match entry.method() {
-        Method::Dr | Method::Tun => Path::OneWay,
-        _ => Path::TwoWay(direction),
-    };
-    tcp_next(state, path, packet.tcp_flags)
-}
-
-/// Whether a packet of a client asks for a new connection.
-#[inline]
-fn starts_anew<F: Ip>(packet: &Packet<F>, found: Found) -> bool {
-    found.direction == Direction::Request
-        && packet.tuple.protocol == TCP
-        && packet.tcp_flags.has(TcpFlags::SYN)
-        && !packet.tcp_flags.has(TcpFlags::ACK)
-        && !packet.tcp_flags.has(TcpFlags::RST)
 }
 
 /// Sends a client's packet to the connection's server.

@@ -1,6 +1,8 @@
 //! Where every packet ends: forwarded, put aside until its neighbour answers, answered, or dropped for a reason.
 
 use super::announce::Announcements;
+use super::cut::complete;
+use super::defence::Defence;
 use super::family::Ip;
 use super::services::ServerState;
 use super::waiting::WaitingQueue;
@@ -69,6 +71,7 @@ pub(super) struct Egress<P: Port> {
     pub(super) neighbours: Arc<NeighbourTable>,
     pub(super) waiting: WaitingQueue,
     pub(super) announcements: Announcements,
+    pub(super) defence: Defence,
     icmp_left: u32,
     identification: u16,
 }
@@ -91,6 +94,7 @@ impl<P: Port> Egress<P> {
             neighbours,
             waiting: WaitingQueue::new(),
             announcements: Announcements::default(),
+            defence: Defence::default(),
             icmp_left: ICMP_PER_SECOND,
             identification: 0,
         }
@@ -136,6 +140,10 @@ impl<P: Port> Egress<P> {
     /// Sends a frame, complete but for its MAC addresses, to its next hop.
     #[inline]
     pub(super) fn forward(&mut self, mut frame: Frame, hop: Hop) {
+        if frame.offload.is_partial_crc() {
+            // The kernel behind AF_PACKET would finish it as an Internet checksum (observed on a veth without offload).
+            complete(&mut frame);
+        }
         match hop {
             Hop::Ready(mac, port) => {
                 let source = self.snapshot.ports[usize::from(port.0)].mac;

@@ -25,7 +25,7 @@ use super::family::Ip;
 use super::lookup::asked;
 use super::services::Services;
 use crate::frame::{Frame, Gso};
-use crate::packet::wire::{IPV6, TCP, UDP};
+use crate::packet::wire::{IPV6, SCTP, TCP, UDP};
 use crate::packet::{Fragment, Packet};
 use crate::port::Port;
 use crate::reason::Reason;
@@ -104,7 +104,7 @@ impl<F: Ip> Fragments<F> {
 pub(super) fn may_belong_to_a_flow<F: Ip>(packet: &Packet<F>) -> bool {
     let protocol = packet.tuple.protocol;
     packet.fragment != Fragment::None
-        && (matches!(protocol, TCP | UDP)
+        && (matches!(protocol, TCP | UDP | SCTP)
             || F::AS_PAYLOAD == IPV6 && protocol == DESTINATION_OPTIONS)
 }
 

@@ -11,7 +11,7 @@ use super::{Flows, Worker};
 use crate::frame::Frame;
 use crate::packet::Packet;
 use crate::packet::icmp::{Quoted, parse_error};
-use crate::packet::wire::{IPIP, TCP, UDP};
+use crate::packet::wire::{IPIP, SCTP, TCP, UDP};
 use crate::port::{Port, PortId};
 use crate::reason::Reason;
 use crate::rewrite::{Translation, translate_error};
@@ -120,7 +120,7 @@ impl<F: Ip> Flows<F> {
         }
         let tuple = quoted.tuple.reversed();
         let state = match tuple.protocol {
-            TCP => State::None,
+            TCP | SCTP => State::None,
             UDP => State::Udp,
             _ => return None,
         };
@@ -130,7 +130,8 @@ impl<F: Ip> Flows<F> {
             .ok()?;
         let found = self
             .connect(services, egress, &tuple, &plan, state, SCHEDULED)
-            .ok()?;
+            .ok()?
+            .found();
         Some((found.id, found.direction))
     }
 }

@@ -13,6 +13,7 @@ mod announce;
 mod burst;
 mod connection;
 mod cut;
+mod defence;
 mod egress;
 mod family;
 mod fragments;
@@ -28,6 +29,7 @@ mod sip;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod transition;
 mod tunnel_errors;
 mod upkeep;
 mod waiting;
@@ -42,6 +44,7 @@ use crate::stats::{WorkerStats, add};
 use conntrack::{
     ConnectionId, Direction, Entry, Expiry, Owner, State, Table, Ticks, Tuple, V4, V6,
 };
+use defence::Room;
 use egress::Egress;
 use family::Ip;
 use fragments::Fragments;
@@ -186,6 +189,7 @@ impl<P: Port> Worker<P> {
         self.ipv4.fragments.adopt(&snapshot);
         self.ipv6.fragments.adopt(&snapshot);
         self.egress.adopt(snapshot);
+        self.update_defence();
         self.publisher.mark_seen(
             usize::from(self.egress.worker),
             self.egress.snapshot.version,
@@ -200,6 +204,7 @@ impl<P: Port> Worker<P> {
         if passed > 0 {
             self.services.tick(passed);
             self.egress.refill_icmp();
+            self.update_defence();
             let (all, used) = [self.ipv4.lips.usage(), self.ipv6.lips.usage()]
                 .into_iter()
                 .fold((0, 0), |(all, used), (more, more_used)| {
@@ -211,7 +216,33 @@ impl<P: Port> Worker<P> {
         self.egress.tick(self.last_tick);
         self.ipv4.fragments.tick(&self.egress);
         self.ipv6.fragments.tick(&self.egress);
+        self.drop_entries();
         self.last_tick = now;
+    }
+
+    /// What the defence does until the next second.
+    fn update_defence(&mut self) {
+        let tables = [&self.ipv4.table.statistics(), &self.ipv6.table.statistics()];
+        let ipvs = &self.egress.snapshot.ipvs;
+        let room = Room::of(tables, ipvs.amemthresh);
+        self.egress.defence.update(ipvs, room);
+    }
+
+    /// The defence's way through the tables since the last tick.
+    fn drop_entries(&mut self) {
+        let Egress {
+            defence,
+            stats,
+            snapshot,
+            now,
+            ..
+        } = &mut self.egress;
+        let span = (self.last_tick, *now);
+        let (services, timeouts) = (&self.services, &snapshot.timeouts);
+        self.ipv4
+            .drop_entries(services, defence, stats, timeouts, span);
+        self.ipv6
+            .drop_entries(services, defence, stats, timeouts, span);
     }
 }
 

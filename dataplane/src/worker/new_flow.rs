@@ -8,21 +8,19 @@ use super::lookup::{Asked, FTP_DATA, asked};
 use super::persistence::{real_port, template_key};
 use super::services::{Picked, Services};
 use super::sip::call_of;
+use super::transition::{first_state, is_established, is_reset, may_begin};
 use crate::calls::CallId;
 use crate::frame::Frame;
 use crate::neighbour::NeighbourId;
 use crate::packet::Packet;
 use crate::packet::icmp::ErrorKind;
-use crate::packet::wire::{TCP, UDP};
+use crate::packet::wire::UDP;
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::rewrite::{self, Translation};
 use crate::snapshot::{Engine, ServiceId, ServiceKey};
 use crate::stats::{add, count_bytes};
-use conntrack::{
-    ConnectionId, Direction, InsertError, Method, NewConnection, Path, State, TcpFlags, Ticks,
-    Tuple, tcp_next,
-};
+use conntrack::{ConnectionId, Direction, InsertError, Method, NewConnection, State, Ticks, Tuple};
 use scheduler::Flow;
 
 impl<F: Ip> Flows<F> {
@@ -43,10 +41,12 @@ impl<F: Ip> Flows<F> {
             };
             return not_ours(services, egress, frame, packet);
         };
-        let Some(state) = first_state(packet, egress.snapshot.ipvs.sloppy_tcp) else {
+        if !may_begin(frame.bytes(), packet, &egress.snapshot.ipvs) {
             return egress.drop(frame, Reason::NoConnection);
-        };
-        let timeout = egress.snapshot.timeouts.of(state);
+        }
+        if egress.defence.drops_packet() {
+            return egress.drop(frame, Reason::DropPacket);
+        }
         let beside_ftp = asked.is_beside_ftp(tuple.destination_port);
         if tuple.source_port == FTP_DATA || (beside_ftp && asked.persistence.is_none()) {
             return egress.exception(frame);
@@ -66,8 +66,13 @@ impl<F: Ip> Flows<F> {
         if asked.one_packet && tuple.protocol == UDP && plan.server.method != Method::FullNat {
             return send_alone(services, egress, frame, packet, &plan);
         }
+        let rules = egress.defence.tcp_rules();
+        let state = first_state(frame.bytes(), packet, plan.server.method, rules);
+        let timeout = egress.snapshot.timeouts.of(state);
         match self.connect(services, egress, tuple, &plan, state, timeout) {
-            Ok(found) => self.forward(services, egress, frame, packet, found),
+            // Its state is already that after this packet.
+            Ok(Made::New(found)) => self.send_on(services, egress, frame, packet, found),
+            Ok(Made::Before(found)) => self.forward(services, egress, frame, packet, found),
             Err(reason) => egress.drop(frame, reason),
         }
     }
@@ -121,7 +126,7 @@ impl<F: Ip> Flows<F> {
         plan: &Planned,
         state: State,
         timeout: Ticks,
-    ) -> Result<Found, Reason> {
+    ) -> Result<Made, Reason> {
         let server = &plan.server;
         // A tunnel may lead to the other family: the state of the server has the address.
         let address = F::from_ip(server.address).unwrap_or(F::UNSPECIFIED);
@@ -157,6 +162,9 @@ impl<F: Ip> Flows<F> {
         if let Ok(Made::New(found)) = &made {
             if let Some(template) = plan.template {
                 self.hold_template(found.id, template);
+                if is_established(state) {
+                    self.assure(self.table.entry(found.id));
+                }
             }
             services.connection_began(server.id, state);
             add(&egress.stats.connections, 1);
@@ -167,9 +175,7 @@ impl<F: Ip> Flows<F> {
             let end = (address, server.port);
             self.lips.give_back_source(local, end, tuple.protocol);
         }
-        match made? {
-            Made::New(found) | Made::Before(found) => Ok(found),
-        }
+        made
     }
 
     /// Puts a connection into the table, the way back to its client resolved.
@@ -224,9 +230,18 @@ pub(super) struct Planned {
 }
 
 /// A connection after an attempt to make it.
-enum Made {
+pub(super) enum Made {
     New(Found),
     Before(Found),
+}
+
+impl Made {
+    /// The connection.
+    pub(super) fn found(self) -> Found {
+        match self {
+            Made::New(found) | Made::Before(found) => found,
+        }
+    }
 }
 
 /// Sends a packet to a server without a connection to remember it by: replies by NAT are nobody's.
@@ -278,8 +293,7 @@ fn not_ours<F: Ip, P: Port>(
     packet: &Packet<F>,
 ) {
     let tuple = &packet.tuple;
-    let is_reset = tuple.protocol == TCP && packet.tcp_flags.has(TcpFlags::RST);
-    if egress.snapshot.ipvs.nat_icmp_send && !is_reset {
+    if egress.snapshot.ipvs.nat_icmp_send && !is_reset(frame.bytes(), packet) {
         let end = ServiceKey {
             protocol: tuple.protocol,
             address: tuple.source.into(),
@@ -299,21 +313,4 @@ fn not_ours<F: Ip, P: Port>(
         }
     }
     egress.exception(frame);
-}
-
-/// The state in which a packet begins a connection; `None` for one that may not.
-///
-/// Source: Linux net/netfilter/ipvs/ip_vs_proto_tcp.c (`tcp_conn_schedule`).
-fn first_state<F: Ip>(packet: &Packet<F>, sloppy: bool) -> Option<State> {
-    let flags = packet.tcp_flags;
-    match packet.tuple.protocol {
-        TCP if (flags.has(TcpFlags::SYN) || sloppy) && !flags.has(TcpFlags::RST) => Some(tcp_next(
-            State::None,
-            Path::TwoWay(Direction::Request),
-            flags,
-        )),
-        TCP => None,
-        UDP => Some(State::Udp),
-        _ => None,
-    }
 }

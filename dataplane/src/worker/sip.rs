@@ -158,7 +158,7 @@ impl<F: Ip> Flows<F> {
                 };
                 let timeout = egress.snapshot.timeouts.of(State::Udp);
                 let found = self.connect(services, egress, &asks, &plan, State::Udp, timeout);
-                let found = found.map(|found| found.id);
+                let found = found.map(|made| made.found().id);
                 if found.is_ok_and(|id| self.table.entry(id).server() != server.0) {
                     // The client's socket talks to another server: there is one connection for both.
                     self.speak_alone(egress, frame, packet, &asks, &remembered);

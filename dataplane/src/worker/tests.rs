@@ -2,6 +2,7 @@
 
 mod bed;
 mod config;
+mod defence;
 mod director;
 mod errors;
 mod fragments;
@@ -18,5 +19,6 @@ mod port;
 mod reasons;
 mod recorded_fragments;
 mod removal;
+mod sctp;
 mod settings;
 mod workers;

@@ -111,6 +111,7 @@ impl Console {
         let protocol = match packet["proto"].as_str() {
             Some("tcp") => Protocol::Tcp,
             Some("udp") => Protocol::Udp,
+            Some("sctp") => Protocol::Sctp,
             _ => return false,
         };
         // Data of active FTP begin no connections, whatever the service.

@@ -15,8 +15,7 @@ use std::net::IpAddr;
 const MODULES: [(&str, &str); 2] = [("ip_vs_ftp", "FTP helper"), ("ip_vs_pe_sip", "")];
 
 /// The kernel's settings whose values uvs cannot follow, and those by which it behaves.
-const FIXED: [(&str, &str); 4] = [
-    ("secure_tcp", "0"),
+const FIXED: [(&str, &str); 3] = [
     ("sync_refresh_period", "0"),
     ("sync_threshold", "3\t50"),
     ("sync_version", "1"),
@@ -72,7 +71,7 @@ fn local_addresses(known: &KernelService) -> Option<&LocalAddresses> {
 
 fn service(known: &KernelService, missing: &mut Vec<String>) -> Option<config::Service> {
     let service = &known.service;
-    let listen = listen(service, missing)?;
+    let listen = listen(service);
     let Some(scheduler) = scheduler::NAMES
         .iter()
         .find(|name| **name == service.scheduler)
@@ -107,17 +106,14 @@ fn service(known: &KernelService, missing: &mut Vec<String>) -> Option<config::S
 }
 
 /// What clients address.
-fn listen(service: &Service, missing: &mut Vec<String>) -> Option<config::Listen> {
+fn listen(service: &Service) -> config::Listen {
     let (protocol, address) = match service.key {
-        ServiceKey::Mark { mark, ipv6 } => return Some(config::Listen::Mark { mark, ipv6 }),
-        ServiceKey::Address(Protocol::Sctp, _) => {
-            missing.push("SCTP".to_owned());
-            return None;
-        }
+        ServiceKey::Mark { mark, ipv6 } => return config::Listen::Mark { mark, ipv6 },
         ServiceKey::Address(Protocol::Tcp, address) => (config::Protocol::Tcp, address),
         ServiceKey::Address(Protocol::Udp, address) => (config::Protocol::Udp, address),
+        ServiceKey::Address(Protocol::Sctp, address) => (config::Protocol::Sctp, address),
     };
-    Some(config::Listen::Address { protocol, address })
+    config::Listen::Address { protocol, address }
 }
 
 fn persistence(service: &Service, missing: &mut Vec<String>) -> Option<config::Persistence> {
@@ -203,6 +199,11 @@ pub fn setting(ipvs: &mut Ipvs, name: &str, value: &str) -> Option<String> {
         "schedule_icmp" => ipvs.schedule_icmp = number != 0,
         "nat_icmp_send" => ipvs.nat_icmp_send = number != 0,
         "pmtu_disc" => ipvs.pmtu_disc = number != 0,
+        "sloppy_sctp" => ipvs.sloppy_sctp = number != 0,
+        "secure_tcp" => ipvs.secure_tcp = number,
+        "drop_packet" => ipvs.drop_packet = number,
+        "drop_entry" => ipvs.drop_entry = number,
+        "am_droprate" => ipvs.am_droprate = value.parse().unwrap_or(0),
         _ if default_setting(name) == Some(value) => {}
         _ => return Some(format!("{name} = {value}")),
     }

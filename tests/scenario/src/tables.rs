@@ -210,6 +210,7 @@ fn counted(bench: &Bench) -> HashMap<(ServiceKey, SocketAddr), ServerStatus> {
                 let protocol = match protocol {
                     control::config::Protocol::Tcp => Protocol::Tcp,
                     control::config::Protocol::Udp => Protocol::Udp,
+                    control::config::Protocol::Sctp => Protocol::Sctp,
                 };
                 ServiceKey::Address(protocol, address)
             }

@@ -31,6 +31,7 @@ fn title(service: &Service) -> String {
     let protocol = match key.protocol() {
         Protocol::Tcp => "TCP",
         Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
         Protocol::Unspecified if key.mark != 0 => "FWM",
         Protocol::Unspecified => "?",
     };

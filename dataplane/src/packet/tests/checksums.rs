@@ -3,7 +3,7 @@ use crate::packet::checksum::{self, Delta};
 use crate::packet::crc32c;
 use crate::packet::sample::{self, Sample, hex, reference_l4, reference_sum};
 use crate::packet::wire::{SCTP, TCP, UDP};
-use crate::packet::{V4, V6};
+use crate::packet::{Tuple, V4, V6};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -138,7 +138,7 @@ proptest! {
 
     #[test]
     fn a_crc_adjusted_for_ports_is_the_recomputed_one(
-        mut packet in vec(any::<u8>(), 12..200),
+        mut packet in vec(any::<u8>(), 12..3000),
         old: [u8; 4],
         new: [u8; 4],
     ) {
@@ -151,6 +151,46 @@ proptest! {
         crc32c::adjust_ports(&mut packet, old, new);
         prop_assert_eq!(packet, recomputed);
     }
+}
+
+#[test]
+fn a_crc_is_adjusted_in_the_largest_packet() {
+    let mut packet = vec![7; 65_535];
+    crc32c::write(&mut packet);
+    crc32c::adjust_ports(&mut packet, [7; 4], [1, 2, 3, 4]);
+    let adjusted = packet.clone();
+    packet[..4].copy_from_slice(&[1, 2, 3, 4]);
+    crc32c::write(&mut packet);
+    assert_eq!(adjusted[8..12], packet[8..12]);
+}
+
+#[test]
+fn padding_is_no_part_of_a_completed_crc() {
+    fn check<F: Sample>(mut frame: Vec<u8>) {
+        let len = frame.len();
+        frame.extend([0xaa; 14]);
+        let offload = sample::make_partial::<F>(&mut frame);
+        assert!(offload.is_partial_crc());
+        checksum::complete(&mut frame, &offload);
+        assert_eq!(frame[len..], [0xaa; 14]);
+        sample::assert_valid::<F>(&frame);
+    }
+    let v4 = Tuple::<V4> {
+        source: [10, 0, 0, 1].into(),
+        destination: [10, 0, 0, 2].into(),
+        source_port: 1,
+        destination_port: 2,
+        protocol: SCTP,
+    };
+    check::<V4>(sample::sctp(&v4, b"abc"));
+    let v6 = Tuple::<V6> {
+        source: (0xfd00 << 112 | 1_u128).into(),
+        destination: (0xfd00 << 112 | 2_u128).into(),
+        source_port: 1,
+        destination_port: 2,
+        protocol: SCTP,
+    };
+    check::<V6>(sample::sctp(&v6, b"abc"));
 }
 
 fn complete_and_check<F: Sample>(

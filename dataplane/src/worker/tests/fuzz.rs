@@ -1,11 +1,11 @@
 //! Whatever is received: no panic, every frame in one book (the bed looks after each frame), nothing unreadable sent.
 
 use super::bed::{Bed, Limits};
-use super::config::{CLIENTS, Config, SERVERS, socket};
+use super::config::{CLIENTS, Config, METHODS, SERVERS, socket};
 use super::fragments::cut;
 use super::packets::{Talk, icmp_error, partial};
 use crate::frame::{Gso, Offload};
-use crate::packet::wire::{TCP, UDP};
+use crate::packet::wire::{SCTP, TCP, UDP};
 use crate::packet::{Parsed, TcpFlags, parse};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -105,6 +105,14 @@ fn talks(config: &Config, service: u8, client: u8) -> (Talk, Talk) {
     (request, inside)
 }
 
+/// A payload that begins as a chunk of SCTP.
+fn chunk(kind: u8, mut payload: Vec<u8>) -> Vec<u8> {
+    if let Some(first) = payload.first_mut() {
+        *first = kind % 16;
+    }
+    payload
+}
+
 fn build(config: &Config, kind: &Kind) -> (Vec<u8>, Offload) {
     let payload = |len: u16| vec![0x5a; usize::from(len)];
     let frame = match kind {
@@ -123,11 +131,13 @@ fn build(config: &Config, kind: &Kind) -> (Vec<u8>, Offload) {
         }
         Kind::Request(service, client, flags, len) => {
             let (request, _) = talks(config, *service, *client);
-            request.packet(TcpFlags(*flags), &payload(*len))
+            request.packet(TcpFlags(*flags), &chunk(*flags, payload(*len)))
         }
         Kind::Reply(service, client, flags, len) => {
             let (_, inside) = talks(config, *service, *client);
-            inside.back().packet(TcpFlags(*flags), &payload(*len))
+            inside
+                .back()
+                .packet(TcpFlags(*flags), &chunk(*flags, payload(*len)))
         }
         Kind::Error(service, client, from_server, kind, code) => {
             let (request, inside) = talks(config, *service, *client);
@@ -199,13 +209,24 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_is_received_is_accounted_for(inputs in vec(input(), 1..40)) {
-        let config = Config::everything().with(
+    fn whatever_is_received_is_accounted_for(
+        inputs in vec(input(), 1..40),
+        modes in (0u8..4, 0u8..4, 0u8..4, any::<bool>()),
+    ) {
+        let mut config = Config::everything().with(
             TCP,
             "10.0.0.100:9000",
             conntrack::Method::Tun,
             &["[fd00:2::12]:9000"],
         );
+        for (port, method) in (9001..).zip(METHODS) {
+            for (vip, server) in [("10.0.0.100", "10.2.0.11"), ("[fd00:a::100]", "[fd00:2::11]")] {
+                let vip = format!("{vip}:{port}");
+                config = config.with(SCTP, &vip, method, &[&format!("{server}:{port}")]);
+            }
+        }
+        let ipvs = &mut config.ipvs;
+        (ipvs.secure_tcp, ipvs.drop_packet, ipvs.drop_entry, ipvs.sloppy_sctp) = modes;
         let limits = Limits {
             workers: 2,
             connections: 16,

@@ -2,7 +2,7 @@
 
 use crate::frame::Offload;
 use crate::packet::sample::{self, Sample, assert_valid, fix_header};
-use crate::packet::wire::{GRE, ICMP, ICMPV6, TCP, UDP, Wire};
+use crate::packet::wire::{GRE, ICMP, ICMPV6, SCTP, TCP, UDP, Wire};
 use crate::packet::{Packet, Parsed, TcpFlags, Tuple, V4, V6, checksum, parse};
 use crate::port::Mac;
 use std::net::{IpAddr, SocketAddr};
@@ -39,6 +39,10 @@ impl Talk {
         Talk::new(UDP, source, destination)
     }
 
+    pub(super) fn sctp(source: &str, destination: &str) -> Talk {
+        Talk::new(SCTP, source, destination)
+    }
+
     pub(super) fn back(&self) -> Talk {
         Talk {
             source: self.destination,
@@ -54,7 +58,8 @@ impl Talk {
         self
     }
 
-    /// A frame with TTL 64 and right checksums; the flags are for TCP alone.
+    /// A frame with TTL 64 and right checksums; the flags are for TCP alone. An SCTP packet's payload is its
+    /// chunks.
     pub(super) fn packet(&self, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
         match (self.source.ip(), self.destination.ip()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -89,10 +94,10 @@ impl Talk {
 }
 
 fn build<F: Sample>(tuple: &Tuple<F>, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
-    if tuple.protocol == TCP {
-        sample::tcp(tuple, flags, payload)
-    } else {
-        sample::udp(tuple, payload)
+    match tuple.protocol {
+        TCP => sample::tcp(tuple, flags, payload),
+        SCTP => sample::sctp(tuple, payload),
+        _ => sample::udp(tuple, payload),
     }
 }
 
@@ -185,7 +190,8 @@ pub(super) struct Got {
     pub(super) dont_fragment: bool,
     /// Bytes of the IP packet.
     pub(super) len: usize,
-    /// What follows the transport header; the whole transport of other protocols than TCP and UDP.
+    /// What follows the transport header; the whole transport of other protocols than TCP, UDP and
+    /// SCTP.
     pub(super) payload: Vec<u8>,
 }
 
@@ -205,6 +211,7 @@ impl Got {
             _ if packet.fragment != crate::packet::Fragment::None => 0,
             TCP => usize::from(transport[12] >> 4) * 4,
             UDP => 8,
+            SCTP => 12,
             _ => 0,
         };
         Got {

@@ -148,6 +148,7 @@ fn provoke(reason: Reason) -> Bed {
                 .map(|port| talk.at_port(port).packet(ACK, b""))
                 .to_vec();
         }
+        Reason::DropPacket => config.ipvs.drop_packet = 3,
         Reason::HalfOpenFull => {
             limits.connections = 100;
             limits.half_open_percent = 1;
