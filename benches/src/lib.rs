@@ -77,6 +77,7 @@ impl Director {
             ipv4: Table::<V4>::new(&config(flows + flows / 8 + 2048))
                 .expect("memory for the table"),
             ipv6: Table::<V6>::new(&config(1024)).expect("memory for the table"),
+            helpers: Arc::default(),
             calls: Arc::default(),
         };
         let neighbours = Arc::new(NeighbourTable::new(256));
@@ -189,6 +190,7 @@ fn snapshot(method: Method, neighbours: &NeighbourTable) -> Snapshot {
         servers: servers.iter().rev().map(seen).collect(),
         local_addresses: (1..=8).map(lip).collect(),
         one_packet: false,
+        helper: None,
         persistence: None,
     };
     let mut snapshot = Snapshot {

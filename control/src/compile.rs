@@ -381,7 +381,7 @@ impl Compiler {
                 && old.scheduler == service.scheduler
                 && old.scheduler_options == options
                 && old.local_addresses == local_addresses
-                && old.one_packet == service.one_packet
+                && (old.one_packet, old.helper) == (service.one_packet, service.helper)
                 && old.persistence == service.persistence.as_ref().map(persistence)
                 && old.servers.len() == servers.len()
                 && old
@@ -399,6 +399,7 @@ impl Compiler {
                 servers,
                 local_addresses,
                 one_packet: service.one_packet,
+                helper: service.helper,
                 persistence: service.persistence.as_ref().map(persistence),
             })
         })

@@ -189,6 +189,7 @@ impl Director {
         let tables = Tables {
             ipv4: Table::new(&table_config(&settings))?,
             ipv6: Table::new(&table_config(&settings))?,
+            helpers: Arc::default(),
             calls: Arc::default(),
         };
         let neighbours = Arc::new(NeighbourTable::new(NEIGHBOURS.max(2 * servers)));

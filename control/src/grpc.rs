@@ -82,6 +82,7 @@ fn worker(index: u32, status: &WorkerStatus) -> v1::Worker {
         connections: status.connections,
         bursts: status.bursts,
         sleeps: status.sleeps,
+        helpers_refused: status.helpers_refused,
         fragments_forgotten: status.fragments_forgotten,
     }
 }

@@ -68,10 +68,11 @@ impl Plan {
                             scheduler,
                             flags,
                             one_packet,
+                            helper,
                             persistence,
                             ..
                         } = *service;
-                        (scheduler, flags, one_packet, persistence)
+                        (scheduler, flags, one_packet, helper, persistence)
                     };
                     let places =
                         |service: &Service| (service.lip_pool.clone(), service.addresses.clone());

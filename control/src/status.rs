@@ -55,6 +55,8 @@ pub struct WorkerStatus {
     pub bursts: u64,
     /// Times it slept.
     pub sleeps: u64,
+    /// Connections that go without their service's helper, because as many as may have one.
+    pub helpers_refused: u64,
     /// First fragments forgotten before their time, because newer ones needed the room.
     pub fragments_forgotten: u64,
 }
@@ -213,6 +215,7 @@ impl Director {
             connections: get(&stats.connections),
             bursts: get(&stats.bursts),
             sleeps: get(&stats.sleeps),
+            helpers_refused: get(&stats.helpers_refused),
             fragments_forgotten: get(&stats.fragments_forgotten),
         }
     }

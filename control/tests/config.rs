@@ -6,6 +6,7 @@ use control::config::{
     Configuration, Granularity, GueChecksum, KeyPath, Listen, MISTAKES_TOLD, Mark, Persistence,
     Pin, Protocol, TunnelKind, keys,
 };
+use dataplane::helper::Helper;
 use dataplane::snapshot::{Engine, Ipvs};
 use proptest::prelude::*;
 use std::fmt::Write;
@@ -434,6 +435,15 @@ fn a_service_of_sctp_is_what_the_file_says() {
         (132, "sctp".to_owned())
     );
     assert!(text.contains(&format!("listen = \"{listen}\"")));
+}
+
+#[test]
+fn a_services_helper_is_what_the_file_says() {
+    let good = Configuration::parse("f.toml", GOOD).unwrap().configuration;
+    assert_eq!(good.services[0].helper, None);
+    let text = GOOD.replacen("method = \"nat\"", "method = \"nat\"\nhelper = \"ftp\"", 1);
+    let read = Configuration::parse("f.toml", &text).unwrap().configuration;
+    assert_eq!(read.services[0].helper, Some(Helper::Ftp));
 }
 
 /// The files of configs/, by name.

@@ -5,6 +5,7 @@ use control::config::{Configuration, GueChecksum, TunnelKind};
 use control::status::ServerStatus;
 use control::{ApplyError, Director, StartError};
 use dataplane::frame::{Frame, Offload};
+use dataplane::helper::Helper;
 use dataplane::packet::{arp, checksum};
 use dataplane::port::memory::{MemoryPort, MemoryWire};
 use dataplane::port::{Burst, Mac, Port, PortCounters, PortId, PortInfo, Sent};
@@ -261,6 +262,37 @@ fn another_tunnel_to_a_server_is_an_edit_and_known_connections_take_it() {
     };
     assert_eq!(servers(&director)[0].tunnel, tunnel);
     director.stop();
+}
+
+#[test]
+fn a_helper_is_an_edit_and_reaches_the_workers() {
+    let text = |helper: &str| {
+        let service = format!("listen = \"tcp 10.1.0.100:21\"\n{helper}");
+        TEXT.replace("listen = \"udp 10.1.0.100:53\"", &service)
+    };
+    let info = PortInfo {
+        name: "lan".to_owned(),
+        mac: DIRECTOR,
+        mtu: 1500,
+        driver: "memory",
+    };
+    let director = Director::assemble(configuration(&text("")), vec![info]).unwrap();
+    let publisher = director.worker_parts(0, Vec::<MemoryPort>::new()).publisher;
+    let helpers = || {
+        let snapshot = publisher.current();
+        let helpers: Vec<_> = snapshot.services.values().map(|one| one.helper).collect();
+        helpers
+    };
+    assert_eq!(helpers(), [None]);
+    for _ in 0..2 {
+        let ftp = configuration(&text("helper = \"ftp\""));
+        let plan = director.apply(ftp.clone()).unwrap();
+        assert_eq!(plan.to_string(), "1 services edited");
+        assert_eq!(helpers(), [Some(Helper::Ftp)]);
+        assert_eq!(director.apply(ftp).unwrap().to_string(), "nothing changes");
+        director.apply(configuration(&text(""))).unwrap();
+        assert_eq!(helpers(), [None]);
+    }
 }
 
 #[test]

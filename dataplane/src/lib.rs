@@ -2,6 +2,7 @@
 
 pub mod calls;
 pub mod frame;
+pub mod helper;
 pub mod mark;
 pub mod neighbour;
 pub mod packet;

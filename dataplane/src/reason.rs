@@ -31,6 +31,8 @@ reasons! {
     BadIpChecksum = "bad-ip-checksum",
     /// The checksum of an ICMP message is wrong.
     BadIcmpChecksum = "bad-icmp-checksum",
+    /// The checksum of a TCP segment is wrong, on a connection that a helper looks into.
+    BadTcpChecksum = "bad-tcp-checksum",
     /// A malformed header: TCP data offset, IPv6 extension chain, ARP or ND contents.
     Malformed = "malformed",
     /// A source address no packet may have: multicast, broadcast or loopback.

@@ -9,6 +9,7 @@
 //! A worker never waits: where control holds the lock at that moment, it looks again at the next burst.
 
 use crate::Map;
+use crate::helper::Helper;
 use crate::mark::MarkRule;
 use crate::neighbour::NeighbourId;
 use crate::path_mtu::PathMtu;
@@ -229,6 +230,8 @@ pub struct Service {
     pub local_addresses: Vec<LocalAddress>,
     /// Each UDP packet is scheduled alone and leaves no connection behind; not with FULLNAT.
     pub one_packet: bool,
+    /// What looks into its NAT connections.
+    pub helper: Option<Helper>,
     /// Clients stay with their server.
     pub persistence: Option<Persistence>,
 }

@@ -111,6 +111,8 @@ pub struct WorkerStats {
     pub fragments_forgotten: AtomicU64,
     /// Connections that `drop_entry` ended before their time.
     pub entries_dropped: AtomicU64,
+    /// Connections that go without their service's helper, because all its records were taken.
+    pub helpers_refused: AtomicU64,
     /// LIP ports this worker may use, all pools together. A gauge.
     pub lip_ports: AtomicU64,
     /// LIP ports in use. A gauge.
@@ -130,6 +132,7 @@ impl WorkerStats {
             sleeps: AtomicU64::new(0),
             fragments_forgotten: AtomicU64::new(0),
             entries_dropped: AtomicU64::new(0),
+            helpers_refused: AtomicU64::new(0),
             lip_ports: AtomicU64::new(0),
             lip_ports_in_use: AtomicU64::new(0),
             servers: (0..servers).map(|_| ServerStats::default()).collect(),

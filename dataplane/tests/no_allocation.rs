@@ -7,6 +7,7 @@
 
 use conntrack::{Method, Table, TableConfig, Ticks, V4, V6};
 use dataplane::frame::{Gso, Offload};
+use dataplane::helper::Helper;
 use dataplane::neighbour::NeighbourTable;
 use dataplane::packet::wire::{IPV6_LEN, TCP, UDP, write_ipv4_checksum};
 use dataplane::packet::{arp, checksum, ndp};
@@ -172,6 +173,7 @@ impl Director {
             tables: Tables {
                 ipv4: Table::new(&table).unwrap(),
                 ipv6: Table::new(&table).unwrap(),
+                helpers: Arc::default(),
                 calls: Arc::default(),
             },
             neighbours,
@@ -280,6 +282,7 @@ fn snapshot(method: Method, scheduler: &str, neighbours: &NeighbourTable) -> Sna
             (UDP, 80, 30_000),
             (TCP, 81, 0),
             (UDP, 82, 1),
+            (TCP, 21, 1),
         ] {
             let wanted = Wanted {
                 ipv6,
@@ -288,6 +291,7 @@ fn snapshot(method: Method, scheduler: &str, neighbours: &NeighbourTable) -> Sna
                 weight,
                 method,
                 scheduler,
+                helper: (port == 21).then_some(Helper::Ftp),
             };
             add_service(&mut snapshot, neighbours, &wanted);
         }
@@ -303,6 +307,7 @@ struct Wanted<'a> {
     weight: u16,
     method: Method,
     scheduler: &'a str,
+    helper: Option<Helper>,
 }
 
 fn add_service(snapshot: &mut Snapshot, neighbours: &NeighbourTable, wanted: &Wanted<'_>) {
@@ -391,6 +396,7 @@ fn add_service(snapshot: &mut Snapshot, neighbours: &NeighbourTable, wanted: &Wa
             last_port: 65535,
         }],
         one_packet: false,
+        helper: wanted.helper,
         persistence: None,
     };
     snapshot.owned.insert(key.address, Owned::Virtual);
@@ -511,6 +517,58 @@ fn connections_that_end_allocate_nothing() {
         let made = director.stats.connections.load(Relaxed);
         assert!(left < made / 4, "{left} of {made}");
     }
+}
+
+/// A client asks for a port, is told one, connects to it, and asks the server to connect.
+#[test]
+fn a_helper_allocates_nothing() {
+    let director = Director::new(Method::Nat, "rr");
+    let mut now = START;
+    let said = |text: &[u8], mut frame: Vec<u8>| {
+        let (from, to): ([u8; 4], [u8; 4]) = (
+            frame[26..30].try_into().unwrap(),
+            frame[30..34].try_into().unwrap(),
+        );
+        frame[54..].copy_from_slice(text);
+        frame[50..52].fill(0);
+        let sum = checksum::l4::<V4>(from.into(), to.into(), TCP, &frame[34..]);
+        frame[50..52].copy_from_slice(&sum.to_be_bytes());
+        (frame, Offload::NONE)
+    };
+    let control = SocketAddr::new(vip(false), 21);
+    let data = SocketAddr::new(vip(false), 51210);
+    let mut clients = Frames::new();
+    let mut servers = Frames::new();
+    for number in 0..1000 {
+        let from = client(false, number);
+        for flags in [SYN, ACK] {
+            clients.push((frame(TCP, from, control, flags, 0), Offload::NONE));
+        }
+        for text in [&b"PASV\r\n"[..], b"PORT 10,64,0,1,9,9\r\n", b"PASV\r\n"] {
+            let frame = frame(TCP, from, control, ACK, text.len());
+            clients.push(said(text, frame));
+        }
+        let from_data = SocketAddr::new(from.ip(), from.port() + 1000);
+        clients.push((frame(TCP, from_data, data, SYN, 0), Offload::NONE));
+        for host in 11..15 {
+            let server = SocketAddr::from(([10, 2, 0, host], 80));
+            let text = b"227 (10,2,0,11,200,10)\r\n";
+            let frame = frame(TCP, server, from, ACK, text.len());
+            servers.push(said(text, frame));
+        }
+    }
+    let mut worker = director.worker(0, &clients, &servers);
+    allocations(&mut worker, &mut now, 20_000);
+    let mut allocated = 0;
+    for _ in 0..10 {
+        director.hear_all_neighbours(now);
+        allocated += allocations(&mut worker, &mut now, PACKETS / 10);
+        now = now.after(Ticks::from_seconds(30));
+    }
+    assert_eq!(allocated, 0);
+    // The control connections, and data connections that were expected.
+    let connections = director.tables.ipv4.statistics().entries;
+    assert!(connections > 1100, "{connections}");
 }
 
 #[test]

@@ -256,6 +256,7 @@ impl Checks<'_> {
             self.virtual_address(service, &path);
             self.lip_pool_of(service, &path);
             self.one_packet(service, &path);
+            self.helper(service, &path);
             self.persistence(service, &path);
             self.addresses(service, &path);
             self.slow_start(service, &path);
@@ -383,6 +384,18 @@ impl Checks<'_> {
             self.wrong(
                 path,
                 Problem::Misplaced("method \"fullnat\" needs connections for its replies"),
+            );
+        }
+    }
+
+    fn helper(&mut self, service: &Service, path: &KeyPath) {
+        let path = path.key("helper");
+        if service.helper.is_some() && service.listen.protocol() != Some(Protocol::Tcp) {
+            self.wrong(path, Problem::Misplaced("only tcp services have a helper"));
+        } else if service.helper.is_some() && uses_fullnat(service) {
+            self.wrong(
+                path,
+                Problem::Misplaced("with method \"fullnat\" servers cannot connect to clients"),
             );
         }
     }

@@ -375,6 +375,13 @@ pub const SERVICE: Table = Table {
             "UDP: each packet is scheduled alone and leaves no connection behind",
         ),
         optional(
+            "helper",
+            "a helper",
+            Accepts::Word(&["ftp"]),
+            "none",
+            "looks into TCP connections by NAT: data connections of FTP follow their control connection; not with fullnat",
+        ),
+        optional(
             "persistence_timeout",
             "a timeout in seconds",
             Accepts::Number(1, SECONDS_LIMIT),

@@ -2,6 +2,7 @@
 
 use super::Prefix;
 use conntrack::Method;
+use dataplane::helper::Helper;
 use dataplane::snapshot::{Engine, Ipvs};
 use scheduler::Options;
 use std::fmt;
@@ -306,6 +307,8 @@ pub struct Service {
     pub lip_pool: Option<String>,
     /// Each UDP packet is scheduled alone.
     pub one_packet: bool,
+    /// What looks into NAT connections.
+    pub helper: Option<Helper>,
     /// Clients stay with their server.
     pub persistence: Option<Persistence>,
     /// Of a mark's service: the addresses that the director answers for.

@@ -16,6 +16,7 @@ use super::{
     ROUTES, SERVERS, SERVICES,
 };
 use conntrack::Method;
+use dataplane::helper::Helper;
 use dataplane::snapshot::{Engine, Ipvs};
 use scheduler::Options;
 use std::collections::HashMap;
@@ -303,6 +304,7 @@ fn read_service(
         ..flags
     };
     let one_packet = switch(section, "one_packet").unwrap_or(false);
+    let helper = section.word("helper").map(|_| Helper::Ftp);
     let persistence = read_persistence(section);
     let addresses = section
         .get("addresses")
@@ -325,6 +327,7 @@ fn read_service(
         method: method?,
         lip_pool,
         one_packet,
+        helper,
         persistence,
         addresses,
         servers,

@@ -351,6 +351,21 @@ const CASES: &[(&str, &str, &str)] = &[
         "f.toml:31: service[1].one_packet: 1 is not a switch; accepted: true or false",
     ),
     (
+        "method = \"nat\"",
+        "method = \"nat\"\nhelper = \"tftp\"",
+        "f.toml:24: service[0].helper: \"tftp\" is not a helper; accepted: \"ftp\"",
+    ),
+    (
+        "lip_pool = \"pool\"",
+        "lip_pool = \"pool\"\nhelper = \"ftp\"",
+        "f.toml:31: service[1].helper: only tcp services have a helper",
+    ),
+    (
+        "listen = \"udp 10.1.0.100:53\"\nmethod = \"fullnat\"",
+        "listen = \"tcp 10.1.0.100:53\"\nmethod = \"fullnat\"\nhelper = \"ftp\"",
+        "f.toml:30: service[1].helper: with method \"fullnat\" servers cannot connect to clients",
+    ),
+    (
         "",
         "[ipvs]\nconn_reuse_mode = 3",
         "f.toml:40: ipvs.conn_reuse_mode: 3 is not a mode of connection reuse; accepted: 0 to 2",

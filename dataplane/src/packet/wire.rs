@@ -104,7 +104,7 @@ pub trait Wire: Family {
     /// TOS or traffic class.
     fn tos(frame: &[u8], l3: usize) -> u8;
 
-    /// Gives the header the length of a datagram of `len` bytes (header included, and no longer than it was), counts
+    /// Gives the header the length of a datagram of `len` bytes (header included, at most 65535), counts
     /// an IPv4 identification up by `step`, and makes the header checksum anew.
     fn resize(frame: &mut [u8], l3: usize, len: usize, step: u16);
 
@@ -148,11 +148,7 @@ impl Wire for V4 {
     }
 
     fn resize(frame: &mut [u8], l3: usize, len: usize, step: u16) {
-        write_u16(
-            frame,
-            l3 + 2,
-            u16::try_from(len).expect("no longer than it was"),
-        );
+        write_u16(frame, l3 + 2, u16::try_from(len).expect("at most 65535"));
         let id = read_u16(frame, l3 + 4).wrapping_add(step);
         write_u16(frame, l3 + 4, id);
         write_ipv4_checksum(frame, l3);
@@ -200,7 +196,7 @@ impl Wire for V6 {
         write_u16(
             frame,
             l3 + 4,
-            u16::try_from(len - IPV6_LEN).expect("no longer than it was"),
+            u16::try_from(len - IPV6_LEN).expect("at most 65535"),
         );
     }
 

@@ -4,6 +4,7 @@ use super::cut::complete;
 use super::defence;
 use super::egress::{Egress, Hop, Way, largest_packet};
 use super::family::Ip;
+use super::helped::{self, HELPED};
 use super::persistence::UNASSURED;
 use super::services::{ServerState, Services};
 use super::transition::{is_established, next_state, starts_anew};
@@ -59,9 +60,28 @@ impl<F: Ip> Flows<F> {
             // It goes no further than to be answered, and changes nothing.
             return to_client(egress, frame, packet, entry, None);
         }
+        if entry.flags() & HELPED != 0 {
+            return self.forward_helped(services, egress, frame, packet, found);
+        }
+        self.follow(services, egress, frame.bytes(), packet, found);
+        self.send_on(services, egress, frame, packet, found);
+    }
+
+    /// Lets a packet move its connection's state and end.
+    #[inline]
+    pub(super) fn follow<P: Port>(
+        &mut self,
+        services: &Services,
+        egress: &Egress<P>,
+        frame: &[u8],
+        packet: &Packet<F>,
+        found: Found,
+    ) {
+        let entry = self.table.entry(found.id);
+        let state = entry.state();
         let way = (entry.method(), found.direction);
         let rules = egress.defence.tcp_rules();
-        let next = next_state(frame.bytes(), packet, state, way, rules);
+        let next = next_state(frame, packet, state, way, rules);
         let timeout = egress.snapshot.timeouts.of(next);
         if next != state {
             self.change_state(services, egress, found.id, state, next);
@@ -74,7 +94,6 @@ impl<F: Ip> Flows<F> {
         } else {
             entry.touch(deadline);
         }
-        self.send_on(services, egress, frame, packet, found);
     }
 
     /// Counts a packet whose connection has its state, and sends it to the other end.
@@ -114,7 +133,7 @@ impl<F: Ip> Flows<F> {
     }
 
     #[cold]
-    fn change_state<P: Port>(
+    pub(super) fn change_state<P: Port>(
         &mut self,
         services: &Services,
         egress: &Egress<P>,
@@ -125,6 +144,9 @@ impl<F: Ip> Flows<F> {
         let entry = self.table.entry(id);
         if self.table.advance(entry, from, to) {
             services.connection_moved(RealServerId(entry.server()), from, to);
+            if to == State::SynRecv {
+                helped::begin_again(&self.helpers, id, entry);
+            }
             if is_established(to) && entry.flags() & UNASSURED != 0 {
                 self.assure(entry);
             }
@@ -200,10 +222,10 @@ impl<F: Ip> Flows<F> {
             let entry = self.table.entry(id);
             settle(
                 &self.table,
-                &self.calls,
+                (&self.calls, &self.helpers),
                 &mut self.lips,
                 services,
-                entry,
+                (id, entry),
                 state,
             );
         }
@@ -229,7 +251,7 @@ pub(super) fn counted_len<F: Ip>(packet: &Packet<F>) -> u32 {
 
 /// Sends a client's packet to the connection's server.
 #[inline]
-fn to_server<F: Ip, P: Port>(
+pub(super) fn to_server<F: Ip, P: Port>(
     services: &mut Services,
     egress: &mut Egress<P>,
     frame: Frame,
@@ -303,7 +325,7 @@ pub(super) fn to_server_unchanged<F: Ip, P: Port>(
 /// Sends a server's packet to the connection's client (NAT and FULLNAT; the others' replies do not pass here). It counts
 /// for the server `counted`, if it goes on.
 #[inline]
-fn to_client<F: Ip, P: Port>(
+pub(super) fn to_client<F: Ip, P: Port>(
     egress: &mut Egress<P>,
     frame: Frame,
     packet: &Packet<F>,

@@ -199,14 +199,9 @@ impl<F: Ip> Flows<F> {
             }
             if let Some(state) = self.owner.remove(id) {
                 let entry = self.table.entry(id);
-                settle(
-                    &self.table,
-                    &self.calls,
-                    &mut self.lips,
-                    services,
-                    entry,
-                    state,
-                );
+                let shared = (&*self.calls, &*self.helpers);
+                let ended = (id, entry);
+                settle(&self.table, shared, &mut self.lips, services, ended, state);
                 add(&stats.entries_dropped, 1);
             }
         }

@@ -15,8 +15,10 @@ mod connection;
 mod cut;
 mod defence;
 mod egress;
+mod expected;
 mod family;
 mod fragments;
+mod helped;
 mod icmp;
 mod lips;
 mod local;
@@ -37,6 +39,7 @@ mod waiting;
 pub use run::{Idle, ticks_since};
 
 use crate::calls::Calls;
+use crate::helper::Records;
 use crate::neighbour::NeighbourTable;
 use crate::port::{Burst, Port};
 use crate::snapshot::{Publisher, Snapshot};
@@ -66,6 +69,8 @@ pub struct Tables {
     pub ipv4: Arc<Table<V4>>,
     /// Connections of IPv6 clients.
     pub ipv6: Arc<Table<V6>>,
+    /// What helpers remember of connections of both.
+    pub helpers: Arc<Records>,
     /// What their templates are about, where persistence looks into packets.
     pub calls: Arc<Calls>,
 }
@@ -94,6 +99,7 @@ struct Flows<F: Ip> {
     table: Arc<Table<F>>,
     owner: Owner<F>,
     lips: LipPools<F>,
+    helpers: Arc<Records>,
     fragments: Fragments<F>,
     calls: Arc<Calls>,
     /// More timers were due than the last call had room for.
@@ -126,8 +132,8 @@ impl<P: Port> Worker<P> {
             stats,
         } = parts;
         Worker {
-            ipv4: Flows::new(tables.ipv4, Arc::clone(&tables.calls), index, workers),
-            ipv6: Flows::new(tables.ipv6, tables.calls, index, workers),
+            ipv4: Flows::new(tables.ipv4.clone(), &tables, index, workers),
+            ipv6: Flows::new(tables.ipv6.clone(), &tables, index, workers),
             services: Services::new(index),
             egress: Egress::new(index, ports, neighbours, stats, now),
             publisher,
@@ -247,12 +253,13 @@ impl<P: Port> Worker<P> {
 }
 
 impl<F: Ip> Flows<F> {
-    fn new(table: Arc<Table<F>>, calls: Arc<Calls>, index: u16, workers: u16) -> Flows<F> {
+    fn new(table: Arc<Table<F>>, shared: &Tables, index: u16, workers: u16) -> Flows<F> {
         Flows {
             owner: Owner::new(Arc::clone(&table), index),
             lips: LipPools::new(index, workers),
+            helpers: Arc::clone(&shared.helpers),
             fragments: Fragments::new(),
-            calls,
+            calls: Arc::clone(&shared.calls),
             table,
             timers_behind: false,
             sweep_at: None,
@@ -267,13 +274,17 @@ impl<F: Ip> Flows<F> {
 
     /// Ends connections whose time is over, a bounded number of them.
     fn expire(&mut self, services: &mut Services, now: Ticks) {
-        let (table, calls, lips) = (&self.table, &self.calls, &mut self.lips);
-        let mut on_expiry = |_: ConnectionId, entry: &Entry<F>| {
+        let (table, lips) = (&self.table, &mut self.lips);
+        let (calls, helpers) = (&*self.calls, &*self.helpers);
+        let mut on_expiry = |id: ConnectionId, entry: &Entry<F>| {
             if let Some(again) = persistence::renewal(entry) {
                 return Expiry::Renew(again);
             }
+            if helped::is_held(helpers, id, entry) {
+                return Expiry::Renew(helped::HELD);
+            }
             if let Some(state) = table.end(entry) {
-                settle(table, calls, lips, services, entry, state);
+                settle(table, (calls, helpers), lips, services, (id, entry), state);
             }
             Expiry::Remove
         };
@@ -285,10 +296,10 @@ impl<F: Ip> Flows<F> {
 /// Gives back and counts off what a connection had, once it has ended in `state`.
 fn settle<F: Ip>(
     table: &Table<F>,
-    calls: &Calls,
+    (calls, helpers): (&Calls, &Records),
     lips: &mut LipPools<F>,
     services: &Services,
-    entry: &Entry<F>,
+    (id, entry): (ConnectionId, &Entry<F>),
     state: State,
 ) {
     let server = RealServerId(entry.server());
@@ -298,7 +309,9 @@ fn settle<F: Ip>(
     }
     services.connection_ended(server, state);
     lips.give_back(entry);
-    if let Some(control) = entry.control().and_then(|id| table.get(id)) {
+    helped::let_go(helpers, table, id, entry);
+    let control = entry.control().and_then(|id| table.get(id));
+    if let Some(control) = control.filter(|control| control.is_template()) {
         control.release();
     }
 }

@@ -14,7 +14,7 @@ use crate::frame::Frame;
 use crate::neighbour::NeighbourId;
 use crate::packet::Packet;
 use crate::packet::icmp::ErrorKind;
-use crate::packet::wire::UDP;
+use crate::packet::wire::{TCP, UDP};
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::rewrite::{self, Translation};
@@ -33,6 +33,11 @@ impl<F: Ip> Flows<F> {
         frame: Frame,
         packet: &Packet<F>,
     ) {
+        match self.expected(services, egress, packet) {
+            None => {}
+            Some(Ok(found)) => return self.forward(services, egress, frame, packet, found),
+            Some(Err(reason)) => return egress.drop(frame, reason),
+        }
         let tuple = &packet.tuple;
         let Some(asked) = asked(&egress.snapshot, frame.port, tuple) else {
             let frame = match self.server_speaks(services, egress, frame, packet) {
@@ -167,6 +172,14 @@ impl<F: Ip> Flows<F> {
                 }
             }
             services.connection_began(server.id, state);
+            if tuple.protocol == TCP
+                && server.method == Method::Nat
+                && services
+                    .helper(plan.service, tuple.destination_port)
+                    .is_some()
+            {
+                self.help(egress, found.id);
+            }
             add(&egress.stats.connections, 1);
             if let Some(stats) = egress.stats.server(server.id) {
                 add(&stats.connections, 1);

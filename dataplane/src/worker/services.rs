@@ -2,7 +2,9 @@
 
 use super::egress::Way;
 use super::lookup::Asked;
+use super::lookup::FTP;
 use crate::Map;
+use crate::helper::Helper;
 use crate::neighbour::NeighbourId;
 use crate::path_mtu::PathMtu;
 use crate::rewrite::tunnel::Tunnel;
@@ -190,6 +192,16 @@ impl Services {
             port: server.port,
             method: self.servers.get(server.id.0 as usize)?.method,
         })
+    }
+
+    /// What looks into connections of `service` to a virtual port: the service's own, or FTP's of those to all ports.
+    pub(super) fn helper(&self, service: ServiceId, port: u16) -> Option<Helper> {
+        let service = &self.services.get(service.0 as usize)?.as_ref()?.service;
+        let own = match service.key.port {
+            0 => FTP,
+            own => own,
+        };
+        service.helper.filter(|_| port == own)
     }
 
     /// The local addresses of `service`, and the index of the one to try first: another one for each connection.

@@ -32,14 +32,15 @@ impl<F: Ip> Flows<F> {
         let Some(from) = self.sweep_at else {
             return;
         };
-        let (table, calls, lips) = (&self.table, &self.calls, &mut self.lips);
-        let mut on_visit = |_: ConnectionId, entry: &Entry<F>| {
+        let (table, lips) = (&self.table, &mut self.lips);
+        let (calls, helpers) = (&*self.calls, &*self.helpers);
+        let mut on_visit = |id: ConnectionId, entry: &Entry<F>| {
             let server = RealServerId(entry.server());
             if services.is_present(server) {
                 return false;
             }
             if let Some(state) = table.end(entry) {
-                settle(table, calls, lips, services, entry, state);
+                settle(table, (calls, helpers), lips, services, (id, entry), state);
             }
             true
         };

@@ -7,6 +7,8 @@ mod director;
 mod errors;
 mod fragments;
 mod fuzz;
+mod helped_flows;
+mod helpers;
 mod life;
 mod limits;
 mod modes;

@@ -198,7 +198,10 @@ impl Console {
 
     /// Hands what the kernel has been told to the director.
     fn configure(&mut self, bench: &mut Bench) {
-        let (services, missing) = features::services(&self.kernel.services, &self.vips);
+        let (mut services, missing) = features::services(&self.kernel.services, &self.vips);
+        if self.kernel.has_module("ip_vs_ftp") {
+            features::help(&mut services);
+        }
         let lip_pools = features::lip_pools(&self.kernel.services);
         let marks = self.netfilter.marks();
         let [tcp, tcp_fin, udp] = self.kernel.timeouts;

@@ -6,13 +6,17 @@ use cli::ipvsadm::{
     TunnelChecksum,
 };
 use control::config::{self, Granularity, GueChecksum};
+use dataplane::helper::Helper;
 use dataplane::snapshot::{Engine, Ipvs};
 use scheduler::Options;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// Kernel modules, and what they do.
-const MODULES: [(&str, &str); 2] = [("ip_vs_ftp", "FTP helper"), ("ip_vs_pe_sip", "")];
+const MODULES: [(&str, &str); 2] = [("ip_vs_ftp", ""), ("ip_vs_pe_sip", "")];
+
+/// The port that ip_vs_ftp is made for, unless told otherwise.
+const FTP: u16 = 21;
 
 /// The kernel's settings whose values uvs cannot follow, and those by which it behaves.
 const FIXED: [(&str, &str); 3] = [
@@ -99,10 +103,20 @@ fn service(known: &KernelService, missing: &mut Vec<String>) -> Option<config::S
         method: conntrack::Method::Nat,
         lip_pool: local_addresses(known).map(ToString::to_string),
         one_packet: service.one_packet,
+        helper: None,
         persistence: persistence(service, missing),
         addresses: Vec::new(),
         servers,
     })
+}
+
+/// What the module ip_vs_ftp looks into: TCP services of port 21, or of all ports.
+pub fn help(services: &mut [config::Service]) {
+    for service in services {
+        let is_ftp = service.listen.protocol() == Some(config::Protocol::Tcp)
+            && matches!(service.listen.port(), 0 | FTP);
+        service.helper = is_ftp.then_some(Helper::Ftp);
+    }
 }
 
 /// What clients address.

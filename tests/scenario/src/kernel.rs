@@ -106,6 +106,12 @@ impl Kernel {
         }
     }
 
+    /// Whether a module was loaded.
+    #[must_use]
+    pub fn has_module(&self, name: &str) -> bool {
+        self.modules.contains(name)
+    }
+
     /// The service of a key.
     #[must_use]
     pub fn service(&self, key: &ServiceKey) -> Option<&KernelService> {

@@ -4,6 +4,7 @@ use super::config::{CLIENT_GATEWAYS, CLIENTS, Config, director_mac, ip, mac_of};
 use super::packets::Seen;
 use super::port::TestPort;
 use crate::frame::Offload;
+use crate::helper::Records;
 use crate::neighbour::NeighbourTable;
 use crate::packet::{Parsed, arp, ndp, parse};
 use crate::port::memory::{MemoryPort, MemoryWire};
@@ -25,6 +26,7 @@ pub(super) struct Limits {
     pub(super) connections: u32,
     pub(super) half_open_percent: u8,
     pub(super) neighbours: usize,
+    pub(super) helpers: usize,
     pub(super) buffers: u32,
     pub(super) buffer_len: u32,
     pub(super) headroom: Option<usize>,
@@ -37,6 +39,7 @@ impl Default for Limits {
             connections: 4096,
             half_open_percent: 100,
             neighbours: 256,
+            helpers: 16,
             buffers: 128,
             buffer_len: 66_000,
             headroom: None,
@@ -94,6 +97,7 @@ impl Bed {
             tables: Tables {
                 ipv4: Table::new(&table).unwrap(),
                 ipv6: Table::new(&table).unwrap(),
+                helpers: Arc::new(Records::with(limits.helpers)),
                 calls: Arc::default(),
             },
             neighbours: Arc::new(NeighbourTable::new(limits.neighbours)),

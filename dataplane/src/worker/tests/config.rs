@@ -6,6 +6,7 @@
 //!                                             fd00:1::1 fd00:2::1
 //! ```
 
+use crate::helper::Helper;
 use crate::neighbour::{NeighbourId, NeighbourTable};
 use crate::packet::wire::{TCP, UDP};
 use crate::path_mtu::PathMtu;
@@ -77,6 +78,7 @@ pub(super) struct ServiceConfig {
     pub(super) servers: Vec<ServerConfig>,
     pub(super) lips: Vec<LocalAddress>,
     pub(super) one_packet: bool,
+    pub(super) helper: Option<Helper>,
     pub(super) persistence: Option<Persistence>,
 }
 
@@ -160,6 +162,7 @@ impl Config {
                 Vec::new()
             },
             one_packet: false,
+            helper: None,
             persistence: None,
         });
         self
@@ -309,6 +312,7 @@ impl Config {
                 .collect(),
             local_addresses: service.lips.clone(),
             one_packet: service.one_packet,
+            helper: service.helper,
             persistence: service.persistence,
         };
         snapshot.services.insert(key, Arc::new(compiled));

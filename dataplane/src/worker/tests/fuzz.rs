@@ -5,6 +5,7 @@ use super::config::{CLIENTS, Config, METHODS, SERVERS, socket};
 use super::fragments::cut;
 use super::packets::{Talk, icmp_error, partial};
 use crate::frame::{Gso, Offload};
+use crate::helper::Helper;
 use crate::packet::wire::{SCTP, TCP, UDP};
 use crate::packet::{Parsed, TcpFlags, parse};
 use proptest::collection::vec;
@@ -57,6 +58,19 @@ fn kind() -> impl Strategy<Value = Kind> {
             .prop_map(|(service, client, server, ends, which)| Kind::Fragment(service, client, server, ends, which)),
     ]
 }
+
+/// What is said where a helper listens.
+const TEXTS: [&str; 9] = [
+    "",
+    "PASV\r\n",
+    "227 (10,2,0,11,156,64)\r\n",
+    "227 (010,002,000,011,35,40)\r\n",
+    "EPSV\r\n",
+    "229 (|||40000|)\r\n",
+    "PORT 10,64,0,7,156,64\r\n",
+    "EPRT |1|10.64.0.7|40000|\r\n",
+    "EPRT |2|fd00:64::7|40000|\r\n",
+];
 
 fn input() -> impl Strategy<Value = Input> {
     let offload = (any::<u16>(), any::<u16>(), 0u8..6, any::<u16>());
@@ -114,7 +128,13 @@ fn chunk(kind: u8, mut payload: Vec<u8>) -> Vec<u8> {
 }
 
 fn build(config: &Config, kind: &Kind) -> (Vec<u8>, Offload) {
-    let payload = |len: u16| vec![0x5a; usize::from(len)];
+    let payload = |service: u8, len: u16| {
+        let service = &config.services[usize::from(service) % config.services.len()];
+        match service.helper {
+            Some(_) => TEXTS[usize::from(len) % TEXTS.len()].as_bytes().to_vec(),
+            None => vec![0x5a; usize::from(len)],
+        }
+    };
     let frame = match kind {
         Kind::Bytes(bytes, kind) => {
             let ether_type: [u8; 2] = match kind % 5 {
@@ -131,13 +151,13 @@ fn build(config: &Config, kind: &Kind) -> (Vec<u8>, Offload) {
         }
         Kind::Request(service, client, flags, len) => {
             let (request, _) = talks(config, *service, *client);
-            request.packet(TcpFlags(*flags), &chunk(*flags, payload(*len)))
+            request.packet(TcpFlags(*flags), &chunk(*flags, payload(*service, *len)))
         }
         Kind::Reply(service, client, flags, len) => {
             let (_, inside) = talks(config, *service, *client);
             inside
                 .back()
-                .packet(TcpFlags(*flags), &chunk(*flags, payload(*len)))
+                .packet(TcpFlags(*flags), &chunk(*flags, payload(*service, *len)))
         }
         Kind::Error(service, client, from_server, kind, code) => {
             let (request, inside) = talks(config, *service, *client);
@@ -156,12 +176,12 @@ fn build(config: &Config, kind: &Kind) -> (Vec<u8>, Offload) {
             let talk = if *from_server { inside.back() } else { request };
             let ends = [first, second].map(|units| usize::from(*units) * 8);
             let ends = [ends[0], ends[0] + ends[1]];
-            let parts = cut(&talk.packet(TcpFlags(2), &payload(1000)), &ends, 7);
+            let parts = cut(&talk.packet(TcpFlags(2), &vec![0x5a; 1000]), &ends, 7);
             parts[usize::from(*which) % parts.len()].clone()
         }
         Kind::Local(service, client, len, gso) => {
             let (request, _) = talks(config, *service, *client);
-            let mut frame = request.packet(TcpFlags(2), &payload(*len));
+            let mut frame = request.packet(TcpFlags(2), &payload(*service, *len));
             let mut offload = partial(&mut frame);
             if let Some(segment_len) = gso {
                 offload.gso = match (request.protocol, request.source.is_ipv4()) {
@@ -227,8 +247,13 @@ proptest! {
         }
         let ipvs = &mut config.ipvs;
         (ipvs.secure_tcp, ipvs.drop_packet, ipvs.drop_entry, ipvs.sloppy_sctp) = modes;
+        for service in &mut config.services {
+            let by_nat = service.servers[0].method == conntrack::Method::Nat;
+            service.helper = (by_nat && service.protocol == TCP).then_some(Helper::Ftp);
+        }
         let limits = Limits {
             workers: 2,
+            helpers: 2,
             connections: 16,
             neighbours: 16,
             buffers: 8,
@@ -260,6 +285,8 @@ proptest! {
         }
         prop_assert!(!bed.books().contains_key("waiting"));
         prop_assert_eq!(bed.connections(), 0);
+        prop_assert_eq!(bed.tables.helpers.in_use(), 0);
+        prop_assert!(!bed.tables.helpers.expects());
         for service in &config.services {
             let load = config.load(service.servers[0].id);
             prop_assert_eq!(load, (0, 0));

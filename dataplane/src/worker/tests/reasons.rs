@@ -55,6 +55,12 @@ fn provoke(reason: Reason) -> Bed {
             );
             frame[36] ^= 1;
         }
+        Reason::BadTcpChecksum => {
+            config.services[0].helper = Some(crate::helper::Helper::Ftp);
+            first = vec![syn()];
+            frame = Talk::tcp(CLIENT, VIP).packet(ACK, b"NOOP\r\n");
+            *frame.last_mut().unwrap() ^= 1;
+        }
         Reason::Malformed => frame[14 + 20 + 12] = 0x40,
         Reason::BadSource => {
             frame[26] = 224;
