@@ -6,6 +6,7 @@ use crate::config::{
     Persistence as PersistenceSettings, PortSettings, Prefix, Protocol, Server as ServerSettings,
     Service as ServiceSettings, TunnelKind,
 };
+use crate::traffic::{Ledger, Traffic};
 use conntrack::{Method, Ticks, Timeouts};
 use dataplane::mark::{MarkRule, Network};
 use dataplane::neighbour::{NeighbourId, NeighbourTable};
@@ -22,53 +23,9 @@ use scheduler::{Load, RealServer, RealServerId, Weight};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// What a server is known by from one configuration to the next.
 pub(crate) type ServerKey = (Listen, SocketAddr);
-
-/// What clients and a server exchanged, all workers together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Connections scheduled.
-    pub connections: u64,
-    /// Packets from clients.
-    pub in_packets: u64,
-    /// Bytes of IP packets from clients.
-    pub in_bytes: u64,
-    /// Packets to clients that passed through the director.
-    pub out_packets: u64,
-    /// Bytes of IP packets to clients that passed through the director.
-    pub out_bytes: u64,
-}
-
-impl Traffic {
-    /// Everything that was ever counted under an id, whoever had it.
-    fn of(stats: &[Arc<WorkerStats>], id: RealServerId) -> Traffic {
-        let mut sum = Traffic::default();
-        for server in stats.iter().filter_map(|worker| worker.server(id)) {
-            let add = |total: &mut u64, counter: &AtomicU64| {
-                *total = total.wrapping_add(counter.load(Relaxed))
-            };
-            add(&mut sum.connections, &server.connections);
-            add(&mut sum.in_packets, &server.in_packets);
-            add(&mut sum.in_bytes, &server.in_bytes);
-            add(&mut sum.out_packets, &server.out_packets);
-            add(&mut sum.out_bytes, &server.out_bytes);
-        }
-        sum
-    }
-
-    fn since(self, before: Traffic) -> Traffic {
-        Traffic {
-            connections: self.connections.wrapping_sub(before.connections),
-            in_packets: self.in_packets.wrapping_sub(before.in_packets),
-            in_bytes: self.in_bytes.wrapping_sub(before.in_bytes),
-            out_packets: self.out_packets.wrapping_sub(before.out_packets),
-            out_bytes: self.out_bytes.wrapping_sub(before.out_bytes),
-        }
-    }
-}
 
 /// There is no number left for a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -132,6 +89,7 @@ pub(crate) struct Compiler {
     server_ids: Numbers,
     services: HashMap<Listen, ServiceId>,
     service_ids: Numbers,
+    ledger: Ledger,
 }
 
 /// What was current before a compilation.
@@ -159,6 +117,7 @@ impl Compiler {
             server_ids: Numbers::default(),
             services: HashMap::new(),
             service_ids: Numbers::default(),
+            ledger: Ledger::default(),
         }
     }
 
@@ -244,22 +203,43 @@ impl Compiler {
         key: &ServerKey,
     ) -> Option<(RealServerId, Arc<Load>, Traffic)> {
         let known = self.servers.get(key)?;
-        Some((
-            known.id,
-            Arc::clone(&known.load),
-            Traffic::of(&self.stats, known.id).since(known.before),
-        ))
+        Some((known.id, Arc::clone(&known.load), self.traffic(known)))
+    }
+
+    /// What each service counted since it was added.
+    pub(crate) fn services_traffic(&self) -> HashMap<Listen, Traffic> {
+        let services = self.services.keys();
+        let mut sums: HashMap<_, _> = services
+            .map(|listen| (*listen, self.ledger.of(listen)))
+            .collect();
+        for ((listen, _), known) in &self.servers {
+            if let Some(sum) = sums.get_mut(listen) {
+                *sum = sum.and(self.traffic(known));
+            }
+        }
+        sums
+    }
+
+    fn traffic(&self, known: &Known) -> Traffic {
+        Traffic::of(&self.stats, known.id).since(known.before)
     }
 
     /// Frees the numbers of removed servers that no connection refers to, nor can any more: every worker has seen that
     /// they are gone.
     pub(crate) fn forget(&mut self, seen_by_all: u64) {
-        let ids = &mut self.server_ids;
-        self.servers.retain(|_, known| {
+        let Compiler {
+            servers,
+            server_ids,
+            ledger,
+            stats,
+            ..
+        } = self;
+        servers.retain(|key, known| {
             let stays =
                 known.removed_in == 0 || known.removed_in > seen_by_all || known.is_in_use();
             if !stays {
-                ids.give_back(known.id.0);
+                ledger.part(*key, Traffic::of(stats, known.id).since(known.before));
+                server_ids.give_back(known.id.0);
             }
             stays
         });
@@ -287,6 +267,7 @@ impl Compiler {
                 false => {}
             }
         }
+        self.renumber_services(configuration);
         for key in keys(configuration) {
             self.servers.entry(key).or_insert_with(|| {
                 let id = RealServerId(self.server_ids.take());
@@ -294,30 +275,40 @@ impl Compiler {
                     id,
                     load: Arc::default(),
                     path_mtu: Arc::default(),
-                    before: Traffic::of(&self.stats, id),
+                    before: Traffic::of(&self.stats, id).since(self.ledger.rejoin(&key)),
                     removed_in: 0,
                 }
             });
         }
-        let listens: HashSet<Listen> = configuration
-            .services
-            .iter()
-            .map(|service| service.listen)
-            .collect();
-        let ids = &mut self.service_ids;
+        Ok(())
+    }
+
+    /// The same for services. One that comes counts from now on, also where connections stay of one before it.
+    fn renumber_services(&mut self, configuration: &Configuration) {
+        let services = configuration.services.iter();
+        let listens: HashSet<Listen> = services.map(|service| service.listen).collect();
+        let (ids, ledger) = (&mut self.service_ids, &mut self.ledger);
         self.services.retain(|listen, id| {
             let stays = listens.contains(listen);
             if !stays {
                 ids.give_back(id.0);
+                ledger.close(listen);
             }
             stays
         });
+        let mut new = HashSet::new();
         for listen in listens {
-            self.services
-                .entry(listen)
-                .or_insert_with(|| ServiceId(self.service_ids.take()));
+            self.services.entry(listen).or_insert_with(|| {
+                new.insert(listen);
+                ledger.open(listen);
+                ServiceId(ids.take())
+            });
         }
-        Ok(())
+        for ((listen, _), known) in &mut self.servers {
+            if new.contains(listen) {
+                known.before = Traffic::of(&self.stats, known.id);
+            }
+        }
     }
 
     fn server(

@@ -6,7 +6,9 @@ use crate::status::{
     NeighbourStatus, PortStatus, ServerStatus, ServiceStatus, Status as DirectorStatus,
     WorkerStatus,
 };
+use crate::traffic::Traffic;
 use conntrack::{Method, TableStatistics};
+use dataplane::helper::Helper;
 use dataplane::port::Mac;
 use dataplane::snapshot::Engine;
 use proto::v1;
@@ -127,6 +129,22 @@ fn service(status: &ServiceStatus) -> v1::Service {
         servers: status.servers.iter().map(server).collect(),
         one_packet: status.one_packet,
         persistence: status.persistence.as_ref().map(persistence),
+        traffic: Some(traffic(status.traffic)),
+        helper: match status.helper {
+            None => String::new(),
+            Some(Helper::Ftp) => "ftp".to_owned(),
+        },
+        slow_start_s: status.flags.slow_start,
+    }
+}
+
+fn traffic(traffic: Traffic) -> v1::Traffic {
+    v1::Traffic {
+        connections: traffic.connections,
+        in_packets: traffic.in_packets,
+        in_bytes: traffic.in_bytes,
+        out_packets: traffic.out_packets,
+        out_bytes: traffic.out_bytes,
     }
 }
 

@@ -15,7 +15,9 @@ pub mod grpc;
 mod plan;
 pub mod socket;
 pub mod status;
+mod traffic;
 
-pub use compile::{NoRoom, Traffic};
+pub use compile::NoRoom;
 pub use director::{ApplyError, Director, StartError};
 pub use plan::Plan;
+pub use traffic::Traffic;

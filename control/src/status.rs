@@ -1,9 +1,10 @@
 //! What a director tells of itself, as plain values.
 
-use crate::compile::Traffic;
 use crate::config::{Listen, Persistence, Service as ServiceSettings, TunnelKind};
 use crate::director::Director;
+use crate::traffic::Traffic;
 use conntrack::{Method, TableStatistics};
+use dataplane::helper::Helper;
 use dataplane::port::{Mac, PortInfo};
 use dataplane::reason::Reason;
 use scheduler::{Options, RealServerId};
@@ -96,6 +97,10 @@ pub struct ServiceStatus {
     pub one_packet: bool,
     /// Clients stay with their server.
     pub persistence: Option<Persistence>,
+    /// What listens to its connections.
+    pub helper: Option<Helper>,
+    /// Since it was added, with all servers that it had.
+    pub traffic: Traffic,
     /// In the order of adding, the newest last.
     pub servers: Vec<ServerStatus>,
 }
@@ -163,6 +168,7 @@ impl Director {
     #[must_use]
     pub fn services(&self) -> Vec<ServiceStatus> {
         let current = self.current.lock();
+        let traffic = current.compiler.services_traffic();
         let mut services: Vec<_> = current.configuration.services.iter().collect();
         services.sort_by_key(|service| service.listen);
         let server = |service: &ServiceSettings, place: usize| {
@@ -191,6 +197,8 @@ impl Director {
             flags: service.flags,
             one_packet: service.one_packet,
             persistence: service.persistence,
+            helper: service.helper,
+            traffic: traffic.get(&service.listen).copied().unwrap_or_default(),
             servers: (0..service.servers.len())
                 .map(|place| server(service, place))
                 .collect(),

@@ -43,7 +43,7 @@ impl Console {
             netfilter: Netfilter::default(),
             settings: HashMap::new(),
             ipvs: Ipvs::default(),
-            zeros: Zeros::new(),
+            zeros: Zeros::default(),
             vips: virtual_addresses(scenario),
             missing: Vec::new(),
         };
@@ -145,18 +145,17 @@ impl Console {
         match command {
             Command::List(list) => return self.list(bench, &list),
             Command::Save { .. } => return (0, listing::save(&self.services(bench))),
-            Command::Zero(None) => self.zeros = tables::zeros(bench),
+            Command::Zero(None) => self.zeros.set(bench, None),
             Command::Zero(Some(key)) => {
                 if self.kernel.service(&key).is_none() {
                     return refused(&Refusal::NoService);
                 }
-                let now = tables::zeros(bench).into_iter();
-                self.zeros
-                    .extend(now.filter(|((service, _), _)| *service == key));
+                self.zeros.set(bench, Some(&key));
             }
             // From its standard input, which is empty.
             Command::Restore | Command::Version | Command::Help => {}
             change => {
+                self.forget_zeros(&change);
                 if let Err(refusal) = self.change(change) {
                     return refused(&refusal);
                 }
@@ -164,6 +163,15 @@ impl Console {
             }
         }
         (0, String::new())
+    }
+
+    /// What is removed begins at zero when it comes back.
+    fn forget_zeros(&mut self, command: &Command) {
+        match command {
+            Command::DeleteService(key) => self.zeros.forget(key),
+            Command::Clear => self.zeros = Zeros::default(),
+            _ => {}
+        }
     }
 
     fn change(&mut self, command: Command) -> Result<(), Refusal> {

@@ -17,17 +17,47 @@ use std::net::{IpAddr, SocketAddr};
 pub const TABLE_SIZE: usize = 4096;
 
 /// Counters as they were when they were last set to zero.
-pub type Zeros = HashMap<(ServiceKey, SocketAddr), Counters>;
+#[derive(Debug, Default)]
+pub struct Zeros {
+    servers: HashMap<(ServiceKey, SocketAddr), Counters>,
+    services: HashMap<ServiceKey, Counters>,
+}
+
+impl Zeros {
+    /// The counters of one service, or of all, are zero from now on.
+    pub fn set(&mut self, bench: &Bench, only: Option<&ServiceKey>) {
+        let is_meant = |key: &ServiceKey| only.is_none_or(|only| only == key);
+        let nothing = Counters::default();
+        for (key, status) in counted(bench) {
+            if is_meant(&key.0) {
+                self.servers.insert(key, since(status.traffic, nothing));
+            }
+        }
+        for (key, traffic) in services_counted(bench) {
+            if is_meant(&key) {
+                self.services.insert(key, since(traffic, nothing));
+            }
+        }
+    }
+
+    /// A service is removed: if it comes back, it counts from zero.
+    pub fn forget(&mut self, service: &ServiceKey) {
+        self.servers.retain(|(key, _), _| key != service);
+        self.services.remove(service);
+    }
+}
 
 /// The kernel's services with the director's counts.
 #[must_use]
 pub fn services(kernel: &Kernel, bench: &Bench, zeros: &Zeros) -> Vec<ListedService> {
     let counted = counted(bench);
+    let totals = services_counted(bench);
     let services = kernel.services.iter().map(|known| {
         let key = known.service.key;
         let servers = known.servers.iter().rev().map(|server| {
             let status = counted.get(&(key, server.address));
             let zero = zeros
+                .servers
                 .get(&(key, server.address))
                 .copied()
                 .unwrap_or_default();
@@ -43,21 +73,15 @@ pub fn services(kernel: &Kernel, bench: &Bench, zeros: &Zeros) -> Vec<ListedServ
         let servers: Vec<_> = servers.collect();
         ListedService {
             service: known.service.clone(),
-            total: sum(&servers),
+            total: since(
+                totals.get(&key).copied().unwrap_or_default(),
+                zeros.services.get(&key).copied().unwrap_or_default(),
+            ),
             rate: Counters::default(),
             servers,
         }
     });
     services.collect()
-}
-
-/// What every server has counted since it was added.
-#[must_use]
-pub fn zeros(bench: &Bench) -> Zeros {
-    let counted = counted(bench).into_iter();
-    counted
-        .map(|(key, status)| (key, since(status.traffic, Counters::default())))
-        .collect()
 }
 
 /// `{"dump": "services"}`: `ipvsadm -Ln --exact`, parsed.
@@ -205,23 +229,34 @@ fn servers_by_id(bench: &Bench) -> HashMap<u32, SocketAddr> {
 fn counted(bench: &Bench) -> HashMap<(ServiceKey, SocketAddr), ServerStatus> {
     let services = bench.director().services().into_iter();
     let servers = services.flat_map(|service| {
-        let key = match service.listen {
-            Listen::Address { protocol, address } => {
-                let protocol = match protocol {
-                    control::config::Protocol::Tcp => Protocol::Tcp,
-                    control::config::Protocol::Udp => Protocol::Udp,
-                    control::config::Protocol::Sctp => Protocol::Sctp,
-                };
-                ServiceKey::Address(protocol, address)
-            }
-            Listen::Mark { mark, ipv6 } => ServiceKey::Mark { mark, ipv6 },
-        };
+        let key = key_of(&service.listen);
         service
             .servers
             .into_iter()
             .map(move |server| ((key, server.address), server))
     });
     servers.collect()
+}
+
+fn services_counted(bench: &Bench) -> HashMap<ServiceKey, Traffic> {
+    let services = bench.director().services().into_iter();
+    services
+        .map(|service| (key_of(&service.listen), service.traffic))
+        .collect()
+}
+
+fn key_of(listen: &Listen) -> ServiceKey {
+    match *listen {
+        Listen::Address { protocol, address } => {
+            let protocol = match protocol {
+                control::config::Protocol::Tcp => Protocol::Tcp,
+                control::config::Protocol::Udp => Protocol::Udp,
+                control::config::Protocol::Sctp => Protocol::Sctp,
+            };
+            ServiceKey::Address(protocol, address)
+        }
+        Listen::Mark { mark, ipv6 } => ServiceKey::Mark { mark, ipv6 },
+    }
 }
 
 fn since(traffic: Traffic, zero: Counters) -> Counters {
@@ -232,18 +267,6 @@ fn since(traffic: Traffic, zero: Counters) -> Counters {
         in_bytes: traffic.in_bytes.saturating_sub(zero.in_bytes),
         out_bytes: traffic.out_bytes.saturating_sub(zero.out_bytes),
     }
-}
-
-fn sum(servers: &[ListedServer]) -> Counters {
-    servers
-        .iter()
-        .fold(Counters::default(), |sum, server| Counters {
-            connections: sum.connections + server.total.connections,
-            in_packets: sum.in_packets + server.total.in_packets,
-            out_packets: sum.out_packets + server.total.out_packets,
-            in_bytes: sum.in_bytes + server.total.in_bytes,
-            out_bytes: sum.out_bytes + server.total.out_bytes,
-        })
 }
 
 /// The words of each row of a listing, its three first lines left out.
