@@ -108,6 +108,12 @@ fn every_scenario_that_the_document_names_is_there() {
             .filter(|name| !name.contains('/'))
             .collect();
         assert!(named.len() > 20, "{named:?}");
+        if folder.ends_with("fullnat") {
+            let played = names.iter().filter_map(|name| name.strip_suffix(".json"));
+            for name in played.filter(|name| !name.ends_with(".expected")) {
+                assert!(named.contains(&name), "the document does not name {name}");
+            }
+        }
         for name in named {
             let is_there = match name.strip_suffix('*') {
                 Some(start) => names.iter().any(|file| file.starts_with(start)),

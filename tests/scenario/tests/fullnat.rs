@@ -19,7 +19,7 @@ fn json(path: &Path) -> Value {
 #[test]
 fn every_scenario_is_repeated() {
     let files = files(&folder()).unwrap();
-    assert!(files.len() >= 16, "{files:?}");
+    assert!(files.len() >= 19, "{files:?}");
     for file in files {
         let differences = play(&file).unwrap();
         assert!(

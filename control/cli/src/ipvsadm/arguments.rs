@@ -284,10 +284,10 @@ impl Line {
                 return Err(Mistake::OnePacketNotUdp);
             }
         }
-        if let Some(local) = &self.local {
-            if !local.are_of_family(key.is_ipv6()) {
-                return Err(Mistake::LocalOfOtherFamily);
-            }
+        if let Some(local) = &self.local
+            && !local.are_of_family(key.is_ipv6())
+        {
+            return Err(Mistake::LocalOfOtherFamily);
         }
         let scheduler = self
             .scheduler
