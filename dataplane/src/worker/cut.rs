@@ -8,7 +8,7 @@ use crate::packet::{Packet, checksum};
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::rewrite::tunnel::{self, Tunnel};
-use crate::rewrite::{fragment_ipv4, tcp_segments, udp_segments};
+use crate::rewrite::{fragment_ipv4, set_macs, tcp_segments, udp_segments};
 use crate::stats::add;
 
 /// Finishes what the sender left to the NIC.
@@ -147,8 +147,10 @@ impl<P: Port> Egress<P> {
     pub(super) fn forward_piece(&mut self, bytes: &mut [u8], hop: Hop) -> bool {
         match hop {
             Hop::Ready(mac, port) => {
-                crate::rewrite::set_macs(bytes, mac, self.snapshot.ports[usize::from(port.0)].mac);
-                self.ports[usize::from(port.0)].send(bytes, &Offload::NONE)
+                let index = usize::from(port.0);
+                set_macs(bytes, mac, self.snapshot.ports[index].mac);
+                self.ports[index].send(bytes, &Offload::NONE)
+                    || (self.makes_room(port) && self.ports[index].send(bytes, &Offload::NONE))
             }
             Hop::Wait(neighbour, _) => self.wait_with(bytes, Offload::NONE, neighbour, false),
         }

@@ -60,6 +60,10 @@ impl Way {
     };
 }
 
+/// Flushes of full rings in a round, beside the one at its end: a burst of GSO frames for tunnels is 32 times 45
+/// segments, more than a ring of 510 slots has room for.
+const FLUSHES: u8 = 8;
+
 /// See the module's text.
 pub(super) struct Egress<P: Port> {
     pub(super) worker: u16,
@@ -73,6 +77,8 @@ pub(super) struct Egress<P: Port> {
     pub(super) announcements: Announcements,
     pub(super) defence: Defence,
     icmp_left: u32,
+    /// How often a full ring may still be flushed in this round.
+    flushes_left: u8,
     identification: u16,
 }
 
@@ -96,6 +102,7 @@ impl<P: Port> Egress<P> {
             announcements: Announcements::default(),
             defence: Defence::default(),
             icmp_left: ICMP_PER_SECOND,
+            flushes_left: FLUSHES,
             identification: 0,
         }
     }
@@ -162,8 +169,33 @@ impl<P: Port> Egress<P> {
                 add(&self.stats.verdicts.forwarded, 1);
                 self.release(frame);
             }
-            Sent::Refused(frame) => self.drop(frame, Reason::TransmitFull),
+            Sent::Refused(frame) => self.transmit_again(frame, port),
         }
+    }
+
+    #[cold]
+    fn transmit_again(&mut self, frame: Frame, port: PortId) {
+        if !self.makes_room(port) {
+            return self.drop(frame, Reason::TransmitFull);
+        }
+        match self.ports[usize::from(port.0)].transmit(frame) {
+            Sent::Refused(frame) => return self.drop(frame, Reason::TransmitFull),
+            Sent::Copied(frame) => self.release(frame),
+            Sent::Taken => {}
+        }
+        add(&self.stats.verdicts.forwarded, 1);
+    }
+
+    /// Whether a port that has refused a frame is to be asked again: what it holds was handed over at once, so that a
+    /// ring which is merely short, not behind, has room. A bounded number of times in a round.
+    #[cold]
+    pub(super) fn makes_room(&mut self, port: PortId) -> bool {
+        let Some(left) = self.flushes_left.checked_sub(1) else {
+            return false;
+        };
+        self.flushes_left = left;
+        self.ports[usize::from(port.0)].flush();
+        true
     }
 
     #[cold]
@@ -335,6 +367,7 @@ impl<P: Port> Egress<P> {
     /// Hands what was queued to the NICs.
     #[inline]
     pub(super) fn flush(&mut self) {
+        self.flushes_left = FLUSHES;
         for port in &mut self.ports {
             port.flush();
         }

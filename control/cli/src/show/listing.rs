@@ -61,6 +61,12 @@ fn title(service: &Service) -> String {
     if service.one_packet {
         title.push_str(" ops");
     }
+    if !service.helper.is_empty() {
+        let _ = write!(title, " helper {}", service.helper);
+    }
+    if service.slow_start_s > 0 {
+        let _ = write!(title, " slow start {} s", service.slow_start_s);
+    }
     title
 }
 
@@ -89,5 +95,51 @@ fn endpoint(address: &str, port: u32) -> String {
         format!("[{address}]:{port}")
     } else {
         format!("{address}:{port}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::v1::{Persistence, ServiceKey};
+
+    #[test]
+    fn a_services_title_says_what_makes_it_special() {
+        let service = Service {
+            key: Some(ServiceKey {
+                mark: 7,
+                mark_ipv6: true,
+                ..ServiceKey::default()
+            }),
+            scheduler: "wlc".to_owned(),
+            persistence: Some(Persistence {
+                timeout_s: 360,
+                granularity: "64".to_owned(),
+                engine: String::new(),
+            }),
+            one_packet: true,
+            ..Service::default()
+        };
+        assert_eq!(
+            title(&service),
+            "FWM  7 IPv6 wlc persistent 360 mask 64 ops"
+        );
+        let service = Service {
+            key: Some(ServiceKey {
+                protocol: Protocol::Tcp.into(),
+                address: "fd00::100".to_owned(),
+                port: 21,
+                ..ServiceKey::default()
+            }),
+            scheduler: "sh".to_owned(),
+            flags: vec!["sh-port".to_owned()],
+            helper: "ftp".to_owned(),
+            slow_start_s: 30,
+            ..Service::default()
+        };
+        assert_eq!(
+            title(&service),
+            "TCP  [fd00::100]:21 sh (sh-port) helper ftp slow start 30 s"
+        );
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Limits {
     pub(super) buffers: u32,
     pub(super) buffer_len: u32,
     pub(super) headroom: Option<usize>,
+    /// Frames that a port takes between two flushes.
+    pub(super) ring: Option<usize>,
 }
 
 impl Default for Limits {
@@ -43,6 +45,7 @@ impl Default for Limits {
             buffers: 128,
             buffer_len: 66_000,
             headroom: None,
+            ring: None,
         }
     }
 }
@@ -126,8 +129,13 @@ impl Bed {
             };
             let id = PortId(u16::try_from(side).unwrap());
             let (inner, wire) = MemoryPort::new(id, info, limits.buffers, limits.buffer_len);
-            let headroom = limits.headroom;
-            (TestPort { inner, headroom }, wire)
+            let port = TestPort {
+                inner,
+                headroom: limits.headroom,
+                ring: limits.ring,
+                queued: 0,
+            };
+            (port, wire)
         });
         let stats = Arc::new(WorkerStats::new(64));
         let parts = WorkerParts {

@@ -1,6 +1,6 @@
 //! Frames of local senders: partial checksums and GSO; and frames too large for the next link.
 
-use super::bed::Bed;
+use super::bed::{Bed, Limits};
 use super::config::{CLIENTS, Config, ENCAPSULATIONS, METHODS, SERVERS, mac_of, socket};
 use super::packets::{ACK, DATA, Got, SYN, Seen, Talk, partial};
 use crate::frame::{Gso, Offload};
@@ -119,6 +119,30 @@ fn a_gso_frame_passes_whole_and_is_cut_in_front_of_a_tunnel() {
                     .all(|seen| seen.to() != mac_of(talk.source.ip()))
             );
         }
+    }
+}
+
+#[test]
+fn a_ring_that_is_short_of_room_is_flushed_a_bounded_number_of_times() {
+    let talk = Talk::tcp("10.64.0.7:40001", "10.0.0.100:80");
+    for (ring, fits) in [(4, true), (1, false)] {
+        let config = Config::of(TCP, "10.0.0.100:80", Method::Tun, "10.2.0.11:80");
+        let mut bed = Bed::with(
+            &config,
+            &Limits {
+                ring: Some(ring),
+                ..Limits::default()
+            },
+        );
+        bed.send_one(0, CLIENTS, &talk.packet(SYN, b""));
+        let (frame, offload) = gso(&talk, 12_000, 1000);
+        let seen = bed.send_with(0, CLIENTS, &frame, offload);
+        // The ring's room, once and after each of eight flushes.
+        assert_eq!(seen.len(), if fits { 12 } else { 9 });
+        let drops = bed.stats[0].drops(Reason::TransmitFull);
+        assert_eq!(drops, u64::from(!fits));
+        let whole = Talk::tcp("10.64.0.7:40001", "10.0.0.100:80").packet(ACK, b"");
+        assert_eq!(bed.send(0, CLIENTS, &whole).len(), 1, "the next round");
     }
 }
 

@@ -1,4 +1,4 @@
-//! A memory port that can leave less room in front of its frames than it has.
+//! A memory port that can leave less room in front of its frames than it has, and take few frames between two flushes.
 
 use crate::frame::{Frame, Offload};
 use crate::port::memory::MemoryPort;
@@ -9,6 +9,17 @@ pub(super) struct TestPort {
     pub(super) inner: MemoryPort,
     /// Bytes of headroom to leave, if not all.
     pub(super) headroom: Option<usize>,
+    /// Frames that it takes between two flushes, if not all.
+    pub(super) ring: Option<usize>,
+    pub(super) queued: usize,
+}
+
+impl TestPort {
+    fn is_full(&mut self) -> bool {
+        let is_full = self.ring.is_some_and(|ring| self.queued >= ring);
+        self.queued += usize::from(!is_full);
+        is_full
+    }
 }
 
 impl Port for TestPort {
@@ -31,14 +42,18 @@ impl Port for TestPort {
     }
 
     fn transmit(&mut self, frame: Frame) -> Sent {
+        if self.is_full() {
+            return Sent::Refused(frame);
+        }
         self.inner.transmit(frame)
     }
 
     fn send(&mut self, bytes: &[u8], offload: &Offload) -> bool {
-        self.inner.send(bytes, offload)
+        !self.is_full() && self.inner.send(bytes, offload)
     }
 
     fn flush(&mut self) {
+        self.queued = 0;
         self.inner.flush();
     }
 
