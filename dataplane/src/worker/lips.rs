@@ -11,6 +11,7 @@ use crate::snapshot::{LocalAddress, Service, Snapshot};
 use conntrack::{Entry, Method, PortPool};
 use scheduler::RealServer;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 /// Ports of a local address may be used once towards each real server: this is what tells replies apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,6 +38,8 @@ struct Pool {
     first: u16,
     last: u16,
     ports: PortPool,
+    /// Ports that connections hold from ranges of before, all of which it has: nobody is given one.
+    retired: Option<PortPool>,
 }
 
 /// See the module's text.
@@ -80,14 +83,12 @@ impl<F: Ip> LipPools<F> {
                 }
             }
         }
-        let left = old.into_iter().filter(|(_, pool)| pool.ports.in_use() > 0);
+        let left = old.into_iter().filter(|(_, pool)| pool.in_use() > 0);
         self.pools.extend(left);
         self.any_port = self.pools.keys().any(|key| key.server_port == 0);
-        let sum = |count: fn(&PortPool) -> u32| {
-            let pools = self.pools.values();
-            pools.map(|pool| u64::from(count(&pool.ports))).sum()
-        };
-        (self.capacity, self.in_use) = (sum(PortPool::capacity), sum(PortPool::in_use));
+        let pools = || self.pools.values();
+        self.capacity = pools().map(|pool| u64::from(pool.ports.capacity())).sum();
+        self.in_use = pools().map(|pool| u64::from(pool.in_use())).sum();
     }
 
     /// Of two services that share a local address and a server, the first one's range of ports holds.
@@ -102,7 +103,7 @@ impl<F: Ip> LipPools<F> {
         }
         // Nor is one beside connections that are left of a pool for all ports.
         let any = key.of_any_port();
-        let is_used = old.get(&any).is_some_and(|pool| pool.ports.in_use() > 0);
+        let is_used = old.get(&any).is_some_and(|pool| pool.in_use() > 0);
         let key = if is_used { any } else { key };
         let before = old.remove(&key);
         let is_same = before
@@ -110,8 +111,8 @@ impl<F: Ip> LipPools<F> {
             .is_some_and(|pool| (pool.first, pool.last) == (local.first_port, local.last_port));
         let mut pool = match before {
             Some(pool) if is_same => pool,
-            Some(pool) => Pool::new(local, self.worker, self.workers).inherit(pool),
-            None => Pool::new(local, self.worker, self.workers),
+            Some(pool) => self.new_pool(local).inherit(pool, self.new_retired()),
+            None => self.new_pool(local),
         };
         if key.server_port == 0 && !is_same {
             // Connections to certain ports of the server hold local ports that this pool does not know of.
@@ -119,6 +120,20 @@ impl<F: Ip> LipPools<F> {
             of_one_port.for_each(|(_, other)| pool.avoid(other));
         }
         self.pools.insert(key, pool);
+    }
+
+    fn new_pool(&self, local: &LocalAddress) -> Pool {
+        let (first, last) = (local.first_port, local.last_port);
+        Pool {
+            first,
+            last,
+            ports: PortPool::new(first, last, self.worker, self.workers),
+            retired: None,
+        }
+    }
+
+    fn new_retired(&self) -> PortPool {
+        PortPool::new(0, u16::MAX, self.worker, self.workers)
     }
 
     /// A source for a new connection to a server: local addresses in turn, beginning with the one at index `first`.
@@ -176,7 +191,7 @@ impl<F: Ip> LipPools<F> {
 
     fn free(&mut self, key: PoolKey<F::Address>, port: u16) {
         let pool = self.pools.get_mut(&key);
-        let was_taken = pool.is_some_and(|pool| pool.ports.give_back(port));
+        let was_taken = pool.is_some_and(|pool| pool.give_back(port));
         self.in_use -= u64::from(was_taken);
     }
 
@@ -187,35 +202,49 @@ impl<F: Ip> LipPools<F> {
 }
 
 impl Pool {
-    fn new(local: &LocalAddress, worker: u16, workers: u16) -> Pool {
-        Pool {
-            first: local.first_port,
-            last: local.last_port,
-            ports: PortPool::new(local.first_port, local.last_port, worker, workers),
+    /// How many ports connections hold.
+    fn in_use(&self) -> u32 {
+        self.ports.in_use() + self.retired.as_ref().map_or(0, PortPool::in_use)
+    }
+
+    /// Frees a port. False when it was not in use.
+    fn give_back(&mut self, port: u16) -> bool {
+        let is_retired = |retired: &mut PortPool| retired.give_back(port);
+        self.ports.give_back(port) || self.retired.as_mut().is_some_and(is_retired)
+    }
+
+    /// The ports among which those in use are.
+    fn all_ports(&self) -> RangeInclusive<u16> {
+        match self.retired {
+            Some(_) => 0..=u16::MAX,
+            None => self.first..=self.last,
         }
+    }
+
+    /// Takes over the ports that are in use in `old`, whose range was another one: those that this range does not have
+    /// go to `retired`.
+    fn inherit(mut self, mut old: Pool, mut retired: PortPool) -> Pool {
+        for port in old.all_ports() {
+            if old.give_back(port) && !self.ports.mark_used(port) {
+                let free = retired.mark_used(port);
+                debug_assert!(free, "the share of a worker does not depend on the range");
+            }
+        }
+        self.retired = Some(retired).filter(|retired| retired.in_use() > 0);
+        self
     }
 
     /// Marks the ports as used that are in use in `other`, as far as this range has them.
     fn avoid(&mut self, other: &Pool) {
         let mut ports = other.ports.clone();
-        for port in other.first..=other.last {
-            if ports.give_back(port) {
+        let mut retired = other.retired.clone();
+        for port in other.all_ports() {
+            let is_retired = |retired: &mut PortPool| retired.give_back(port);
+            if ports.give_back(port) || retired.as_mut().is_some_and(is_retired) {
                 // One that is used here already stays so.
                 let _ = self.ports.mark_used(port);
             }
         }
-    }
-
-    /// Takes over the ports that are in use in `old`, whose range was another one. Those that this range does not have
-    /// are forgotten: nobody will be given them.
-    fn inherit(mut self, mut old: Pool) -> Pool {
-        for port in self.first..=self.last {
-            if old.ports.give_back(port) {
-                let free = self.ports.mark_used(port);
-                debug_assert!(free, "the share of a worker does not depend on the range");
-            }
-        }
-        self
     }
 }
 
