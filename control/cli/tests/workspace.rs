@@ -88,6 +88,17 @@ fn every_difference_from_ipvs_has_its_row_in_the_document() {
 }
 
 #[test]
+fn every_setting_of_ipvs_is_in_the_document() {
+    let document = fs::read_to_string(root().join("docs/ipvs-compatibility.md")).unwrap();
+    let settings = document.split("## Settings").nth(1).unwrap();
+    let settings = settings.split("\n## ").next().unwrap();
+    for key in control::config::keys::IPVS.keys {
+        let name = format!("`{}`", key.name);
+        assert!(settings.contains(&name), "{name} is missing");
+    }
+}
+
+#[test]
 fn every_scenario_that_the_document_names_is_there() {
     let document = fs::read_to_string(root().join("docs/ipvs-compatibility.md")).unwrap();
     let folder = |name: &str| root().join("tests/scenario").join(name);

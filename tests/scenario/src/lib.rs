@@ -78,7 +78,7 @@ pub fn record(file: &Path) -> Result<(), Failure> {
         results.push(record::judgeable(result));
     }
     match player.missing() {
-        [] => Ok(scenario::write_results(file, &results)?),
+        [] => Ok(record::write(file, &results)?),
         missing => Err(Failure::Missing(missing.join("; "))),
     }
 }

@@ -1,8 +1,11 @@
-//! What uvs did, in the form of a recording of the kernel.
+//! What uvs did, in the form of a recording of the kernel, and written beside the scenario.
 
 use crate::build::from_hex;
 use crate::describe::describe;
+use crate::scenario::{ScenarioError, beside, json as read_json, malformed};
 use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::path::Path;
 
 /// Hex digits before the identification of an IPv4 packet in an Ethernet frame, and before its header checksum.
 const IDENTIFICATION: usize = 36;
@@ -56,6 +59,78 @@ fn free(frame: &mut Value) {
     }
     frame["raw"] = json!(raw);
     frame["id"] = Value::Null;
+}
+
+/// Writes results beside a scenario, a line for each thing that can differ.
+///
+/// # Errors
+/// When there are results of the kernel, or the file cannot be written.
+pub fn write(path: &Path, results: &[Value]) -> Result<(), ScenarioError> {
+    let recorded = beside(path);
+    if recorded.exists() && read_json(&recorded)?.get("kernel").is_some() {
+        let what = "this is a recording of the kernel".to_owned();
+        return Err(malformed(&recorded, what));
+    }
+    let about = read_json(path)?["about"].clone();
+    let mut text = format!("{{\n \"about\": {about},\n \"results\": [\n");
+    for (number, result) in results.iter().enumerate() {
+        lay_out(result, 2, &mut text);
+        text.push_str(if number + 1 < results.len() {
+            ",\n"
+        } else {
+            "\n"
+        });
+    }
+    text.push_str(" ]\n}\n");
+    std::fs::write(&recorded, text).map_err(|error| ScenarioError::Unreadable {
+        path: recorded.clone(),
+        error,
+    })
+}
+
+/// Values of values stand below each other, the rest in a line. (Writing to a text cannot fail.)
+fn lay_out(value: &Value, depth: usize, text: &mut String) {
+    let blanks = " ".repeat(depth);
+    let holds_rows = |value: &Value| match value {
+        Value::Array(rows) => rows.iter().any(Value::is_object),
+        Value::Object(fields) => fields.values().any(|field| {
+            field
+                .as_array()
+                .is_some_and(|rows| rows.iter().any(Value::is_object))
+                || field
+                    .as_object()
+                    .is_some_and(|inner| inner.values().any(Value::is_array))
+        }),
+        _ => false,
+    };
+    text.push_str(&blanks);
+    match value {
+        Value::Object(fields) if holds_rows(value) => {
+            text.push_str("{\n");
+            let mut first = true;
+            for (key, field) in fields {
+                text.push_str(if first { "" } else { ",\n" });
+                first = false;
+                let _ = write!(text, "{blanks} {}:", Value::from(key.as_str()));
+                if holds_rows(field) {
+                    text.push('\n');
+                    lay_out(field, depth + 2, text);
+                } else {
+                    let _ = write!(text, " {field}");
+                }
+            }
+            let _ = write!(text, "\n{blanks}}}");
+        }
+        Value::Array(rows) if holds_rows(value) => {
+            text.push_str("[\n");
+            for (number, row) in rows.iter().enumerate() {
+                lay_out(row, depth + 1, text);
+                text.push_str(if number + 1 < rows.len() { ",\n" } else { "\n" });
+            }
+            text.push_str(&format!("{blanks}]"));
+        }
+        plain => text.push_str(&plain.to_string()),
+    }
 }
 
 #[cfg(test)]

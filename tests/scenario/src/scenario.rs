@@ -1,7 +1,6 @@
 //! A scenario file, as it is written for the oracle.
 
 use serde_json::{Map, Value};
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// What stands at the end of a file name in place of `.json` where a recording is.
@@ -120,81 +119,9 @@ pub fn read_alone(path: &Path) -> Result<Scenario, ScenarioError> {
 }
 
 /// Where a scenario's results stand.
-fn beside(path: &Path) -> PathBuf {
+pub(crate) fn beside(path: &Path) -> PathBuf {
     let recorded = path.with_extension("").into_os_string();
     PathBuf::from([recorded, RECORDED.into()].join(std::ffi::OsStr::new("")))
-}
-
-/// Writes results beside a scenario, a line for each thing that can differ.
-///
-/// # Errors
-/// When there are results of the kernel, or the file cannot be written.
-pub fn write_results(path: &Path, results: &[Value]) -> Result<(), ScenarioError> {
-    let recorded = beside(path);
-    if recorded.exists() && json(&recorded)?.get("kernel").is_some() {
-        let what = "this is a recording of the kernel".to_owned();
-        return Err(malformed(&recorded, what));
-    }
-    let about = json(path)?["about"].clone();
-    let mut text = format!("{{\n \"about\": {about},\n \"results\": [\n");
-    for (number, result) in results.iter().enumerate() {
-        lay_out(result, 2, &mut text);
-        text.push_str(if number + 1 < results.len() {
-            ",\n"
-        } else {
-            "\n"
-        });
-    }
-    text.push_str(" ]\n}\n");
-    std::fs::write(&recorded, text).map_err(|error| ScenarioError::Unreadable {
-        path: recorded.clone(),
-        error,
-    })
-}
-
-/// Values of values stand below each other, the rest in a line. (Writing to a text cannot fail.)
-fn lay_out(value: &Value, depth: usize, text: &mut String) {
-    let blanks = " ".repeat(depth);
-    let holds_rows = |value: &Value| match value {
-        Value::Array(rows) => rows.iter().any(Value::is_object),
-        Value::Object(fields) => fields.values().any(|field| {
-            field
-                .as_array()
-                .is_some_and(|rows| rows.iter().any(Value::is_object))
-                || field
-                    .as_object()
-                    .is_some_and(|inner| inner.values().any(Value::is_array))
-        }),
-        _ => false,
-    };
-    text.push_str(&blanks);
-    match value {
-        Value::Object(fields) if holds_rows(value) => {
-            text.push_str("{\n");
-            let mut first = true;
-            for (key, field) in fields {
-                text.push_str(if first { "" } else { ",\n" });
-                first = false;
-                let _ = write!(text, "{blanks} {}:", Value::from(key.as_str()));
-                if holds_rows(field) {
-                    text.push('\n');
-                    lay_out(field, depth + 2, text);
-                } else {
-                    let _ = write!(text, " {field}");
-                }
-            }
-            let _ = write!(text, "\n{blanks}}}");
-        }
-        Value::Array(rows) if holds_rows(value) => {
-            text.push_str("[\n");
-            for (number, row) in rows.iter().enumerate() {
-                lay_out(row, depth + 1, text);
-                text.push_str(if number + 1 < rows.len() { ",\n" } else { "\n" });
-            }
-            text.push_str(&format!("{blanks}]"));
-        }
-        plain => text.push_str(&plain.to_string()),
-    }
 }
 
 /// Reads a scenario and the results recorded beside it.
@@ -218,14 +145,14 @@ pub fn read(path: &Path) -> Result<(Scenario, Vec<Value>), ScenarioError> {
     Ok((scenario, results.clone()))
 }
 
-fn malformed(path: &Path, what: String) -> ScenarioError {
+pub(crate) fn malformed(path: &Path, what: String) -> ScenarioError {
     ScenarioError::Malformed {
         path: path.to_owned(),
         what,
     }
 }
 
-fn json(path: &Path) -> Result<Value, ScenarioError> {
+pub(crate) fn json(path: &Path) -> Result<Value, ScenarioError> {
     let text = std::fs::read_to_string(path).map_err(|error| ScenarioError::Unreadable {
         path: path.to_owned(),
         error,
