@@ -37,6 +37,7 @@ const LOAD_PERCENT: u64 = 65;
 #[derive(Clone, Copy, Debug)]
 pub struct Hash {
     bucket: u32,
+    /// Never 0.
     tag: u16,
     step: u16,
 }
@@ -94,7 +95,7 @@ impl Slot {
 
     #[inline]
     pub(crate) fn has_tag(self, hash: Hash) -> bool {
-        self.0 != 0 && self.0 >> 48 == u64::from(hash.tag)
+        self.0 >> 48 == u64::from(hash.tag)
     }
 }
 
@@ -167,7 +168,8 @@ impl Index {
     pub(crate) fn cut(&self, hash: u64) -> Hash {
         Hash {
             bucket: (((hash >> 32) * u64::from(self.count)) >> 32) as u32,
-            tag: hash as u16,
+            // Never 0, which is an empty slot's.
+            tag: (hash as u16).max(1),
             step: (hash >> 16) as u16,
         }
     }
@@ -358,15 +360,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_slot_has_no_tag_not_even_zero() {
+    fn no_hash_has_the_tag_of_an_empty_slot() {
         let index = Index::new(10).unwrap();
-        let hash = Hash {
-            bucket: 3,
-            tag: 0,
-            step: 0,
-        };
-        assert_eq!(index.probe(hash).candidates, 0);
-        assert_eq!(index.search(hash, |place, _| Some(place)), None);
+        for word in [0, 0xffff_ffff_ffff_0000, 1, u64::MAX] {
+            let hash = index.cut(word);
+            assert_eq!(index.probe(hash).candidates, 0, "{word:x}");
+            assert_eq!(index.search(hash, |place, _| Some(place)), None);
+        }
+        assert_eq!((index.cut(0).tag, index.cut(7).tag), (1, 7));
     }
 
     #[test]

@@ -284,6 +284,27 @@ fn a_dr_server_behind_a_gateway_is_doubtful() {
 }
 
 #[test]
+fn a_marks_service_that_nothing_reaches_is_doubtful() {
+    let service = "[[service]]\nlisten = \"mark 8\"\nmethod = \"nat\"\n";
+    let told = |more: &str| {
+        let text = GOOD.replacen("[timeouts]", &format!("{service}{more}[timeouts]"), 1);
+        let accepted = Configuration::parse("f.toml", &text).unwrap();
+        let told = accepted.warnings.iter().map(ToString::to_string);
+        told.collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(
+        told(""),
+        "f.toml:38: service[2].listen: mark 8 is given by no [[mark]]: the service gets no packet"
+    );
+    let rule = "[[mark]]\nmark = 8\n";
+    assert_eq!(
+        told(rule),
+        "f.toml:38: service[2].listen: mark 8 has no addresses: packets to addresses of other services alone are looked at"
+    );
+    assert_eq!(told(&format!("addresses = [\"10.5.0.1\"]\n{rule}")), "");
+}
+
+#[test]
 fn the_settings_of_the_director_are_what_the_file_says() {
     let director = "connections = 5\nservers = 9\nhalf_open_percent = 7\nidle = \"poll\"\npin = [3, 1]\ncontrol = \"unix:/x\"";
     let text = GOOD.replacen("workers = 2", &format!("workers = 2\n{director}"), 1);

@@ -246,6 +246,7 @@ fn connections_are_listed_with_their_engines_where_that_is_wanted() {
         client: end("10.64.0.1:0"),
         virtual_server: end("10.0.0.100:5060"),
         real_server: end("10.2.0.12:5060"),
+        local: None,
         engine: Some(("sip".to_owned(), "call-one@10.64.0.1".to_owned())),
     };
     let row = "UDP 00:56  NONE        10.64.0.1:0        10.0.0.100:5060    10.2.0.12:5060";
@@ -292,4 +293,91 @@ fn words_that_begin_no_command_are_refused() {
     for line in ["-n", "foo", "-z", "--nosuch", "--start-daemon"] {
         assert_eq!(parse(&words(line)), Err(Mistake::NoCommand), "{line}");
     }
+}
+
+const FULLNAT: [&str; 2] = [
+    "-A -t 10.0.0.100:80 -s rr --laddr 10.2.0.200,10.2.0.201:5000-5003",
+    "-a -t 10.0.0.100:80 -r 10.2.0.11:8080 --fullnat -w 1",
+];
+
+#[test]
+fn local_addresses_are_listed_with_the_services_that_have_them() {
+    let mut model = Model::default();
+    for line in FULLNAT {
+        model.change(parse(&words(line)).unwrap());
+    }
+    assert_eq!(listing::save(&model.services), FULLNAT.join("\n") + "\n");
+    let text = listing::services(&list("-Ln"), &model.services, 4096);
+    assert_eq!(
+        text.lines().nth(3),
+        Some("TCP  10.0.0.100:80 rr laddr 10.2.0.200,10.2.0.201:5000-5003")
+    );
+    let end = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let connection = ListedConnection {
+        protocol: "TCP",
+        expires_s: 60,
+        state: "SYN_RECV",
+        client: end("10.64.0.7:40001"),
+        virtual_server: end("10.0.0.100:80"),
+        real_server: end("10.2.0.11:8080"),
+        local: Some(end("10.2.0.200:5000")),
+        engine: None,
+    };
+    let text = listing::connections(&list("-Lnc"), &[connection]);
+    let row = "TCP 01:00  SYN_RECV    10.64.0.7:40001    10.0.0.100:80      10.2.0.11:8080 laddr 10.2.0.200:5000";
+    assert_eq!(text.lines().nth(2), Some(row));
+}
+
+#[test]
+fn mistakes_with_local_addresses_are_told_as_others_are() {
+    for (line, expected) in [
+        (
+            "-A -t 10.0.0.100:80 --laddr 10.2.0",
+            "illegal local address specified",
+        ),
+        (
+            "-A -t 10.0.0.100:80 --laddr fd00::200",
+            "Local addresses are of the virtual service's address family",
+        ),
+        (
+            "-A -f 7 -6 --laddr 10.2.0.200",
+            "Local addresses are of the virtual service's address family",
+        ),
+        (
+            "-a -t 10.0.0.100:80 -r 10.2.0.11 --fullnat --laddr 10.2.0.200",
+            "Illegal 'laddr' option with the 'add-server' command",
+        ),
+        (
+            "-A -t 10.0.0.100:80 --laddr 10.2.0.200 --laddr 10.2.0.201",
+            "multiple 'laddr' options specified",
+        ),
+    ] {
+        let mistake = parse(&words(line)).unwrap_err();
+        assert_eq!(
+            (mistake.to_string().as_str(), mistake.exit_status()),
+            (expected, 2),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_fullnat_server_needs_local_addresses_and_connections() {
+    let Ok(Command::AddServer(_, server)) = parse(&words(FULLNAT[1])) else {
+        panic!("{}", FULLNAT[1]);
+    };
+    for (line, expected) in [
+        ("-A -u 10.0.0.100:80 --laddr 10.2.0.200", Ok(())),
+        ("-A -u 10.0.0.100:80", Err(Mistake::NoLocalAddresses)),
+        (
+            "-A -u 10.0.0.100:80 --laddr 10.2.0.200 -o",
+            Err(Mistake::OnePacketFullNat),
+        ),
+    ] {
+        let Ok(Command::AddService(service)) = parse(&words(line)) else {
+            panic!("{line}");
+        };
+        assert_eq!(service.takes(&server), expected, "{line}");
+    }
+    assert_eq!(Mistake::NoLocalAddresses.exit_status(), 2);
 }

@@ -1,7 +1,7 @@
 //! Looks at the parts of a configuration together.
 
 use super::mistake::{Finding, KeyPath, Problem};
-use super::model::{Configuration, Driver, Granularity, Protocol, Route, Service};
+use super::model::{Configuration, Driver, Granularity, Listen, Protocol, Route, Service};
 use super::{Prefix, SERVERS};
 use conntrack::Method;
 use dataplane::port::PortId;
@@ -259,6 +259,7 @@ impl Checks<'_> {
             self.helper(service, &path);
             self.persistence(service, &path);
             self.addresses(service, &path);
+            self.reaches(service, &path);
             self.slow_start(service, &path);
             self.servers(place, service, routing.as_ref());
         }
@@ -325,6 +326,30 @@ impl Checks<'_> {
         if persistence.engine.is_some() && service.listen.protocol() == Some(Protocol::Tcp) {
             let why = "the engine \"sip\" looks into UDP packets";
             self.wrong(path.key("persistence_engine"), Problem::Misplaced(why));
+        }
+    }
+
+    /// A mark's service that nothing can reach is doubtful: rules or addresses may be about to follow.
+    fn reaches(&mut self, service: &Service, path: &KeyPath) {
+        let Listen::Mark { mark, .. } = service.listen else {
+            return;
+        };
+        let value = service.listen.to_string();
+        let mut marks = self.configuration.marks.iter();
+        if !marks.any(|rule| rule.mark == mark) {
+            let consequence = "is given by no [[mark]]: the service gets no packet".to_owned();
+            self.doubtful.push(Finding {
+                path: path.key("listen"),
+                problem: Problem::Changed { value, consequence },
+            });
+        } else if service.addresses.is_empty() {
+            let consequence =
+                "has no addresses: packets to addresses of other services alone are looked at"
+                    .to_owned();
+            self.doubtful.push(Finding {
+                path: path.key("listen"),
+                problem: Problem::Changed { value, consequence },
+            });
         }
     }
 

@@ -1,5 +1,6 @@
 //! From a frame's bytes to offsets, refusing what no correct host sends.
 
+use super::plain::plain_ipv4;
 use super::wire::{
     self, ETHERNET_LEN, ICMP_LEN, IPV4_LEN, IPV6_LEN, SCTP_LEN, TCP_LEN, UDP_LEN, Wire, read_array,
     read_u16, read_u32,
@@ -30,7 +31,7 @@ pub fn parse(frame: &[u8], offload: &Offload) -> Parsed {
         return Parsed::Drop(Reason::Truncated);
     };
     match read_u16(ethernet, 12) {
-        wire::ETHER_TYPE_IPV4 => match ipv4(frame) {
+        wire::ETHER_TYPE_IPV4 => match plain_ipv4(frame).map_or_else(|| ipv4(frame), Ok) {
             Ok(packet) if partial_checksum_fits(offload, &packet) => Parsed::Ipv4(packet),
             Ok(_) => Parsed::Drop(Reason::Malformed),
             Err(reason) => Parsed::Drop(reason),
@@ -78,7 +79,7 @@ fn partial_checksum_fits<F: Wire>(offload: &Offload, packet: &Packet<F>) -> bool
     start >= packet.l4() + header_len
 }
 
-fn ipv4(frame: &[u8]) -> Result<Packet<V4>, Reason> {
+pub(super) fn ipv4(frame: &[u8]) -> Result<Packet<V4>, Reason> {
     let l3 = ETHERNET_LEN;
     let header = frame[l3..]
         .first_chunk::<IPV4_LEN>()

@@ -148,7 +148,7 @@ impl Console {
             Command::Zero(None) => self.zeros.set(bench, None),
             Command::Zero(Some(key)) => {
                 if self.kernel.service(&key).is_none() {
-                    return refused(Refusal::NoService);
+                    return refused(&Refusal::NoService);
                 }
                 self.zeros.set(bench, Some(&key));
             }
@@ -157,7 +157,7 @@ impl Console {
             change => {
                 self.forget_zeros(&change);
                 if let Err(refusal) = self.change(change) {
-                    return refused(refusal);
+                    return refused(&refusal);
                 }
                 self.configure(bench);
             }
@@ -210,11 +210,13 @@ impl Console {
         if self.kernel.has_module("ip_vs_ftp") {
             features::help(&mut services);
         }
+        let lip_pools = features::lip_pools(&self.kernel.services);
         let marks = self.netfilter.marks();
         let [tcp, tcp_fin, udp] = self.kernel.timeouts;
         let ipvs = self.ipvs;
         let applied = bench.apply(|configuration| {
             configuration.services = services;
+            configuration.lip_pools = lip_pools;
             configuration.marks = marks;
             configuration.ipvs = ipvs;
             configuration.timeouts = TimeoutSettings { tcp, tcp_fin, udp };
@@ -267,8 +269,8 @@ impl Console {
     }
 }
 
-fn refused(refusal: Refusal) -> (u8, String) {
-    (255, refusal.to_string())
+fn refused(refusal: &Refusal) -> (u8, String) {
+    (refusal.exit_status(), refusal.to_string())
 }
 
 /// The addresses that the recordings' host has besides: `vips`, and those of the services that are added.

@@ -2,7 +2,8 @@
 
 use crate::kernel::{KernelService, stays_here};
 use cli::ipvsadm::{
-    Daemon, Mask, Method, Protocol, Server, Service, ServiceKey, Tunnel, TunnelChecksum,
+    Daemon, LocalAddresses, Mask, Method, Protocol, Server, Service, ServiceKey, Tunnel,
+    TunnelChecksum,
 };
 use control::config::{self, Granularity, GueChecksum};
 use dataplane::helper::Helper;
@@ -47,6 +48,31 @@ pub fn services(
     (services, missing)
 }
 
+/// A pool for each list of local addresses that services have; those who say the same share it.
+#[must_use]
+pub fn lip_pools(known: &[KernelService]) -> Vec<config::LipPool> {
+    let mut pools: Vec<config::LipPool> = Vec::new();
+    for local in known.iter().filter_map(local_addresses) {
+        let name = local.to_string();
+        if pools.iter().all(|pool| pool.name != name) {
+            pools.push(config::LipPool {
+                name,
+                addresses: local.addresses.clone(),
+                first_port: local.ports.0,
+                last_port: local.ports.1,
+            });
+        }
+    }
+    pools
+}
+
+/// Local addresses that servers use: a pool is only for those.
+fn local_addresses(known: &KernelService) -> Option<&LocalAddresses> {
+    let mut servers = known.servers.iter();
+    let is_used = servers.any(|server| server.method == Method::FullNat);
+    known.service.local.as_ref().filter(|_| is_used)
+}
+
 fn service(known: &KernelService, missing: &mut Vec<String>) -> Option<config::Service> {
     let service = &known.service;
     let listen = listen(service);
@@ -75,7 +101,7 @@ fn service(known: &KernelService, missing: &mut Vec<String>) -> Option<config::S
             ..Options::default()
         },
         method: conntrack::Method::Nat,
-        lip_pool: None,
+        lip_pool: local_addresses(known).map(ToString::to_string),
         one_packet: service.one_packet,
         helper: None,
         persistence: persistence(service, missing),
@@ -131,7 +157,7 @@ fn server(server: &Server, missing: &mut Vec<String>) -> Option<config::Server> 
         missing.push("a server that is the director itself".to_owned());
         return None;
     }
-    let (method, tunnel) = method(server, missing)?;
+    let (method, tunnel) = method(server);
     Some(config::Server {
         address: server.address,
         weight: weight(server, missing),
@@ -149,19 +175,13 @@ fn weight(server: &Server, missing: &mut Vec<String>) -> u16 {
     })
 }
 
-fn method(
-    server: &Server,
-    missing: &mut Vec<String>,
-) -> Option<(conntrack::Method, config::TunnelKind)> {
+fn method(server: &Server) -> (conntrack::Method, config::TunnelKind) {
     let no_tunnel = config::TunnelKind::Ipip;
     match server.method {
-        Method::Nat => Some((conntrack::Method::Nat, no_tunnel)),
-        Method::Dr => Some((conntrack::Method::Dr, no_tunnel)),
-        Method::Tun(tunnel) => Some((conntrack::Method::Tun, tunnel_kind(tunnel))),
-        Method::FullNat => {
-            missing.push("FULLNAT from ipvsadm".to_owned());
-            None
-        }
+        Method::Nat => (conntrack::Method::Nat, no_tunnel),
+        Method::Dr => (conntrack::Method::Dr, no_tunnel),
+        Method::Tun(tunnel) => (conntrack::Method::Tun, tunnel_kind(tunnel)),
+        Method::FullNat => (conntrack::Method::FullNat, no_tunnel),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The rules of the kernel's tables: what it accepts, what it refuses and with which words, what it remembers.
 
 use crate::topology::{Side, is_own};
-use cli::ipvsadm::{Daemon, Method, Role, Server, Service, ServiceKey};
+use cli::ipvsadm::{Daemon, Method, Mistake, Role, Server, Service, ServiceKey};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,7 +11,7 @@ const SCHEDULERS: [&str; 13] = [
 ];
 
 /// Why the kernel refuses a command, in the words of ipvsadm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// A service of this key is there.
     #[error("Service already exists")]
@@ -46,6 +46,20 @@ pub enum Refusal {
     /// The daemon does not run.
     #[error("No daemon is running")]
     NoDaemon,
+    /// What FULLNAT needs and the kernel knows nothing of.
+    #[error(transparent)]
+    FullNat(Mistake),
+}
+
+impl Refusal {
+    /// The exit status of ipvsadm.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Refusal::FullNat(mistake) => mistake.exit_status(),
+            _ => 255,
+        }
+    }
 }
 
 /// A service and its servers, the oldest first.
@@ -127,6 +141,10 @@ impl Kernel {
     pub fn edit_service(&mut self, service: Service) -> Result<(), Refusal> {
         let place = self.place(&service.key).ok_or(Refusal::NoService)?;
         self.check_modules(&service)?;
+        let mut servers = self.services[place].servers.iter();
+        servers
+            .try_for_each(|server| service.takes(server))
+            .map_err(Refusal::FullNat)?;
         self.services[place].service = service;
         Ok(())
     }
@@ -152,7 +170,8 @@ impl Kernel {
             return Err(Refusal::Invalid);
         }
         check_thresholds(&server)?;
-        let servers = &mut self.services[place].servers;
+        let KernelService { service, servers } = &mut self.services[place];
+        service.takes(&server).map_err(Refusal::FullNat)?;
         if servers.iter().any(|known| known.address == server.address) {
             return Err(Refusal::ServerExists);
         }
@@ -170,8 +189,11 @@ impl Kernel {
     pub fn edit_server(&mut self, key: &ServiceKey, server: Server) -> Result<(), Refusal> {
         let place = self.place(key).ok_or(Refusal::ServiceNotDefined)?;
         check_thresholds(&server)?;
-        let mut servers = self.services[place].servers.iter_mut();
-        let known = servers.find(|known| known.address == server.address);
+        let KernelService { service, servers } = &mut self.services[place];
+        service.takes(&server).map_err(Refusal::FullNat)?;
+        let known = servers
+            .iter_mut()
+            .find(|known| known.address == server.address);
         *known.ok_or(Refusal::NoServer)? = server;
         Ok(())
     }

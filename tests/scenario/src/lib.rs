@@ -20,6 +20,7 @@ pub mod kernel;
 pub mod netfilter;
 pub mod player;
 pub mod reassembly;
+pub mod record;
 pub mod scenario;
 pub mod tables;
 pub mod topology;
@@ -47,6 +48,9 @@ pub enum Failure {
     /// There is no director, or what comes before the steps makes no sense.
     #[error(transparent)]
     Start(PlayError),
+    /// What uvs lacks cannot be recorded.
+    #[error("not supported: {0}")]
+    Missing(String),
 }
 
 /// Plays a scenario file; the differences from its recording, a line each.
@@ -56,6 +60,27 @@ pub enum Failure {
 pub fn play(file: &Path) -> Result<Vec<String>, Failure> {
     let (scenario, recorded) = scenario::read(file)?;
     differences(&scenario, &recorded)
+}
+
+/// Plays a scenario file, and writes what uvs does beside it: for behaviour that the kernel does not have. Whoever does so
+/// judges every line of it.
+///
+/// # Errors
+/// When it cannot be read, not be played to its end, wants what uvs cannot do, or has a recording of the kernel.
+pub fn record(file: &Path) -> Result<(), Failure> {
+    let scenario = scenario::read_alone(file)?;
+    let mut player = Player::new(&scenario).map_err(Failure::Start)?;
+    let mut results = Vec::new();
+    for (number, step) in scenario.steps.iter().enumerate() {
+        let result = player
+            .step(step)
+            .map_err(|error| Failure::Step { number, error })?;
+        results.push(record::judgeable(result));
+    }
+    match player.missing() {
+        [] => Ok(record::write(file, &results)?),
+        missing => Err(Failure::Missing(missing.join("; "))),
+    }
 }
 
 /// The differences between a recording and what uvs does, what it cannot do first.

@@ -1,21 +1,24 @@
 //! Plays recorded scenarios of the kernel's IPVS on the director: see the library.
 
-use scenario::{play, scenario::files};
+use scenario::{play, record, scenario::files};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Differences that are shown of a scenario.
 const SHOWN: usize = 10;
-const USAGE: &str = "usage: scenario [--verbose] PATH...
+const USAGE: &str = "usage: scenario [--verbose | --record] PATH...
   PATH       a scenario (NAME.json with NAME.expected.json beside it), or a folder of them
-  --verbose  show all differences of a scenario, not the first ten";
+  --verbose  show all differences of a scenario, not the first ten
+  --record   write what uvs does beside the scenario, if there is no recording of the kernel";
 
 fn main() -> ExitCode {
     let mut verbose = false;
+    let mut to_record = false;
     let mut paths = Vec::new();
     for argument in std::env::args_os().skip(1) {
         match argument.to_str() {
             Some("--verbose" | "-v") => verbose = true,
+            Some("--record") => to_record = true,
             Some("--help" | "-h") => {
                 println!("{USAGE}");
                 return ExitCode::SUCCESS;
@@ -33,7 +36,7 @@ fn main() -> ExitCode {
     }
     let outcomes: Vec<bool> = paths
         .iter()
-        .flat_map(|path| run_path(path, verbose))
+        .flat_map(|path| run_path(path, verbose, to_record))
         .collect();
     let failed = outcomes.iter().filter(|passed| !**passed).count();
     println!("{} passed, {failed} failed", outcomes.len() - failed);
@@ -45,9 +48,12 @@ fn main() -> ExitCode {
 }
 
 /// Plays what a path stands for; whether each passed.
-fn run_path(path: &Path, verbose: bool) -> Vec<bool> {
+fn run_path(path: &Path, verbose: bool, to_record: bool) -> Vec<bool> {
     match files(path) {
-        Ok(files) => files.iter().map(|file| run_file(file, verbose)).collect(),
+        Ok(files) => files
+            .iter()
+            .map(|file| run_file(file, verbose, to_record))
+            .collect(),
         Err(error) => {
             println!("FAIL {}\n     {error}", path.display());
             vec![false]
@@ -55,9 +61,14 @@ fn run_path(path: &Path, verbose: bool) -> Vec<bool> {
     }
 }
 
-fn run_file(file: &Path, verbose: bool) -> bool {
+fn run_file(file: &Path, verbose: bool, to_record: bool) -> bool {
     let name = file.file_stem().unwrap_or_default().to_string_lossy();
-    let differences = match play(file) {
+    let outcome = if to_record {
+        record(file).map(|()| Vec::new())
+    } else {
+        play(file)
+    };
+    let differences = match outcome {
         Ok(differences) => differences,
         Err(failure) => vec![failure.to_string()],
     };

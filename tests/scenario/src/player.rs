@@ -43,10 +43,18 @@ pub struct Player {
     settle_ms: u64,
     /// Who has a hardware address.
     holders: HashMap<String, String>,
-    /// The first packet of connections that were opened, and the server that answers.
-    open: HashMap<u64, (Value, Option<String>)>,
+    /// The first packet of connections that were opened, and who answers.
+    open: HashMap<u64, (Value, Option<Answer>)>,
     /// What came out between two injections.
     early: Vec<(Side, Vec<u8>)>,
+}
+
+/// The two ends of what a server answers a client's packet with.
+#[derive(Clone)]
+struct Answer {
+    server: String,
+    /// Whom the server takes for the client.
+    to: Value,
 }
 
 impl Player {
@@ -246,22 +254,22 @@ impl Player {
     }
 
     fn server_sends(&mut self, index: u64, flags: &str, seq: u32) -> Result<(), PlayError> {
-        let (packet, server) = self.open[&index].clone();
-        if let Some(server) = server {
-            let answer = json!({"src": server, "dst": packet["src"], "proto": "tcp", "flags": flags, "seq": seq,
+        let (_, server) = self.open[&index].clone();
+        if let Some(Answer { server, to }) = server {
+            let answer = json!({"src": server, "dst": to, "proto": "tcp", "flags": flags, "seq": seq,
                 "ack": 1001});
             self.send(&answer, &json!({}))?;
         }
         Ok(())
     }
 
-    /// Which server a client's packet went to, as what came out tells: a printable name, and the address to answer from,
-    /// which NAT alone has.
+    /// Which server a client's packet went to, as what came out tells: a printable name, and what it answers, which by NAT
+    /// and FULLNAT alone comes this way.
     fn chosen(
         &self,
         packet: &Value,
         captured: &[(Side, Vec<u8>)],
-    ) -> (Option<String>, Option<String>) {
+    ) -> (Option<String>, Option<Answer>) {
         for (_, frame) in captured {
             let info = describe(frame);
             let target = info["dst"].as_str().unwrap_or_default().to_owned();
@@ -271,7 +279,8 @@ impl Player {
                     None,
                 );
             }
-            if info["src"] != packet["src"] {
+            let is_fullnat = info["proto"] == packet["proto"] && info["dst"] != packet["dst"];
+            if info["src"] != packet["src"] && !is_fullnat {
                 continue;
             }
             if info["dst"] == packet["dst"] {
@@ -281,7 +290,11 @@ impl Player {
                     None,
                 );
             }
-            return (Some(target.clone()), Some(target));
+            let answer = Answer {
+                server: target.clone(),
+                to: info["src"].clone(),
+            };
+            return (Some(target), Some(answer));
         }
         (None, None)
     }

@@ -110,18 +110,27 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, ScenarioError> {
     Ok(files)
 }
 
+/// Reads a scenario whose results are of no interest.
+///
+/// # Errors
+/// When it is missing or is not what it should be.
+pub fn read_alone(path: &Path) -> Result<Scenario, ScenarioError> {
+    scenario(&json(path)?).map_err(|what| malformed(path, what))
+}
+
+/// Where a scenario's results stand.
+pub(crate) fn beside(path: &Path) -> PathBuf {
+    let recorded = path.with_extension("").into_os_string();
+    PathBuf::from([recorded, RECORDED.into()].join(std::ffi::OsStr::new("")))
+}
+
 /// Reads a scenario and the results recorded beside it.
 ///
 /// # Errors
 /// When one of the files is missing or is not what it should be.
 pub fn read(path: &Path) -> Result<(Scenario, Vec<Value>), ScenarioError> {
-    let malformed = |path: &Path, what: String| ScenarioError::Malformed {
-        path: path.to_owned(),
-        what,
-    };
-    let scenario = scenario(&json(path)?).map_err(|what| malformed(path, what))?;
-    let recorded = path.with_extension("").into_os_string();
-    let recorded = PathBuf::from([recorded, RECORDED.into()].join(std::ffi::OsStr::new("")));
+    let scenario = read_alone(path)?;
+    let recorded = beside(path);
     let results = json(&recorded)?;
     let results = results.get("results").and_then(Value::as_array);
     let results = results.ok_or_else(|| malformed(&recorded, "no \"results\"".to_owned()))?;
@@ -136,7 +145,14 @@ pub fn read(path: &Path) -> Result<(Scenario, Vec<Value>), ScenarioError> {
     Ok((scenario, results.clone()))
 }
 
-fn json(path: &Path) -> Result<Value, ScenarioError> {
+pub(crate) fn malformed(path: &Path, what: String) -> ScenarioError {
+    ScenarioError::Malformed {
+        path: path.to_owned(),
+        what,
+    }
+}
+
+pub(crate) fn json(path: &Path) -> Result<Value, ScenarioError> {
     let text = std::fs::read_to_string(path).map_err(|error| ScenarioError::Unreadable {
         path: path.to_owned(),
         error,

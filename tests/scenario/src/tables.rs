@@ -146,6 +146,9 @@ pub fn connections_dump(listed: &[ListedConnection]) -> Value {
             "virtual": connection.virtual_server.to_string(), "real": connection.real_server.to_string(),
             "state": connection.state, "expires": connection.expires_s, "origin": "LOCAL",
         });
+        if let Some(local) = connection.local {
+            row["local"] = json!(local.to_string());
+        }
         if let Some((engine, data)) = &connection.engine {
             row["pe"] = json!(format!("{engine} {data}"));
         }
@@ -210,6 +213,7 @@ fn connection<F: Family>(
             .copied()
             .filter(|_| real.ip().is_unspecified())
             .unwrap_or(real),
+        local: view.local.map(end),
         engine: None,
     }
 }

@@ -6,8 +6,8 @@
 use super::address::{endpoint, mask, number, timeout};
 use super::options::{Meaning, Met, Options, Verb, What};
 use super::{
-    Columns, Command, Daemon, List, Mask, Method, Mistake, Persistence, Protocol, Role, Server,
-    Service, ServiceKey, Subject, Tunnel, TunnelChecksum,
+    Columns, Command, Daemon, List, LocalAddresses, Mask, Method, Mistake, Persistence, Protocol,
+    Role, Server, Service, ServiceKey, Subject, Tunnel, TunnelChecksum,
 };
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -85,6 +85,7 @@ struct Line {
     mask: Option<Mask>,
     flags: Vec<String>,
     engine: Option<String>,
+    local: Option<LocalAddresses>,
     server: Option<(IpAddr, Option<u16>)>,
     method: &'static str,
     weight: u32,
@@ -107,6 +108,7 @@ impl Line {
             mask: None,
             flags: Vec::new(),
             engine: None,
+            local: None,
             server: None,
             method: "gatewaying",
             weight: 1,
@@ -161,6 +163,10 @@ impl Line {
                 self.mask = Some(mask(value, ipv6)?);
             }
             What::Engine => self.engine = Some(value.to_owned()),
+            What::LocalAddresses => {
+                let local = LocalAddresses::parse(value);
+                self.local = Some(local.ok_or(Mistake::IllegalValue("local address"))?);
+            }
             What::Flags => {
                 let flags = value.split(',').filter(|flag| !flag.is_empty());
                 self.flags = flags.map(str::to_owned).collect();
@@ -278,6 +284,11 @@ impl Line {
                 return Err(Mistake::OnePacketNotUdp);
             }
         }
+        if let Some(local) = &self.local
+            && !local.are_of_family(key.is_ipv6())
+        {
+            return Err(Mistake::LocalOfOtherFamily);
+        }
         let scheduler = self
             .scheduler
             .clone()
@@ -295,6 +306,7 @@ impl Line {
             }),
             one_packet: self.has(What::OnePacket),
             engine: self.engine.clone(),
+            local: self.local.clone(),
         })
     }
 

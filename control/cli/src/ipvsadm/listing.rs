@@ -74,6 +74,8 @@ pub struct ListedConnection {
     pub virtual_server: SocketAddr,
     /// Real server.
     pub real_server: SocketAddr,
+    /// What the server takes for its client: with FULLNAT.
+    pub local: Option<SocketAddr>,
     /// The persistence engine, and what it made of the packet.
     pub engine: Option<(String, String)>,
 }
@@ -159,7 +161,10 @@ pub fn connections(list: &List, connections: &[ListedConnection]) -> String {
         } = connection;
         let client = connection.client.to_string();
         let virtual_server = connection.virtual_server.to_string();
-        let real_server = connection.real_server.to_string();
+        let mut real_server = connection.real_server.to_string();
+        if let Some(local) = connection.local {
+            let _ = write!(real_server, " laddr {local}");
+        }
         let (minutes, seconds) = (connection.expires_s / 60, connection.expires_s % 60);
         let expire = format!("{minutes:02}:{seconds:02}");
         let row =
@@ -292,6 +297,9 @@ fn service_words(service: &Service) -> String {
     if service.one_packet {
         words.push_str(" ops");
     }
+    if let Some(local) = &service.local {
+        let _ = write!(words, " laddr {local}");
+    }
     words
 }
 
@@ -344,6 +352,9 @@ fn service_options(service: &Service) -> String {
     }
     if let Some(flags) = flag_names(service) {
         let _ = write!(options, " -b {flags}");
+    }
+    if let Some(local) = &service.local {
+        let _ = write!(options, " --laddr {local}");
     }
     options
 }

@@ -121,6 +121,15 @@ pub enum Mistake {
     /// A server of the other family.
     #[error("Different address family is allowed only for tunneling servers")]
     OtherFamily,
+    /// `--laddr` with an address of the other family. Differs from IPVS: it has no local addresses.
+    #[error("Local addresses are of the virtual service's address family")]
+    LocalOfOtherFamily,
+    /// A FULLNAT server of a service without `--laddr`.
+    #[error("FULLNAT servers need the virtual service's 'laddr' option")]
+    NoLocalAddresses,
+    /// A FULLNAT server of a service with `-o`.
+    #[error("One-Packet Scheduling is not for FULLNAT servers: their replies need connections")]
+    OnePacketFullNat,
 }
 
 impl Mistake {

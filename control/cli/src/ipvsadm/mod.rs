@@ -1,7 +1,7 @@
 //! The words of `ipvsadm` 1.31: its command line and its listings, as plain values.
 //!
 //! ```text
-//!   arguments ─ options (which, in what form) ─ address (their values) ─▶ Command, or a Mistake with its exit status
+//!   arguments ─ options (which, in what form) ─ address, local (their values) ─▶ Command, or a Mistake with its exit status
 //!   services, connections, daemons ─ listing ─▶ text, byte for byte
 //! ```
 //! Nothing here talks to a director. Source: observed with ipvsadm 1.31 on Linux 6.1.
@@ -9,10 +9,12 @@
 mod address;
 pub mod arguments;
 pub mod listing;
+mod local;
 mod mistake;
 mod options;
 
 pub use arguments::parse;
+pub use local::LocalAddresses;
 pub use mistake::Mistake;
 
 use std::net::{IpAddr, SocketAddr};
@@ -98,6 +100,27 @@ pub struct Service {
     pub one_packet: bool,
     /// `--pe`, unchecked.
     pub engine: Option<String>,
+    /// `--laddr`: where its FULLNAT servers' packets come from. Differs from IPVS: it has no such option.
+    pub local: Option<LocalAddresses>,
+}
+
+impl Service {
+    /// Whether a server can be this service's: one by FULLNAT needs local addresses, and connections.
+    ///
+    /// # Errors
+    /// What it lacks.
+    pub fn takes(&self, server: &Server) -> Result<(), Mistake> {
+        if server.method != Method::FullNat {
+            return Ok(());
+        }
+        if self.local.is_none() {
+            return Err(Mistake::NoLocalAddresses);
+        }
+        if self.one_packet {
+            return Err(Mistake::OnePacketFullNat);
+        }
+        Ok(())
+    }
 }
 
 /// How packets reach a server.

@@ -40,6 +40,7 @@ pub(super) enum What {
     TunnelNoChecksum,
     TunnelChecksum,
     TunnelRemoteChecksum,
+    LocalAddresses,
 }
 
 impl What {
@@ -80,6 +81,7 @@ impl What {
             What::TunnelNoChecksum => "tun-nocsum",
             What::TunnelChecksum => "tun-csum",
             What::TunnelRemoteChecksum => "tun-remcsum",
+            What::LocalAddresses => "laddr",
         }
     }
 }
@@ -134,7 +136,15 @@ impl Verb {
         match self {
             Verb::AddService | Verb::EditService => (
                 &[Service],
-                &[Scheduler, Persistent, Netmask, OnePacket, Engine, Flags],
+                &[
+                    Scheduler,
+                    Persistent,
+                    Netmask,
+                    OnePacket,
+                    Engine,
+                    Flags,
+                    LocalAddresses,
+                ],
             ),
             Verb::DeleteService => (&[Service], &[]),
             Verb::AddServer | Verb::EditServer => (
@@ -259,6 +269,7 @@ const KNOWN: &[Known] = &[
     flag('o', "ops", What::OnePacket),
     value('b', "sched-flags", What::Flags),
     value('\0', "pe", What::Engine),
+    value('\0', "laddr", What::LocalAddresses),
     value('r', "real-server", What::Server),
     flag('m', "masquerading", What::Method),
     flag('i', "ipip", What::Method),

@@ -1,7 +1,8 @@
 use crate::frame::Offload;
+use crate::packet::plain::plain_ipv4;
 use crate::packet::sample::{self, Sample, client_v4, client_v6, fix_header, tcp, udp};
 use crate::packet::wire::{TCP, UDP};
-use crate::packet::{Fragment, Parsed, TcpFlags, V4, V6, parse};
+use crate::packet::{Fragment, Packet, Parsed, TcpFlags, V4, V6, parse};
 use crate::reason::Reason;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -331,6 +332,43 @@ fn any_offload() -> impl Strategy<Value = Offload> {
 }
 
 proptest! {
+    /// The short way to read a packet leads where the long one does, or nowhere.
+    #[test]
+    fn a_plain_packet_is_read_as_any_other(
+        is_tcp: bool,
+        payload in vec(any::<u8>(), 0..40),
+        changes in vec((0usize..60, any::<u8>()), 0..3),
+        rights_checksum: bool,
+        cut in 0usize..8,
+    ) {
+        let mut frame = if is_tcp {
+            tcp(&client_v4(TCP), SYN, &payload)
+        } else {
+            udp(&client_v4(UDP), &payload)
+        };
+        for (at, value) in changes {
+            if let Some(byte) = frame.get_mut(at) {
+                *byte = value;
+            }
+        }
+        if rights_checksum {
+            fix_header(&mut frame);
+        }
+        frame.truncate(frame.len() - cut.min(frame.len()));
+        let long = crate::packet::parse::ipv4(&frame);
+        match plain_ipv4(&frame) {
+            Some(packet) => prop_assert_eq!(Ok(packet), long),
+            None => {
+                let is_plain = |packet: &Packet<V4>| {
+                    packet.l4 == 34
+                        && packet.fragment == Fragment::None
+                        && matches!(packet.tuple.protocol, TCP | UDP)
+                };
+                prop_assert!(!long.is_ok_and(|packet| is_plain(&packet)), "{:02x?}", frame);
+            }
+        }
+    }
+
     #[test]
     fn arbitrary_bytes_never_panic(mut frame in vec(any::<u8>(), 0..200), v6: bool, offload in any_offload()) {
         if let Some(ether_type) = frame.get_mut(12..14) {

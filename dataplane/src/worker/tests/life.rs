@@ -184,6 +184,18 @@ fn a_changed_range_of_local_ports_holds_for_new_connections_and_spares_the_old()
     bed.send_for(0, CLIENTS, &another, Reason::LipPortsExhausted);
     // The old connections go on.
     assert_eq!([1, 2].map(|client| port_of(&mut bed, client)), [5000, 5001]);
+    // And hold their ports whatever the range becomes, as does the third.
+    config.services[0].lips[0].first_port = 5000;
+    config.services[0].lips[0].last_port = 5001;
+    bed.publish(&config);
+    bed.pass(1);
+    assert_eq!(bed.stats[0].lip_ports_in_use.load(Relaxed), 3);
+    bed.send_for(0, CLIENTS, &another, Reason::LipPortsExhausted);
+    config.services[0].lips[0].last_port = 5002;
+    bed.publish(&config);
+    bed.send_for(0, CLIENTS, &another, Reason::LipPortsExhausted);
+    config.services[0].lips[0].last_port = 5001;
+    bed.publish(&config);
     bed.pass(70);
     assert_eq!(bed.stats[0].lip_ports_in_use.load(Relaxed), 0);
     assert_eq!(bed.stats[0].lip_ports.load(Relaxed), 2);
