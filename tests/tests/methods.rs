@@ -10,8 +10,6 @@ const REQUESTS: u64 = 10_000;
 /// Distinct client ports of the UDP echo, below those that the kernel gives out itself.
 const PORTS: std::ops::Range<u16> = 10_000..15_000;
 const LINK_MTU: usize = 1500;
-/// Of a frame of 64 KiB.
-const SEGMENTS: u64 = 46;
 
 #[test]
 fn nat_ipv4_one_worker() {
@@ -106,17 +104,13 @@ fn everything_is_served(method: Method, family: Family, workers: u8) {
     let streams = [false, true].map(|reverse| {
         let stream = scene.iperf(reverse);
         assert!(stream.rate > 1.0, "{stream:?}");
-        // A frame of several segments that the transmit ring refuses is as many segments lost: with TUN, where the
-        // receiver that unwraps is the slowest part, TCP finds its pace in this way.
-        let refused = scene.uvsd.status().dropped("transmit-full");
-        assert!(
-            refused == 0 || method == Method::Tun,
-            "{refused} frames refused"
+        // A ring that is short of room for the segments of a tunnel is flushed on the way.
+        assert_eq!(
+            scene.uvsd.status().dropped("transmit-full"),
+            0,
+            "{stream:?}"
         );
-        assert!(
-            stream.retransmits <= stream.segments / 50 + refused * SEGMENTS,
-            "{stream:?}, {refused} frames refused"
-        );
+        assert!(stream.retransmits <= stream.segments / 50, "{stream:?}");
         stream
     });
     let download = Download::start(scene.client(), &scene.url("large")).finish();
