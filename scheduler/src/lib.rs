@@ -247,8 +247,13 @@ pub trait Scheduler: Send {
     ///
     /// The call at the start gives the list that the scheduler is attached to: empty for a new service, which gets its
     /// servers by later calls, and the present list when a service in use changes its scheduler. It matters to `wrr`
-    /// alone, which starts elsewhere in its round. A later call whose list is as before counts as an edit.
+    /// alone, which starts elsewhere in its round. A later call whose list is as before counts as an edit of a server.
     fn servers_changed(&mut self, servers: &[RealServer]);
+
+    /// Takes other options over and forgets nothing; the list of servers stays. `slow_start` and `stagger` are as before.
+    fn set_options(&mut self, options: &Options) {
+        let _ = options;
+    }
 
     /// Lets `seconds` pass, for schedulers that forget and for slow start. The worker calls it about once a second; the
     /// work is bounded. May allocate, when a server ramps.

@@ -124,6 +124,10 @@ impl Scheduler for MaglevHash {
         }
         self.fill(servers);
     }
+
+    fn set_options(&mut self, options: &Options) {
+        (self.port, self.fallback) = (options.mh_port, options.mh_fallback);
+    }
 }
 
 /// The order in which a server wants the slots: from a place on in steps.

@@ -35,6 +35,9 @@ impl<P: Port> Worker<P> {
     /// Relays an ICMP error about a packet of a connection, or about a tunnel's packet around it.
     pub(super) fn error_v4(&mut self, frame: Frame, packet: &Packet<V4>) {
         let (services, egress) = (&mut self.services, &mut self.egress);
+        if !services.has_family(false) {
+            return egress.exception(frame);
+        }
         match parse_error(frame.bytes(), packet) {
             Err(reason) => not_related(egress, frame, packet, reason),
             Ok(quoted) => match self.ipv4.carried(frame.bytes(), &quoted) {
@@ -52,6 +55,9 @@ impl<P: Port> Worker<P> {
     /// The same for ICMPv6.
     pub(super) fn error_v6(&mut self, frame: Frame, packet: &Packet<V6>) {
         let (services, egress) = (&mut self.services, &mut self.egress);
+        if !services.has_family(true) {
+            return egress.exception(frame);
+        }
         match parse_error(frame.bytes(), packet) {
             Err(reason) => not_related(egress, frame, packet, reason),
             Ok(quoted) => match self.ipv6.carried(frame.bytes(), &quoted) {
@@ -154,7 +160,7 @@ fn error_to_server<F: Ip, P: Port>(
         Ok(hop) if method.sees_replies() => translated_error(egress, frame, related, hop),
         Ok(hop) => {
             count(egress, related);
-            to_server_unchanged(egress, frame, related.packet, state, hop);
+            to_server_unchanged(egress, frame, related.packet, method, state, hop);
         }
         Err(reason) => egress.drop(frame, reason),
     }

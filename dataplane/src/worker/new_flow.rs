@@ -290,7 +290,7 @@ fn send_alone<F: Ip, P: Port>(
         }
         // An error that the client is sent counts for nobody: there is no connection.
         _ => {
-            to_server_unchanged(egress, frame, packet, state, hop);
+            to_server_unchanged(egress, frame, packet, server.method, state, hop);
         }
     }
 }

@@ -85,7 +85,9 @@ impl Console {
             self.miss(format!("{name} = {value}"));
             return;
         };
-        self.settings.insert(name.to_owned(), value.to_owned());
+        // A file of two numbers has a tab between them, however they were written.
+        let shown = value.split_whitespace().collect::<Vec<_>>().join("\t");
+        self.settings.insert(name.to_owned(), shown);
         if let Some(what) = features::setting(&mut self.ipvs, name, value) {
             self.miss(what);
         }

@@ -55,6 +55,8 @@ pub struct KernelService {
     pub service: Service,
     /// As they were last described.
     pub servers: Vec<Server>,
+    /// How often one of them was described anew.
+    pub edits: u64,
 }
 
 /// What the kernel has been told.
@@ -116,6 +118,7 @@ impl Kernel {
         self.services.push(KernelService {
             service,
             servers: Vec::new(),
+            edits: 0,
         });
         Ok(())
     }
@@ -170,9 +173,11 @@ impl Kernel {
     pub fn edit_server(&mut self, key: &ServiceKey, server: Server) -> Result<(), Refusal> {
         let place = self.place(key).ok_or(Refusal::ServiceNotDefined)?;
         check_thresholds(&server)?;
-        let mut servers = self.services[place].servers.iter_mut();
+        let service = &mut self.services[place];
+        let mut servers = service.servers.iter_mut();
         let known = servers.find(|known| known.address == server.address);
         *known.ok_or(Refusal::NoServer)? = server;
+        service.edits += 1;
         Ok(())
     }
 
