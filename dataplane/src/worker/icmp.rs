@@ -35,9 +35,6 @@ impl<P: Port> Worker<P> {
     /// Relays an ICMP error about a packet of a connection, or about a tunnel's packet around it.
     pub(super) fn error_v4(&mut self, frame: Frame, packet: &Packet<V4>) {
         let (services, egress) = (&mut self.services, &mut self.egress);
-        if !services.has_family(false) {
-            return egress.exception(frame);
-        }
         match parse_error(frame.bytes(), packet) {
             Err(reason) => not_related(egress, frame, packet, reason),
             Ok(quoted) => match self.ipv4.carried(frame.bytes(), &quoted) {
@@ -47,6 +44,7 @@ impl<P: Port> Worker<P> {
                 Some((_, l3)) => self
                     .ipv6
                     .tunnel_error(services, egress, frame, packet, &quoted, l3),
+                None if !services.has_family(false) => egress.exception(frame),
                 None => self.ipv4.related(services, egress, frame, packet, &quoted),
             },
         }
@@ -55,9 +53,6 @@ impl<P: Port> Worker<P> {
     /// The same for ICMPv6.
     pub(super) fn error_v6(&mut self, frame: Frame, packet: &Packet<V6>) {
         let (services, egress) = (&mut self.services, &mut self.egress);
-        if !services.has_family(true) {
-            return egress.exception(frame);
-        }
         match parse_error(frame.bytes(), packet) {
             Err(reason) => not_related(egress, frame, packet, reason),
             Ok(quoted) => match self.ipv6.carried(frame.bytes(), &quoted) {
@@ -67,6 +62,7 @@ impl<P: Port> Worker<P> {
                 Some((_, l3)) => self
                     .ipv6
                     .tunnel_error(services, egress, frame, packet, &quoted, l3),
+                None if !services.has_family(true) => egress.exception(frame),
                 None => self.ipv6.related(services, egress, frame, packet, &quoted),
             },
         }
