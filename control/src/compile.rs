@@ -191,6 +191,9 @@ impl Compiler {
                 }
                 servers[known.id.0 as usize] = Some(Arc::new(compiled));
                 known.load.set_thresholds(server.upper, server.lower);
+                if server.weight > 0 {
+                    known.load.set_last_weight(Weight(server.weight));
+                }
             }
             let compiled = self.service(service, configuration, before);
             services.push((compiled.key, compiled));
@@ -282,7 +285,12 @@ impl Compiler {
         }
         for (key, known) in &mut self.servers {
             match wanted.contains(key) {
-                true => known.removed_in = 0,
+                true => {
+                    if known.removed_in != 0 {
+                        known.load.set_last_weight(Weight(0));
+                    }
+                    known.removed_in = 0;
+                }
                 false if known.removed_in == 0 => known.removed_in = version,
                 false => {}
             }

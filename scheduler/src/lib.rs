@@ -64,7 +64,7 @@ pub use slow_start::has_slow_start;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering::Relaxed};
 
 /// Names a real server for as long as any connection refers to it. Dense, so that it can index arrays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,6 +84,7 @@ pub struct Load {
     overloaded: AtomicBool,
     upper: AtomicU32,
     lower: AtomicU32,
+    last_weight: AtomicU16,
 }
 
 impl Load {
@@ -127,6 +128,19 @@ impl Load {
         if upper == 0 || upper > before {
             self.set_overloaded(false);
         }
+    }
+
+    /// The last weight above zero that the server had since it was added; zero if there was none. `mh` goes by it.
+    #[must_use]
+    pub fn last_weight(&self) -> Weight {
+        Weight(self.last_weight.load(Relaxed))
+    }
+
+    /// Sets the last weight above zero, or zero for a server that is added anew.
+    ///
+    /// Source: Linux net/netfilter/ipvs/ip_vs_ctl.c (`__ip_vs_update_dest`).
+    pub fn set_last_weight(&self, weight: Weight) {
+        self.last_weight.store(weight.0, Relaxed);
     }
 
     /// Counts a connection that begins (`from` is `None`), ends (`to` is `None`) or changes its activity, and holds the

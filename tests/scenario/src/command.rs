@@ -18,6 +18,8 @@ use std::net::{IpAddr, SocketAddr};
 
 /// What a command takes in the recordings' machine, milliseconds.
 const COMMAND_MS: u64 = 60;
+/// What the recordings' ipvsadm says of itself.
+const VERSION: &str = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)";
 /// Below this stand the kernel's settings of IPVS.
 const SETTINGS: &str = "net.ipv4.vs.";
 
@@ -156,8 +158,9 @@ impl Console {
                 self.zeros
                     .extend(now.filter(|((service, _), _)| *service == key));
             }
+            Command::Version => return (0, VERSION.to_owned()),
             // From its standard input, which is empty.
-            Command::Restore | Command::Version | Command::Help => {}
+            Command::Restore | Command::Help => {}
             change => {
                 if let Err(refusal) = self.change(change) {
                     return refused(refusal);

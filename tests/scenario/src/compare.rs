@@ -266,7 +266,7 @@ fn rows(
 ) {
     let name = |row: &Value| {
         keys.iter()
-            .map(|key| row[key].as_str().unwrap_or_default())
+            .filter_map(|key| row[key].as_str())
             .collect::<Vec<_>>()
             .join(" ")
     };
