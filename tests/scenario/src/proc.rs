@@ -114,3 +114,84 @@ fn address(address: IpAddr) -> String {
             .join(":"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cli::ipvsadm::listing::{Counters, ListedServer};
+    use cli::ipvsadm::{Command, parse};
+
+    /// A service and a server, as their commands say.
+    fn listed(service: &str, server: &str) -> ListedService {
+        let words =
+            |line: &str| -> Vec<String> { line.split_whitespace().map(str::to_owned).collect() };
+        let Ok(Command::AddService(service)) = parse(&words(service)) else {
+            panic!("{service}");
+        };
+        let Ok(Command::AddServer(_, server)) = parse(&words(server)) else {
+            panic!("{server}");
+        };
+        let server = ListedServer {
+            server,
+            active: 2,
+            inactive: 0,
+            persistent: 0,
+            total: Counters::default(),
+            rate: Counters::default(),
+        };
+        ListedService {
+            service,
+            total: Counters::default(),
+            rate: Counters::default(),
+            servers: vec![server],
+        }
+    }
+
+    #[test]
+    fn services_are_shown_as_the_kernel_shows_them() {
+        let services = [
+            listed(
+                "-A -u 10.0.0.100:53 -s rr -o",
+                "-a -u 10.0.0.100:53 -r 10.2.0.11 -g",
+            ),
+            listed(
+                "-A -t [fd00:a::100]:443 -s wlc -p 360",
+                "-a -t [fd00:a::100]:443 -r [fd00:2::5]:443 -m -w 10",
+            ),
+            listed(
+                "-A -f 1 -s sh -p 60 -M 255.255.0.0",
+                "-a -f 1 -r 10.2.0.11 -i",
+            ),
+        ];
+        let lines = super::services(&services);
+        assert_eq!(
+            lines[3..],
+            [
+                "UDP  0A000064:0035 rr ops  ",
+                "  -> 0A02000B:0035      Route   1      2          0         ",
+                "TCP  [fd00:000a:0000:0000:0000:0000:0000:0100]:01BB wlc persistent 36000 80000000",
+                "  -> [fd00:0002:0000:0000:0000:0000:0000:0005]:01BB      Masq    10     2          0         ",
+                "FWM  00000001 sh persistent 6000 FFFF0000",
+                "  -> 0A02000B:0000      Tunnel  1      2          0         ",
+            ]
+        );
+    }
+
+    #[test]
+    fn connections_are_shown_as_the_kernel_shows_them() {
+        let found = ListedConnection {
+            protocol: "UDP",
+            expires_s: 118,
+            state: "UDP",
+            client: "10.64.0.1:10002".parse().expect("an address"),
+            virtual_server: "10.0.0.100:80".parse().expect("an address"),
+            real_server: "10.2.0.12:80".parse().expect("an address"),
+            engine: Some(("sip".to_owned(), "c1".to_owned())),
+        };
+        let start = "UDP 0A400001 2712 0A000064 0050 0A02000C 0050 UDP        ";
+        let lines = connections(std::slice::from_ref(&found), false);
+        assert_eq!(lines[1], format!("{start}     118 sip c1"));
+        let lines = connections(&[found], true);
+        assert_eq!(lines[1], format!("{start} LOCAL      118"));
+    }
+}

@@ -79,6 +79,7 @@ pub(super) struct ServiceConfig {
     pub(super) protocol: u8,
     pub(super) address: SocketAddr,
     pub(super) scheduler: &'static str,
+    pub(super) options: Options,
     pub(super) servers: Vec<ServerConfig>,
     /// None: every snapshot counts as an edit.
     pub(super) edits: Option<u64>,
@@ -149,6 +150,7 @@ impl Config {
             protocol,
             address,
             scheduler: "rr",
+            options: Options::default(),
             servers: servers
                 .map(|(server, id)| ServerConfig {
                     id,
@@ -307,7 +309,7 @@ impl Config {
             id: ServiceId(service.id),
             key,
             scheduler: service.scheduler.into(),
-            scheduler_options: Options::default(),
+            scheduler_options: service.options,
             servers: listed
                 .map(|server| RealServer {
                     id: RealServerId(server.id),
