@@ -44,7 +44,9 @@ impl<P: Port> Worker<P> {
                 Some((_, l3)) => self
                     .ipv6
                     .tunnel_error(services, egress, frame, packet, &quoted, l3),
-                None if !services.has_family(false) => egress.exception(frame),
+                None if !services.has_family(false) => {
+                    not_related(egress, frame, packet, Reason::IcmpUnrelated);
+                }
                 None => self.ipv4.related(services, egress, frame, packet, &quoted),
             },
         }
@@ -62,7 +64,9 @@ impl<P: Port> Worker<P> {
                 Some((_, l3)) => self
                     .ipv6
                     .tunnel_error(services, egress, frame, packet, &quoted, l3),
-                None if !services.has_family(true) => egress.exception(frame),
+                None if !services.has_family(true) => {
+                    not_related(egress, frame, packet, Reason::IcmpUnrelated);
+                }
                 None => self.ipv6.related(services, egress, frame, packet, &quoted),
             },
         }

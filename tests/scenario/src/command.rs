@@ -254,8 +254,13 @@ impl Console {
                 _ => self.miss(format!("ip {line}")),
             },
             ["addr", "add", address, "dev", "lo"] => {
-                self.vips
-                    .extend(address.split('/').next().and_then(tables::address_of));
+                let (text, len) = address.split_once('/').unwrap_or((address, "32"));
+                let address = tables::address_of(text);
+                let is_alone = matches!(len, "32" | "128");
+                if is_alone && address.is_some_and(|address| self.vips.contains(&address)) {
+                    return (2, "RTNETLINK answers: File exists".to_owned());
+                }
+                self.vips.extend(address);
                 self.configure(bench);
             }
             _ => self.miss(format!("ip {line}")),
