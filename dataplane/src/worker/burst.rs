@@ -165,7 +165,9 @@ impl<F: Ip> Flows<F> {
         let (id, direction) = self
             .table
             .find(lookup.hash, lookup.probe, &lookup.packet.tuple)?;
-        Some(Found { id, direction })
+        // Templates of calls stand at ports that a client may speak from.
+        let is_template = self.table.entry(id).is_template();
+        (!is_template).then_some(Found { id, direction })
     }
 }
 
