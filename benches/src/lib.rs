@@ -188,6 +188,7 @@ fn snapshot(method: Method, neighbours: &NeighbourTable) -> Snapshot {
         scheduler: "rr".into(),
         scheduler_options: Options::default(),
         servers: servers.iter().rev().map(seen).collect(),
+        edits: 0,
         local_addresses: (1..=8).map(lip).collect(),
         one_packet: false,
         helper: None,

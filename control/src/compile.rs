@@ -7,7 +7,7 @@ use crate::config::{
     Service as ServiceSettings, TunnelKind,
 };
 use crate::traffic::{Ledger, Traffic};
-use conntrack::{Method, Ticks, Timeouts};
+use conntrack::{Ticks, Timeouts};
 use dataplane::mark::{MarkRule, Network};
 use dataplane::neighbour::{NeighbourId, NeighbourTable};
 use dataplane::path_mtu::PathMtu;
@@ -150,6 +150,9 @@ impl Compiler {
                 }
                 servers[known.id.0 as usize] = Some(Arc::new(compiled));
                 known.load.set_thresholds(server.upper, server.lower);
+                if server.weight > 0 {
+                    known.load.set_last_weight(Weight(server.weight));
+                }
             }
             let compiled = self.service(service, configuration, before);
             services.push((compiled.key, compiled));
@@ -262,7 +265,12 @@ impl Compiler {
         }
         for (key, known) in &mut self.servers {
             match wanted.contains(key) {
-                true => known.removed_in = 0,
+                true => {
+                    if known.removed_in != 0 {
+                        known.load.set_last_weight(Weight(0));
+                    }
+                    known.removed_in = 0;
+                }
                 false if known.removed_in == 0 => known.removed_in = version,
                 false => {}
             }
@@ -342,9 +350,7 @@ impl Compiler {
                 address: next,
                 neighbour,
             },
-            tunnel: source
-                .filter(|_| server.method == Method::Tun)
-                .and_then(|source| tunnel(source, address, server.tunnel)),
+            tunnel: source.and_then(|source| tunnel(source, address, server.tunnel)),
             path_mtu: Arc::clone(&known.path_mtu),
             present: true,
         }
@@ -367,19 +373,27 @@ impl Compiler {
             .rev()
             .map(|server| self.real_server(service, server))
             .collect();
-        let unchanged = before.snapshot.services.get(&key).filter(|old| {
-            old.id == id
+        let old = before
+            .snapshot
+            .services
+            .get(&key)
+            .filter(|old| old.id == id);
+        let edits = old.map_or(0, |old| {
+            let edited = is_edited(service, before.configuration)
+                || !old
+                    .servers
+                    .iter()
+                    .map(|old| old.id)
+                    .eq(servers.iter().map(|new| new.id));
+            old.edits + u64::from(edited)
+        });
+        let unchanged = old.filter(|old| {
+            old.edits == edits
                 && old.scheduler == service.scheduler
                 && old.scheduler_options == options
                 && old.local_addresses == local_addresses
                 && (old.one_packet, old.helper) == (service.one_packet, service.helper)
                 && old.persistence == service.persistence.as_ref().map(persistence)
-                && old.servers.len() == servers.len()
-                && old
-                    .servers
-                    .iter()
-                    .zip(&servers)
-                    .all(|(old, new)| (old.id, old.weight) == (new.id, new.weight))
         });
         unchanged.map(Arc::clone).unwrap_or_else(|| {
             Arc::new(Service {
@@ -388,6 +402,7 @@ impl Compiler {
                 scheduler: service.scheduler.to_owned(),
                 scheduler_options: options,
                 servers,
+                edits,
                 local_addresses,
                 one_packet: service.one_packet,
                 helper: service.helper,
@@ -406,6 +421,14 @@ impl Compiler {
             load: Arc::clone(&known.load),
         }
     }
+}
+
+/// Whether a service's servers are others than before, in whatever.
+fn is_edited(service: &ServiceSettings, before: Option<&Configuration>) -> bool {
+    let mut services = before.iter().flat_map(|before| &before.services);
+    services
+        .find(|old| old.listen == service.listen)
+        .is_none_or(|old| old.servers != service.servers || old.idle_edits != service.idle_edits)
 }
 
 fn keys(configuration: &Configuration) -> impl Iterator<Item = ServerKey> {

@@ -204,6 +204,62 @@ fn a_server_that_returns_to_a_service_with_slow_start_gets_few_flows_at_first() 
 }
 
 #[test]
+fn edits_of_servers_begin_a_round_anew_whatever_they_change_and_edits_of_the_service_do_not() {
+    let text = TEXT.replace(", weight = 0", "");
+    let (director, wire) = start(&text);
+    let mut ports = 2000..;
+    let mut next = || {
+        assert!(wire.inject(&request(ports.next().unwrap())));
+        destination(&receive(&wire, is_udp)).octets()[3]
+    };
+    assert_eq!(next(), 12);
+    let text = text.replace("method = \"nat\"", "method = \"nat\"\none_packet = true");
+    director.apply(configuration(&text)).unwrap();
+    assert_eq!([next(), next()], [11, 12]);
+    let mut again = configuration(&text);
+    again.services[0].idle_edits += 1;
+    director.apply(again.clone()).unwrap();
+    assert_eq!(next(), 12);
+    again.services[0].servers[0].upper = 100;
+    director.apply(again.clone()).unwrap();
+    assert_eq!(next(), 12);
+    again.ipvs.sloppy_tcp = true;
+    director.apply(again).unwrap();
+    assert_eq!(next(), 11);
+}
+
+#[test]
+fn a_server_that_is_added_again_has_no_weight_of_its_life_before() {
+    let text = TEXT.replace("scheduler = \"wrr\"", "scheduler = \"mh\"");
+    let with = |weight: &str| configuration(&text.replace("weight = 0", weight));
+    let (director, wire) = start(&text);
+    let refused = || {
+        let ports = 3000..3030;
+        let verdicts = ports.map(|port| {
+            assert!(wire.inject(&request(port)));
+            let ours = |frame: &[u8]| is_udp(frame) || frame[23] == 1;
+            receive(&wire, ours)[23] == 1
+        });
+        verdicts.filter(|refused| *refused).count()
+    };
+    let mh_port = |mut configuration: Configuration| {
+        configuration.services[0].flags.mh_port = true;
+        configuration.services[0].one_packet = true;
+        configuration
+    };
+    director.apply(mh_port(with("weight = 1"))).unwrap();
+    assert_eq!(refused(), 0);
+    director.apply(mh_port(with("weight = 0"))).unwrap();
+    assert!(refused() > 0);
+    let mut without = mh_port(with("weight = 0"));
+    without.services[0].servers.pop();
+    director.apply(without).unwrap();
+    assert_eq!(refused(), 0);
+    director.apply(mh_port(with("weight = 0"))).unwrap();
+    assert_eq!(refused(), 0);
+}
+
+#[test]
 fn a_raised_threshold_lets_the_next_connection_pass() {
     let text = TEXT.replace("udp = 1", "udp = 300").replace(
         "{ address = \"10.1.0.11\" }",

@@ -226,6 +226,8 @@ pub struct Service {
     pub scheduler_options: Options,
     /// Real servers as the scheduler sees them: newest first, as in the kernel.
     pub servers: Vec<RealServer>,
+    /// Counts the changes of servers: in the list, in weights, and in what schedulers do not see.
+    pub edits: u64,
     /// FULLNAT sources (LIP), each with the first and last port to use.
     pub local_addresses: Vec<LocalAddress>,
     /// Each UDP packet is scheduled alone and leaves no connection behind; not with FULLNAT.
@@ -264,7 +266,7 @@ pub struct Server {
     pub load: Arc<Load>,
     /// The next hop on the way there.
     pub next_hop: NextHop,
-    /// For TUN: the outer header.
+    /// For its connections by TUN, which stay such when `method` changes: the outer header.
     pub tunnel: Option<Tunnel>,
     /// For TUN: how large a packet gets there; shared by the snapshots as `load` is.
     pub path_mtu: Arc<PathMtu>,

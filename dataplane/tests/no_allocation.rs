@@ -390,6 +390,7 @@ fn add_service(snapshot: &mut Snapshot, neighbours: &NeighbourTable, wanted: &Wa
         scheduler: wanted.scheduler.into(),
         scheduler_options: scheduler::Options::default(),
         servers: listed,
+        edits: 0,
         local_addresses: vec![LocalAddress {
             address: lip.parse().unwrap(),
             first_port: 1024,

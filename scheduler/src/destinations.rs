@@ -86,6 +86,11 @@ impl<T: Copy> Destinations<T> {
         self.now
     }
 
+    /// Remembers destinations that are not used for so long from now on.
+    pub(crate) fn set_expiration(&mut self, seconds: u32) {
+        self.expiration_seconds = seconds;
+    }
+
     /// For how long a destination that is not used is remembered.
     pub(crate) fn expiration_seconds(&self) -> u32 {
         self.expiration_seconds

@@ -3,13 +3,11 @@
 use crate::destinations::{Destinations, USUAL};
 use crate::roster::Roster;
 use crate::wlc::{connection_overhead, least_by_weight};
-use crate::{Flow, RealServer, Scheduler};
+use crate::{Flow, Options, RealServer, Scheduler};
 
 /// Locality-based least connection, for services by firewall mark in front of caches: as `wlc`, but a destination goes
-/// where it went before, unless that server is congested while another is half idle.
-///
-/// Differs from IPVS: a server that reached its upper connection threshold is not given the flows of its destinations
-/// either. The kernel looks at the threshold for new destinations only.
+/// where it went before, unless that server is congested while another is half idle. The upper connection threshold
+/// matters to new destinations only.
 ///
 /// Source: Linux net/netfilter/ipvs/ip_vs_lblc.c
 pub(crate) struct LocalityLeastConnection {
@@ -36,7 +34,7 @@ impl Scheduler for LocalityLeastConnection {
         let entry = self.destinations.find(flow.virtual_address);
         if let Some(entry) = entry
             && let Some(index) = self.roster.index(*self.destinations.value(entry))
-            && servers[index].is_usable()
+            && servers[index].weight.0 > 0
             && !is_congested(&servers[index], servers)
         {
             return Some(index);
@@ -56,6 +54,10 @@ impl Scheduler for LocalityLeastConnection {
 
     fn servers_changed(&mut self, servers: &[RealServer]) {
         self.roster.update(servers);
+    }
+
+    fn set_options(&mut self, options: &Options) {
+        self.destinations.set_expiration(options.lblc_expiration);
     }
 
     fn tick(&mut self, seconds: u32) {
@@ -154,12 +156,26 @@ mod tests {
     }
 
     #[test]
-    fn an_overloaded_server_keeps_no_destination() {
+    fn an_overloaded_server_keeps_its_destinations_and_gets_no_new_ones() {
         let servers = servers(2);
         let mut scheduler = LocalityLeastConnection::new(EXPIRATION_SECONDS);
         scheduler.servers_changed(&servers);
         assert_eq!(open(&mut scheduler, 0, &servers), 0);
         servers[0].load.set_overloaded(true);
+        assert_eq!(open(&mut scheduler, 0, &servers), 0);
+        for _ in 0..3 {
+            assert_eq!(open(&mut scheduler, 1, &servers), 1);
+        }
+    }
+
+    #[test]
+    fn a_drained_server_keeps_no_destination() {
+        let mut servers = servers(2);
+        let mut scheduler = LocalityLeastConnection::new(EXPIRATION_SECONDS);
+        scheduler.servers_changed(&servers);
+        assert_eq!(open(&mut scheduler, 0, &servers), 0);
+        servers[0].weight = Weight(0);
+        scheduler.servers_changed(&servers);
         assert_eq!(open(&mut scheduler, 0, &servers), 1);
     }
 }

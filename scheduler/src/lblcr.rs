@@ -4,7 +4,7 @@ use crate::destinations::{Destinations, USUAL};
 use crate::lblc::is_congested;
 use crate::roster::Roster;
 use crate::wlc::{connection_overhead, least_by_weight};
-use crate::{Flow, RealServer, Scheduler};
+use crate::{Flow, Options, RealServer, Scheduler};
 
 /// Locality-based least connection with replication: as `lblc`, but a destination goes to the least loaded server of
 /// its set. When that is congested while another server is half idle, the least loaded of all joins the set. A set
@@ -113,6 +113,10 @@ impl Scheduler for ReplicatedLocalityLeastConnection {
 
     fn servers_changed(&mut self, servers: &[RealServer]) {
         self.members.roster.update(servers);
+    }
+
+    fn set_options(&mut self, options: &Options) {
+        self.destinations.set_expiration(options.lblcr_expiration);
     }
 
     fn tick(&mut self, seconds: u32) {

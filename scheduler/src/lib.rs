@@ -64,7 +64,7 @@ pub use slow_start::has_slow_start;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering::Relaxed};
 
 /// Names a real server for as long as any connection refers to it. Dense, so that it can index arrays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,6 +84,7 @@ pub struct Load {
     overloaded: AtomicBool,
     upper: AtomicU32,
     lower: AtomicU32,
+    last_weight: AtomicU16,
 }
 
 impl Load {
@@ -127,6 +128,19 @@ impl Load {
         if upper == 0 || upper > before {
             self.set_overloaded(false);
         }
+    }
+
+    /// The last weight above zero that the server had since it was added; zero if there was none. `mh` goes by it.
+    #[must_use]
+    pub fn last_weight(&self) -> Weight {
+        Weight(self.last_weight.load(Relaxed))
+    }
+
+    /// Sets the last weight above zero, or zero for a server that is added anew.
+    ///
+    /// Source: Linux net/netfilter/ipvs/ip_vs_ctl.c (`__ip_vs_update_dest`).
+    pub fn set_last_weight(&self, weight: Weight) {
+        self.last_weight.store(weight.0, Relaxed);
     }
 
     /// Counts a connection that begins (`from` is `None`), ends (`to` is `None`) or changes its activity, and holds the
@@ -247,8 +261,13 @@ pub trait Scheduler: Send {
     ///
     /// The call at the start gives the list that the scheduler is attached to: empty for a new service, which gets its
     /// servers by later calls, and the present list when a service in use changes its scheduler. It matters to `wrr`
-    /// alone, which starts elsewhere in its round. A later call whose list is as before counts as an edit.
+    /// alone, which starts elsewhere in its round. A later call whose list is as before counts as an edit of a server.
     fn servers_changed(&mut self, servers: &[RealServer]);
+
+    /// Takes other options over and forgets nothing; the list of servers stays. `slow_start` and `stagger` are as before.
+    fn set_options(&mut self, options: &Options) {
+        let _ = options;
+    }
 
     /// Lets `seconds` pass, for schedulers that forget and for slow start. The worker calls it about once a second; the
     /// work is bounded. May allocate, when a server ramps.

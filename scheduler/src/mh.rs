@@ -112,8 +112,15 @@ impl Scheduler for MaglevHash {
     fn servers_changed(&mut self, servers: &[RealServer]) {
         let change = self.roll.update(servers);
         let before = std::mem::take(&mut self.lasting);
-        self.lasting
-            .extend(servers.iter().map(|server| server.weight.0));
+        self.lasting.extend(servers.iter().map(|server| {
+            let drained = server.weight.0 == 0;
+            let weight = if drained {
+                server.load.last_weight()
+            } else {
+                server.weight
+            };
+            weight.0
+        }));
         for (weight, index) in before.into_iter().zip(change.moved) {
             if let Some(lasting) = index
                 .map(|index| &mut self.lasting[index])
@@ -123,6 +130,10 @@ impl Scheduler for MaglevHash {
             }
         }
         self.fill(servers);
+    }
+
+    fn set_options(&mut self, options: &Options) {
+        (self.port, self.fallback) = (options.mh_port, options.mh_fallback);
     }
 }
 

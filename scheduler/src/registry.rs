@@ -155,6 +155,10 @@ fn distance(from: &str, to: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Activity, Flow, RealServer, RealServerId, Weight};
+    use std::collections::BTreeSet;
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::Arc;
 
     #[test]
     fn every_name_makes_a_scheduler() {
@@ -172,6 +176,109 @@ mod tests {
         assert!(text.starts_with(
             "scheduler \"Wrrr\" is not known, did you mean \"wrr\"? Accepted: rr, wrr, lc, wlc"
         ));
+    }
+
+    fn servers(weights: &[u16]) -> Vec<RealServer> {
+        let server = |(id, &weight)| RealServer {
+            id: RealServerId(id),
+            address: IpAddr::V4(Ipv4Addr::from_bits(id)),
+            port: 80,
+            weight: Weight(weight),
+            load: Arc::default(),
+        };
+        (0..).zip(weights).map(server).collect()
+    }
+
+    /// How many of 50 clients' connections, or of as many ports of one client, have a server, and how many servers they
+    /// have.
+    fn picked(
+        scheduler: &mut dyn Scheduler,
+        servers: &[RealServer],
+        by_port: bool,
+    ) -> (usize, usize) {
+        let flow = |number: u16| Flow {
+            client: Ipv4Addr::from_bits(if by_port { 7 } else { u32::from(number) * 77 }).into(),
+            client_port: number,
+            virtual_address: Ipv4Addr::LOCALHOST.into(),
+            virtual_port: 80,
+            protocol: 6,
+        };
+        let picked = (0..50).filter_map(|number| scheduler.pick(&flow(number), servers));
+        let picked: Vec<_> = picked.collect();
+        let different: BTreeSet<_> = picked.iter().collect();
+        (picked.len(), different.len())
+    }
+
+    #[test]
+    fn switches_of_hashes_are_turned_without_a_new_table() {
+        let options = Options {
+            sh_port: true,
+            mh_port: true,
+            sh_fallback: true,
+            mh_fallback: true,
+            ..Options::default()
+        };
+        for name in ["sh", "mh"] {
+            let mut scheduler = create(name, &Options::default()).unwrap();
+            scheduler.servers_changed(&servers(&[1, 1, 1]));
+            let drained = servers(&[1, 0, 1]);
+            scheduler.servers_changed(&drained);
+            assert!(picked(&mut *scheduler, &drained, false).0 < 50, "{name}");
+            assert!(picked(&mut *scheduler, &drained, true).1 <= 1, "{name}");
+            scheduler.set_options(&options);
+            assert_eq!(picked(&mut *scheduler, &drained, false), (50, 2), "{name}");
+            assert_eq!(picked(&mut *scheduler, &drained, true), (50, 2), "{name}");
+            scheduler.set_options(&Options::default());
+            assert!(picked(&mut *scheduler, &drained, false).0 < 50, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_shorter_expiration_holds_for_what_is_remembered() {
+        let options = Options {
+            lblc_expiration: 60,
+            lblcr_expiration: 60,
+            ..Options::default()
+        };
+        for (name, told, remembered) in [
+            ("lblc", false, true),
+            ("lblc", true, false),
+            ("lblcr", false, true),
+            ("lblcr", true, false),
+        ] {
+            let servers = servers(&[1, 1]);
+            let mut scheduler = create(name, &Options::default()).unwrap();
+            scheduler.servers_changed(&servers);
+            assert_eq!(picked(&mut *scheduler, &servers, false), (50, 1));
+            if told {
+                scheduler.set_options(&options);
+            }
+            servers[0].load.shift(None, Some(Activity::Inactive));
+            for _ in 0..40 * 60 {
+                scheduler.tick(1);
+            }
+            let flow = Flow {
+                client: Ipv4Addr::LOCALHOST.into(),
+                client_port: 1,
+                virtual_address: Ipv4Addr::LOCALHOST.into(),
+                virtual_port: 80,
+                protocol: 6,
+            };
+            let stays = scheduler.pick(&flow, &servers) == Some(0);
+            assert_eq!(stays, remembered, "{name} {told}");
+        }
+    }
+
+    #[test]
+    fn mh_goes_by_the_last_weight_that_a_drained_server_had_with_another_scheduler() {
+        let servers = servers(&[0, 1]);
+        for (last, refuses) in [(0, false), (2, true)] {
+            servers[0].load.set_last_weight(Weight(last));
+            let mut scheduler = create("mh", &Options::default()).unwrap();
+            scheduler.servers_changed(&servers);
+            let refused = picked(&mut *scheduler, &servers, false).0 < 50;
+            assert_eq!(refused, refuses);
+        }
     }
 
     #[test]

@@ -62,4 +62,8 @@ impl Scheduler for SourceHash {
         self.slots.clear();
         self.slots.extend(runs.cycle().take(256));
     }
+
+    fn set_options(&mut self, options: &Options) {
+        (self.port, self.fallback) = (options.sh_port, options.sh_fallback);
+    }
 }

@@ -1,6 +1,6 @@
 //! Slow start: a server that joins gets its share of new flows step by step.
 
-use crate::{Flow, RealServer, RealServerId, Scheduler, Weight};
+use crate::{Flow, Options, RealServer, RealServerId, Scheduler, Weight};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -197,6 +197,13 @@ impl Scheduler for SlowStart {
         if is_ramping {
             self.ramping.extend_from_slice(servers);
             self.announce();
+        }
+    }
+
+    fn set_options(&mut self, options: &Options) {
+        self.scheduler.set_options(options);
+        if let Some(weighing) = &mut self.weighing {
+            weighing.set_options(options);
         }
     }
 

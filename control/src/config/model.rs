@@ -315,11 +315,13 @@ pub struct Service {
     pub addresses: Vec<IpAddr>,
     /// In the order of adding, the newest last.
     pub servers: Vec<Server>,
+    /// Counts edits of servers that left them as they were: some schedulers begin a round anew. Files have none.
+    pub idle_edits: u64,
 }
 
 impl Service {
     /// The flags with the settings that are the same for all services. A scheduler that a setting does not concern is not
-    /// told, as it would begin anew when that changes.
+    /// told.
     #[must_use]
     pub fn scheduler_options(&self, ipvs: &Ipvs) -> Options {
         let mut options = self.flags;

@@ -331,6 +331,7 @@ fn read_service(
         persistence,
         addresses,
         servers,
+        idle_edits: 0,
     })
 }
 

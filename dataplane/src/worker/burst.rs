@@ -55,8 +55,12 @@ impl<P: Port> Worker<P> {
     #[inline]
     fn stage(&self, frame: &Frame) -> Staged {
         match parse(frame.bytes(), &frame.offload) {
-            Parsed::Ipv4(packet) if is_flow(&packet) => Staged::Ipv4(self.ipv4.begin(packet)),
-            Parsed::Ipv6(packet) if is_flow(&packet) => Staged::Ipv6(self.ipv6.begin(packet)),
+            Parsed::Ipv4(packet) if is_flow(&packet) && self.services.has_family(false) => {
+                Staged::Ipv4(self.ipv4.begin(packet))
+            }
+            Parsed::Ipv6(packet) if is_flow(&packet) && self.services.has_family(true) => {
+                Staged::Ipv6(self.ipv6.begin(packet))
+            }
             other => Staged::Other(other),
         }
     }
@@ -99,6 +103,12 @@ impl<P: Port> Worker<P> {
     fn other(&mut self, frame: Frame, parsed: &Parsed) {
         let (services, egress) = (&mut self.services, &mut self.egress);
         match parsed {
+            Parsed::Ipv4(packet) if has_ports(packet) && !services.has_family(false) => {
+                egress.exception(frame);
+            }
+            Parsed::Ipv6(packet) if has_ports(packet) && !services.has_family(true) => {
+                egress.exception(frame);
+            }
             Parsed::Ipv4(packet) if may_belong_to_a_flow(packet) => {
                 self.ipv4.fragment(services, egress, frame, packet);
             }
@@ -155,22 +165,28 @@ impl<F: Ip> Flows<F> {
         let (id, direction) = self
             .table
             .find(lookup.hash, lookup.probe, &lookup.packet.tuple)?;
-        Some(Found { id, direction })
+        // Templates of calls stand at ports that a client may speak from.
+        let is_template = self.table.entry(id).is_template();
+        (!is_template).then_some(Found { id, direction })
     }
+}
+
+/// Whether a packet, or a part of one, may be a connection's.
+#[inline]
+fn has_ports<F: Ip>(packet: &Packet<F>) -> bool {
+    matches!(packet.tuple.protocol, TCP | UDP | SCTP)
 }
 
 /// Whether a packet is looked up by its own addresses and ports.
 #[inline]
 fn is_flow<F: Ip>(packet: &Packet<F>) -> bool {
-    matches!(packet.tuple.protocol, TCP | UDP | SCTP)
-        && packet.fragment == Fragment::None
-        && packet.tuple.source_port != 0
+    has_ports(packet) && packet.fragment == Fragment::None && packet.tuple.source_port != 0
 }
 
 /// Whether a packet is one of those from port 0: persistence templates stand under such keys.
 #[inline]
 fn is_from_port_zero<F: Ip>(packet: &Packet<F>) -> bool {
-    matches!(packet.tuple.protocol, TCP | UDP | SCTP) && packet.fragment == Fragment::None
+    has_ports(packet) && packet.fragment == Fragment::None
 }
 
 /// A fragment of ICMP, or a protocol without connections: ours to drop, or the kernel's.

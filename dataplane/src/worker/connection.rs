@@ -8,7 +8,7 @@ use super::helped::{self, HELPED};
 use super::persistence::UNASSURED;
 use super::services::{ServerState, Services};
 use super::transition::{is_established, next_state, starts_anew};
-use super::{Flows, settle};
+use super::{Flows, give_back};
 use crate::frame::{Frame, Gso};
 use crate::packet::checksum::Delta;
 use crate::packet::icmp::ErrorKind;
@@ -208,7 +208,10 @@ impl<F: Ip> Flows<F> {
         egress.drop(frame, Reason::ServerGone);
     }
 
-    /// Ends a connection and takes the packet as one of none.
+    /// Ends a connection and takes the packet as one of none. While that is scheduled the connection still counts for its
+    /// server.
+    ///
+    /// Source: Linux net/netfilter/ipvs/ip_vs_core.c (`ip_vs_in_hook`: the connection's timer ends it, later).
     #[cold]
     fn replace<P: Port>(
         &mut self,
@@ -218,18 +221,16 @@ impl<F: Ip> Flows<F> {
         packet: &Packet<F>,
         id: ConnectionId,
     ) {
-        if let Some(state) = self.owner.remove(id) {
+        let ended = self.owner.remove(id).map(|state| {
             let entry = self.table.entry(id);
-            settle(
-                &self.table,
-                (&self.calls, &self.helpers),
-                &mut self.lips,
-                services,
-                (id, entry),
-                state,
-            );
-        }
+            let records = (&*self.calls, &*self.helpers);
+            give_back(&self.table, records, &mut self.lips, (id, entry));
+            (RealServerId(entry.server()), state)
+        });
         self.new_flow(services, egress, frame, packet);
+        if let Some((server, state)) = ended {
+            services.connection_ended(server, state);
+        }
     }
 }
 
@@ -282,7 +283,7 @@ pub(super) fn to_server<F: Ip, P: Port>(
             );
         }
         Method::Dr | Method::Tun | Method::Local => {
-            let told = to_server_unchanged(egress, frame, packet, state, hop);
+            let told = to_server_unchanged(egress, frame, packet, entry.method(), state, hop);
             count_told(egress, id, told);
         }
     }
@@ -299,17 +300,24 @@ fn count_told<P: Port>(egress: &Egress<P>, server: RealServerId, told: u32) {
     }
 }
 
-/// Sends a packet to a server as the client sent it: by MAC address, or through the tunnel. Returns the length of the
-/// error that the client was sent instead, IP header included; 0 if there was none.
+/// Sends a packet to a server as the client sent it: by MAC address, or through the tunnel, as the connection has it
+/// whatever the server's method is by now.
+///
+/// Differs from IPVS: where a server has connections by NAT and by DR, the kernel may send the latter by the route that
+/// it keeps for the former, and ask the link for the VIP in vain.
+///
+/// Returns the length of the error that the client was sent instead, IP header
+/// included; 0 if there was none.
 #[inline]
 pub(super) fn to_server_unchanged<F: Ip, P: Port>(
     egress: &mut Egress<P>,
     frame: Frame,
     packet: &Packet<F>,
+    method: Method,
     server: &ServerState,
     hop: Hop,
 ) -> u32 {
-    if let Some(tunnel) = &server.tunnel {
+    if let Some(tunnel) = server.tunnel.as_ref().filter(|_| method == Method::Tun) {
         let way = server.way(egress.now);
         return to_tunnel(egress, frame, packet, tunnel, hop, way);
     }

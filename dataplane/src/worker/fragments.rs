@@ -292,10 +292,11 @@ fn sent_after<F: Ip, P: Port>(
         Some(state) => {
             let change = match entry.method() {
                 Method::Nat | Method::FullNat => Change::Addresses(request_translation(entry)),
-                _ => state.tunnel.map_or(Change::Nothing, |tunnel| {
+                Method::Tun => state.tunnel.map_or(Change::Nothing, |tunnel| {
                     let way = state.way(egress.now);
                     Change::Tunnel(tunnel, way.path_mtu)
                 }),
+                Method::Dr | Method::Local => Change::Nothing,
             };
             (egress.hop_to_server(id, state)?, change)
         }

@@ -44,6 +44,9 @@ impl<P: Port> Worker<P> {
                 Some((_, l3)) => self
                     .ipv6
                     .tunnel_error(services, egress, frame, packet, &quoted, l3),
+                None if !services.has_family(false) => {
+                    not_related(egress, frame, packet, Reason::IcmpUnrelated);
+                }
                 None => self.ipv4.related(services, egress, frame, packet, &quoted),
             },
         }
@@ -61,6 +64,9 @@ impl<P: Port> Worker<P> {
                 Some((_, l3)) => self
                     .ipv6
                     .tunnel_error(services, egress, frame, packet, &quoted, l3),
+                None if !services.has_family(true) => {
+                    not_related(egress, frame, packet, Reason::IcmpUnrelated);
+                }
                 None => self.ipv6.related(services, egress, frame, packet, &quoted),
             },
         }
@@ -154,7 +160,7 @@ fn error_to_server<F: Ip, P: Port>(
         Ok(hop) if method.sees_replies() => translated_error(egress, frame, related, hop),
         Ok(hop) => {
             count(egress, related);
-            to_server_unchanged(egress, frame, related.packet, state, hop);
+            to_server_unchanged(egress, frame, related.packet, method, state, hop);
         }
         Err(reason) => egress.drop(frame, reason),
     }

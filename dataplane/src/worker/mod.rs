@@ -297,7 +297,7 @@ impl<F: Ip> Flows<F> {
 /// Gives back and counts off what a connection had, once it has ended in `state`.
 fn settle<F: Ip>(
     table: &Table<F>,
-    (calls, helpers): (&Calls, &Records),
+    records: (&Calls, &Records),
     lips: &mut LipPools<F>,
     services: &Services,
     (id, entry): (ConnectionId, &Entry<F>),
@@ -305,10 +305,23 @@ fn settle<F: Ip>(
 ) {
     let server = RealServerId(entry.server());
     if entry.is_template() {
-        calls.give_back(entry.template_record());
-        return services.template_ended(server);
+        services.template_ended(server);
+    } else {
+        services.connection_ended(server, state);
     }
-    services.connection_ended(server, state);
+    give_back(table, records, lips, (id, entry));
+}
+
+/// Gives back what a connection or a template had that has ended, and leaves it counted.
+fn give_back<F: Ip>(
+    table: &Table<F>,
+    (calls, helpers): (&Calls, &Records),
+    lips: &mut LipPools<F>,
+    (id, entry): (ConnectionId, &Entry<F>),
+) {
+    if entry.is_template() {
+        return calls.give_back(entry.template_record());
+    }
     lips.give_back(entry);
     helped::let_go(helpers, table, id, entry);
     let control = entry.control().and_then(|id| table.get(id));

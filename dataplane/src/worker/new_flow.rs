@@ -209,6 +209,14 @@ impl<F: Ip> Flows<F> {
             // The same client port to another service of the same server's: replies belong to the newer connection.
             made = self.owner.insert(&new, egress.now);
         }
+        if let Err(InsertError::Exists(older)) = made
+            && new.client.1 != 0
+            && self.table.entry(older).is_template()
+        {
+            // A call's template that happens to stand at the client's port gives way, and the call is scheduled anew.
+            self.owner.void_template(older);
+            made = self.owner.insert(&new, egress.now);
+        }
         match made {
             Ok(id) => Ok(Made::New(Found {
                 id,
@@ -290,7 +298,7 @@ fn send_alone<F: Ip, P: Port>(
         }
         // An error that the client is sent counts for nobody: there is no connection.
         _ => {
-            to_server_unchanged(egress, frame, packet, state, hop);
+            to_server_unchanged(egress, frame, packet, server.method, state, hop);
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct ServerState {
     pub(super) drained: bool,
     /// How packets get there.
     pub(super) method: Method,
-    /// For TUN: the outer header.
+    /// For its connections by TUN: the outer header.
     pub(super) tunnel: Option<Tunnel>,
     /// Its counts, and the path MTU of its tunnel.
     server: Option<Arc<Server>>,
@@ -56,6 +56,8 @@ pub(super) struct Picked {
 pub(super) struct Services {
     worker: usize,
     services: Vec<Option<ServiceState>>,
+    /// Whether there is a service of IPv4, and one of IPv6.
+    families: [bool; 2],
     servers: Vec<ServerState>,
     /// Where NAT servers speak from; only filled for `nat_icmp_send`.
     nat_ends: Map<ServiceKey, ()>,
@@ -68,6 +70,7 @@ impl Services {
         Services {
             worker: usize::from(worker),
             services: Vec::new(),
+            families: [false; 2],
             servers: Vec::new(),
             nat_ends: Map::default(),
             speakers: Map::default(),
@@ -78,6 +81,10 @@ impl Services {
     /// that was there is gone.
     pub(super) fn adopt(&mut self, snapshot: &Snapshot) -> bool {
         let mut old: Vec<_> = std::mem::take(&mut self.services);
+        self.families = [false, true].map(|ipv6| {
+            let mut keys = snapshot.services.keys();
+            keys.any(|key| key.address.is_ipv6() == ipv6)
+        });
         for service in snapshot.services.values() {
             let index = service.id.0 as usize;
             if self.services.len() <= index {
@@ -132,6 +139,15 @@ impl Services {
         }
     }
 
+    /// Whether there is any service of a family. Where there is none, the packets of connections that remain are the
+    /// kernel's, too.
+    ///
+    /// Source: Linux net/netfilter/ipvs/ip_vs_ctl.c (`ip_vs_add_service`: the first of a family has the hooks set).
+    #[inline]
+    pub(super) fn has_family(&self, ipv6: bool) -> bool {
+        self.families[usize::from(ipv6)]
+    }
+
     /// The NAT server that speaks from there, and its service, if that looks into its messages.
     pub(super) fn speaker(&self, end: &ServiceKey) -> Option<(Asked, RealServerId)> {
         self.speakers.get(end).copied()
@@ -147,14 +163,19 @@ impl Services {
         let kept = before.filter(|state| {
             state.service.key == service.key
                 && state.name == service.scheduler
-                && state.options == service.scheduler_options
+                && state.options.slow_start == service.scheduler_options.slow_start
         });
         match kept {
             Some(mut state) => {
-                if !Arc::ptr_eq(&state.service, service) {
-                    state.scheduler.servers_changed(&service.servers);
-                    state.service = Arc::clone(service);
+                // As in the kernel: what is told of the service itself does not disturb its scheduler's round.
+                if state.options != service.scheduler_options {
+                    state.options = service.scheduler_options;
+                    state.scheduler.set_options(&state.options);
                 }
+                if state.service.edits != service.edits {
+                    state.scheduler.servers_changed(&service.servers);
+                }
+                state.service = Arc::clone(service);
                 state
             }
             None => {

@@ -4,6 +4,7 @@ mod bed;
 mod config;
 mod defence;
 mod director;
+mod edits;
 mod errors;
 mod fragments;
 mod fuzz;

@@ -11,8 +11,8 @@ use dataplane::port::PortInfo;
 use dataplane::port::memory::{MemoryPort, MemoryWire};
 use dataplane::snapshot::Ipvs;
 use dataplane::worker::{Tables, Worker};
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
 
 /// Time passes in steps of this many milliseconds: one slot of the timer wheel.
 const STEP_MS: u64 = 160;
@@ -33,6 +33,8 @@ pub struct Bench {
     tables: Tables,
     wires: Vec<MemoryWire>,
     neighbours: BTreeSet<IpAddr>,
+    /// The servers of all configurations by their numbers.
+    servers: HashMap<u32, SocketAddr>,
     now_ms: u64,
 }
 
@@ -62,6 +64,7 @@ impl Bench {
             tables,
             wires,
             neighbours,
+            servers: HashMap::new(),
             now_ms: START_MS,
         };
         bench.know_neighbours();
@@ -81,6 +84,12 @@ impl Bench {
         &self.tables
     }
 
+    /// The servers by their numbers, removed ones with them.
+    #[must_use]
+    pub fn servers(&self) -> &HashMap<u32, SocketAddr> {
+        &self.servers
+    }
+
     /// The time.
     #[must_use]
     pub fn now(&self) -> Ticks {
@@ -98,6 +107,10 @@ impl Bench {
         self.know_neighbours();
         self.round();
         self.director.tidy();
+        let services = self.director.services().into_iter();
+        let servers = services.flat_map(|service| service.servers);
+        self.servers
+            .extend(servers.map(|server| (server.id.0, server.address)));
         Ok(())
     }
 

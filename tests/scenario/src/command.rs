@@ -18,6 +18,8 @@ use std::net::{IpAddr, SocketAddr};
 
 /// What a command takes in the recordings' machine, milliseconds.
 const COMMAND_MS: u64 = 60;
+/// What the recordings' ipvsadm says of itself.
+const VERSION: &str = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)";
 /// Below this stand the kernel's settings of IPVS.
 const SETTINGS: &str = "net.ipv4.vs.";
 
@@ -85,7 +87,9 @@ impl Console {
             self.miss(format!("{name} = {value}"));
             return;
         };
-        self.settings.insert(name.to_owned(), value.to_owned());
+        // A file of two numbers has a tab between them, however they were written.
+        let shown = value.split_whitespace().collect::<Vec<_>>().join("\t");
+        self.settings.insert(name.to_owned(), shown);
         if let Some(what) = features::setting(&mut self.ipvs, name, value) {
             self.miss(what);
         }
@@ -152,8 +156,9 @@ impl Console {
                 }
                 self.zeros.set(bench, Some(&key));
             }
+            Command::Version => return (0, VERSION.to_owned()),
             // From its standard input, which is empty.
-            Command::Restore | Command::Version | Command::Help => {}
+            Command::Restore | Command::Help => {}
             change => {
                 self.forget_zeros(&change);
                 if let Err(refusal) = self.change(change) {
@@ -259,8 +264,13 @@ impl Console {
                 _ => self.miss(format!("ip {line}")),
             },
             ["addr", "add", address, "dev", "lo"] => {
-                self.vips
-                    .extend(address.split('/').next().and_then(tables::address_of));
+                let (text, len) = address.split_once('/').unwrap_or((address, "32"));
+                let address = tables::address_of(text);
+                let is_alone = matches!(len, "32" | "128");
+                if is_alone && address.is_some_and(|address| self.vips.contains(&address)) {
+                    return (2, "RTNETLINK answers: File exists".to_owned());
+                }
+                self.vips.extend(address);
                 self.configure(bench);
             }
             _ => self.miss(format!("ip {line}")),

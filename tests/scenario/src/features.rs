@@ -18,9 +18,34 @@ const MODULES: [(&str, &str); 2] = [("ip_vs_ftp", ""), ("ip_vs_pe_sip", "")];
 /// The port that ip_vs_ftp is made for, unless told otherwise.
 const FTP: u16 = 21;
 
-/// The kernel's settings whose values uvs cannot follow, and those by which it behaves.
-const FIXED: [(&str, &str); 3] = [
+/// The kernel's settings with their values when nobody sets them.
+const DEFAULTS: [(&str, &str); 28] = [
+    ("am_droprate", "10"),
+    ("amemthresh", "1024"),
+    ("backup_only", "0"),
+    ("cache_bypass", "0"),
+    ("conn_reuse_mode", "1"),
+    ("conntrack", "0"),
+    ("drop_entry", "0"),
+    ("drop_packet", "0"),
+    ("expire_nodest_conn", "0"),
+    ("expire_quiescent_template", "0"),
+    ("ignore_tunneled", "0"),
+    ("lblc_expiration", "86400"),
+    ("lblcr_expiration", "86400"),
+    ("nat_icmp_send", "0"),
+    ("pmtu_disc", "1"),
+    ("run_estimation", "1"),
+    ("schedule_icmp", "0"),
+    ("secure_tcp", "0"),
+    ("sloppy_sctp", "0"),
+    ("sloppy_tcp", "0"),
+    ("snat_reroute", "1"),
+    ("sync_persist_mode", "0"),
+    ("sync_ports", "1"),
     ("sync_refresh_period", "0"),
+    ("sync_retries", "0"),
+    ("sync_sock_size", "0"),
     ("sync_threshold", "3\t50"),
     ("sync_version", "1"),
 ];
@@ -107,6 +132,7 @@ fn service(known: &KernelService, missing: &mut Vec<String>) -> Option<config::S
         persistence: persistence(service, missing),
         addresses: Vec::new(),
         servers,
+        idle_edits: known.edits,
     })
 }
 
@@ -218,7 +244,10 @@ pub fn setting(ipvs: &mut Ipvs, name: &str, value: &str) -> Option<String> {
         "drop_packet" => ipvs.drop_packet = number,
         "drop_entry" => ipvs.drop_entry = number,
         "am_droprate" => ipvs.am_droprate = value.parse().unwrap_or(0),
-        _ if default_setting(name) == Some(value) => {}
+        "lblc_expiration" => ipvs.lblc_expiration = value.parse().unwrap_or(0),
+        "lblcr_expiration" => ipvs.lblcr_expiration = value.parse().unwrap_or(0),
+        // What it shall be anyway, the kernel writing tabs for blanks.
+        _ if default_setting(name) == Some(&*value.replace(' ', "\t")) => {}
         _ => return Some(format!("{name} = {value}")),
     }
     None
@@ -227,7 +256,7 @@ pub fn setting(ipvs: &mut Ipvs, name: &str, value: &str) -> Option<String> {
 /// The value of a setting that nobody set.
 #[must_use]
 pub fn default_setting(name: &str) -> Option<&'static str> {
-    let known = FIXED.iter().find(|(known, _)| *known == name);
+    let known = DEFAULTS.iter().find(|(known, _)| *known == name);
     known.map(|(_, value)| *value)
 }
 

@@ -69,6 +69,8 @@ pub struct KernelService {
     pub service: Service,
     /// As they were last described.
     pub servers: Vec<Server>,
+    /// How often one of them was described anew.
+    pub edits: u64,
 }
 
 /// What the kernel has been told.
@@ -130,6 +132,7 @@ impl Kernel {
         self.services.push(KernelService {
             service,
             servers: Vec::new(),
+            edits: 0,
         });
         Ok(())
     }
@@ -170,7 +173,7 @@ impl Kernel {
             return Err(Refusal::Invalid);
         }
         check_thresholds(&server)?;
-        let KernelService { service, servers } = &mut self.services[place];
+        let KernelService { service, servers, .. } = &mut self.services[place];
         service.takes(&server).map_err(Refusal::FullNat)?;
         if servers.iter().any(|known| known.address == server.address) {
             return Err(Refusal::ServerExists);
@@ -189,12 +192,12 @@ impl Kernel {
     pub fn edit_server(&mut self, key: &ServiceKey, server: Server) -> Result<(), Refusal> {
         let place = self.place(key).ok_or(Refusal::ServiceNotDefined)?;
         check_thresholds(&server)?;
-        let KernelService { service, servers } = &mut self.services[place];
-        service.takes(&server).map_err(Refusal::FullNat)?;
-        let known = servers
-            .iter_mut()
-            .find(|known| known.address == server.address);
+        let service = &mut self.services[place];
+        service.service.takes(&server).map_err(Refusal::FullNat)?;
+        let mut servers = service.servers.iter_mut();
+        let known = servers.find(|known| known.address == server.address);
         *known.ok_or(Refusal::NoServer)? = server;
+        service.edits += 1;
         Ok(())
     }
 

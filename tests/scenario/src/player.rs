@@ -5,6 +5,7 @@ use crate::build::{BuildError, Builder};
 use crate::command::Console;
 use crate::describe::{describe, hex};
 use crate::endpoint::Endpoint;
+use crate::proc;
 use crate::scenario::{Scenario, Step};
 use crate::tables;
 use crate::topology::{self, Side, mac_of};
@@ -335,6 +336,16 @@ impl Player {
     }
 
     fn proc(&mut self, path: &str) -> Value {
+        match path {
+            "/proc/net/ip_vs" => return json!(proc::services(&self.console.services(&self.bench))),
+            "/proc/net/ip_vs_conn" => {
+                return json!(proc::connections(&tables::connections(&self.bench), false));
+            }
+            "/proc/net/ip_vs_conn_sync" => {
+                return json!(proc::connections(&tables::connections(&self.bench), true));
+            }
+            _ => {}
+        }
         let name = path.strip_prefix("/proc/sys/net/ipv4/vs/");
         match name.and_then(|name| self.console.setting(name)) {
             Some(value) => json!([value]),

@@ -160,12 +160,12 @@ pub fn connections_dump(listed: &[ListedConnection]) -> Value {
 /// The director's connections.
 #[must_use]
 pub fn connections(bench: &Bench) -> Vec<ListedConnection> {
-    let servers = servers_by_id(bench);
+    let servers = bench.servers();
     let mut listed = Vec::new();
     let tables = bench.tables();
     let calls = &tables.calls;
-    gather(&tables.ipv4, calls, bench.now(), &servers, &mut listed);
-    gather(&tables.ipv6, calls, bench.now(), &servers, &mut listed);
+    gather(&tables.ipv4, calls, bench.now(), servers, &mut listed);
+    gather(&tables.ipv6, calls, bench.now(), servers, &mut listed);
     listed
 }
 
@@ -216,14 +216,6 @@ fn connection<F: Family>(
         local: view.local.map(end),
         engine: None,
     }
-}
-
-fn servers_by_id(bench: &Bench) -> HashMap<u32, SocketAddr> {
-    let services = bench.director().services().into_iter();
-    services
-        .flat_map(|service| service.servers)
-        .map(|server| (server.id.0, server.address))
-        .collect()
 }
 
 fn counted(bench: &Bench) -> HashMap<(ServiceKey, SocketAddr), ServerStatus> {

@@ -21,6 +21,10 @@ use conntrack::{Method, Ticks, Timeouts};
 use scheduler::{Load, Options, RealServer, RealServerId, Weight};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Counts edits where a test does not.
+static EDITS: AtomicU64 = AtomicU64::new(1);
 
 pub(super) const CLIENTS: usize = 0;
 pub(super) const SERVERS: usize = 1;
@@ -75,7 +79,10 @@ pub(super) struct ServiceConfig {
     pub(super) protocol: u8,
     pub(super) address: SocketAddr,
     pub(super) scheduler: &'static str,
+    pub(super) options: Options,
     pub(super) servers: Vec<ServerConfig>,
+    /// None: every snapshot counts as an edit.
+    pub(super) edits: Option<u64>,
     pub(super) lips: Vec<LocalAddress>,
     pub(super) one_packet: bool,
     pub(super) helper: Option<Helper>,
@@ -143,6 +150,7 @@ impl Config {
             protocol,
             address,
             scheduler: "rr",
+            options: Options::default(),
             servers: servers
                 .map(|(server, id)| ServerConfig {
                     id,
@@ -156,6 +164,7 @@ impl Config {
                     path_mtu: Arc::default(),
                 })
                 .collect(),
+            edits: None,
             lips: if method == Method::FullNat {
                 vec![lip]
             } else {
@@ -290,7 +299,7 @@ impl Config {
                     address: hop,
                     neighbour,
                 },
-                tunnel: (server.method == Method::Tun).then(|| tunnel(address, server)),
+                tunnel: Some(tunnel(address, server)),
                 path_mtu: Arc::clone(&server.path_mtu),
                 present: server.present,
             }));
@@ -300,7 +309,7 @@ impl Config {
             id: ServiceId(service.id),
             key,
             scheduler: service.scheduler.into(),
-            scheduler_options: Options::default(),
+            scheduler_options: service.options,
             servers: listed
                 .map(|server| RealServer {
                     id: RealServerId(server.id),
@@ -310,6 +319,7 @@ impl Config {
                     load: Arc::clone(&server.load),
                 })
                 .collect(),
+            edits: service.edits.unwrap_or_else(|| EDITS.fetch_add(1, Relaxed)),
             local_addresses: service.lips.clone(),
             one_packet: service.one_packet,
             helper: service.helper,

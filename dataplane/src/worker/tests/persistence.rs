@@ -3,7 +3,7 @@
 use super::bed::Bed;
 use super::config::{CLIENTS, Config, SERVERS};
 use super::packets::{ACK, SYN, SYN_ACK, Talk};
-use crate::calls::CALL_ID_LEN;
+use crate::calls::{CALL_ID_LEN, CallId};
 use crate::packet::wire::{TCP, UDP};
 use crate::snapshot::{Engine, Persistence};
 use conntrack::{ConnectionView, Method, State, Ticks, V4};
@@ -164,4 +164,32 @@ fn a_thousand_calls_of_one_client_keep_their_servers_and_leave_nothing_behind() 
     assert_eq!(server_of(&mut bed, &long), server_of(&mut bed, &long));
     bed.pass(40);
     assert_eq!((bed.tables.calls.in_use(), templates(&bed).len()), (0, 0));
+}
+
+#[test]
+fn a_client_that_speaks_from_the_port_of_a_calls_template_is_translated() {
+    for one_packet in [false, true] {
+        let mut config = persistent(UDP);
+        config.services[0].one_packet = one_packet;
+        config.services[0].persistence = Some(Persistence {
+            engine: Some(Engine::Sip),
+            ..PERSISTENCE
+        });
+        let mut bed = Bed::new(&config);
+        bed.tables.calls.prepare();
+        let id = CallId::new(b"call").unwrap();
+        let place = bed.tables.calls.place(&id).max(1);
+        for (port, call) in [(place ^ 2, "call"), (place, "another"), (place, "another")] {
+            let talk = Talk::udp("10.64.0.7:5060", VIP).at_port(port);
+            let got = bed
+                .send_one(0, CLIENTS, &talk.packet(ACK, &invite(call)))
+                .packet();
+            assert_eq!(got.talk.source, talk.source);
+            assert!(
+                THREE
+                    .map(|server| server.parse().unwrap())
+                    .contains(&got.talk.destination)
+            );
+        }
+    }
 }
