@@ -476,11 +476,6 @@ fn to_tunnel<F: Ip, P: Port>(
         Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
         Ready::Refused { told } => return told,
     };
-    if let (Some(mtu), Outer::V6 { .. }) = (fragment_to, tunnel.outer) {
-        let room = mtu.saturating_sub(u32::try_from(tunnel.overhead()).unwrap_or(0));
-        egress.tunnel_fragments(frame, packet, tunnel, hop, room);
-        return 0;
-    }
     // Whoever reads the outer header does not finish the inner checksum.
     complete(&mut frame);
     let identification = egress.next_identification();

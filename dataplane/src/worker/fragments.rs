@@ -29,8 +29,8 @@ use crate::packet::wire::{IPV6, SCTP, TCP, UDP};
 use crate::packet::{Fragment, Packet};
 use crate::port::Port;
 use crate::reason::Reason;
-use crate::rewrite::tunnel::{self, Outer, Tunnel};
-use crate::rewrite::{self, Translation, fragment_ipv4};
+use crate::rewrite::tunnel::{self, Tunnel};
+use crate::rewrite::{self, Translation, fragment, fragment_ipv4};
 use crate::snapshot::{Owned, Snapshot};
 use crate::stats::{add, count_more_bytes, subtract};
 use ahash::RandomState;
@@ -384,39 +384,23 @@ impl<P: Port> Egress<P> {
         let (outer, pieces) = scratch.split_at_mut(scratch.len() / 2);
         let identification = self.next_identification();
         let mut sent = 0;
-        let result = match (mtu, tunnel.outer) {
-            (Some(mtu), Outer::V6 { .. }) => {
-                let overhead = u32::try_from(tunnel.overhead()).unwrap_or(0);
-                let room = mtu.saturating_sub(overhead) as usize;
-                Ok(fragment_ipv4(bytes, room, pieces, &mut |piece| {
-                    let inner = Packet {
-                        end: u32::try_from(piece.len()).unwrap_or(u32::MAX),
-                        ..*packet
-                    };
-                    let len =
-                        tunnel::encapsulate_copy(piece, &inner, tunnel, identification, outer);
-                    sent += usize::from(
-                        len.is_ok_and(|len| self.forward_piece(&mut outer[..len], hop)),
-                    );
-                }))
+        let inner = Packet {
+            dont_fragment: packet.dont_fragment && !may_fragment_outside::<F>(tunnel),
+            ..*packet
+        };
+        let len = tunnel::encapsulate_copy(bytes, &inner, tunnel, identification, outer);
+        let result = len.map(|len| match mtu {
+            None => {
+                sent = usize::from(self.forward_piece(&mut outer[..len], hop));
+                1
             }
-            (mtu, _) => {
-                let inner = Packet {
-                    dont_fragment: packet.dont_fragment && !may_fragment_outside::<F>(tunnel),
-                    ..*packet
-                };
-                let len = tunnel::encapsulate_copy(bytes, &inner, tunnel, identification, outer);
-                len.map(|len| match mtu {
-                    None => {
-                        sent = usize::from(self.forward_piece(&mut outer[..len], hop));
-                        1
-                    }
-                    Some(mtu) => fragment_ipv4(&outer[..len], mtu as usize, pieces, &mut |piece| {
-                        sent += usize::from(self.forward_piece(piece, hop));
-                    }),
+            Some(mtu) => {
+                let id = identification.into();
+                fragment(&outer[..len], mtu as usize, id, pieces, &mut |piece| {
+                    sent += usize::from(self.forward_piece(piece, hop));
                 })
             }
-        };
+        });
         self.scratch = scratch;
         result.map(|count| (count, sent))
     }

@@ -10,7 +10,7 @@ use super::services::Services;
 use super::{Flows, Worker};
 use crate::frame::Frame;
 use crate::packet::Packet;
-use crate::packet::icmp::{Quoted, parse_error};
+use crate::packet::icmp::{Quoted, has_right_checksum, parse_error};
 use crate::packet::wire::{IPIP, SCTP, TCP, UDP};
 use crate::port::{Port, PortId};
 use crate::reason::Reason;
@@ -92,6 +92,9 @@ impl<F: Ip> Flows<F> {
         };
         match direction {
             Direction::Request => error_to_server(services, egress, frame, &related),
+            Direction::Reply if !has_right_checksum(frame.bytes(), packet) => {
+                egress.drop(frame, Reason::BadIcmpChecksum);
+            }
             Direction::Reply => match egress.hop_to_client(related.entry) {
                 Ok(hop) => translated_error(egress, frame, &related, hop),
                 Err(reason) => egress.drop(frame, reason),

@@ -81,7 +81,7 @@ fn exchanges(
         };
         if count > 1 {
             let outs = [&recorded[range.clone()], &actual[range.clone()]];
-            fragments(outs, &path, found);
+            fragments(outs, &moment, &path, found);
         } else {
             let outs = [&recorded[number]["out"], &actual[number]["out"]];
             frames(outs, &moment, &path, credits, found);
@@ -109,7 +109,12 @@ fn is_same_datagram(a: &Value, b: &Value) -> bool {
 }
 
 /// What came of all fragments of one datagram.
-fn fragments([recorded, actual]: [&[Value]; 2], path: &str, found: &mut Vec<String>) {
+fn fragments(
+    [recorded, actual]: [&[Value]; 2],
+    moment: &Moment<'_>,
+    path: &str,
+    found: &mut Vec<String>,
+) {
     let out = |exchanges: &[Value]| -> Vec<Value> {
         exchanges
             .iter()
@@ -117,7 +122,10 @@ fn fragments([recorded, actual]: [&[Value]; 2], path: &str, found: &mut Vec<Stri
             .cloned()
             .collect()
     };
-    let (recorded, actual) = (out(recorded), out(actual));
+    let (mut recorded, actual) = (out(recorded), out(actual));
+    if actual.is_empty() {
+        recorded.retain(|frame| allowed::may_be_missing(frame, moment).is_none());
+    }
     let whole = [datagrams(&recorded), datagrams(&actual)];
     if allowed::same_datagrams(&whole[0], &whole[1]).is_none() {
         let told = |frames: &[Value]| frames.iter().map(words).collect::<Vec<_>>().join("; ");

@@ -45,6 +45,26 @@ fn without_connection_reuse_a_syn_goes_to_the_server_of_the_connection_that_ende
 }
 
 #[test]
+fn a_syn_with_other_flags_ends_an_ended_connection_and_with_a_reset_begins_none() {
+    for (flags, left) in [
+        (SYN_ACK, 1),
+        (SYN | FIN, 1),
+        (SYN | RST, 0),
+        (SYN_ACK | RST, 0),
+    ] {
+        let mut bed = Bed::new(&two_by_nat());
+        let first = server_of(&mut bed, 1, SYN);
+        server_of(&mut bed, 1, ACK);
+        server_of(&mut bed, 1, RST);
+        let seen = bed.send(0, CLIENTS, &request(1).packet(flags, b""));
+        for frame in &seen {
+            assert_ne!(frame.packet().talk.destination, first, "{flags:?}");
+        }
+        assert_eq!((seen.len(), bed.connections()), (left, left), "{flags:?}");
+    }
+}
+
+#[test]
 fn only_mode_two_reuses_a_connection_that_the_client_alone_was_seen_to_close() {
     for method in [Method::Nat, Method::Dr, Method::Tun] {
         for (mode, reused) in [(1, false), (2, method != Method::Nat)] {
