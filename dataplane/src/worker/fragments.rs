@@ -39,6 +39,7 @@ use firsts::{Datagram, First, Firsts};
 use hashbrown::HashSet;
 use held::{HeldQueue, Push};
 use scheduler::RealServerId;
+use std::net::SocketAddr;
 
 #[cfg(test)]
 pub(super) use firsts::{MEMORY, REMEMBERED};
@@ -54,6 +55,8 @@ pub(super) struct Fragments<F: Ip> {
     held: HeldQueue<F>,
     /// Real servers whose replies are sent to the clients' addresses, and pass here all the same.
     nat_servers: HashSet<F::Address, RandomState>,
+    /// The server of the first fragment at hand, and the address and port there, where that was scheduled alone.
+    alone: Option<(RealServerId, SocketAddr)>,
 }
 
 /// What became of a later fragment.
@@ -71,7 +74,13 @@ impl<F: Ip> Fragments<F> {
             firsts: Firsts::new(firsts::REMEMBERED),
             held: HeldQueue::new(),
             nat_servers: HashSet::default(),
+            alone: None,
         }
+    }
+
+    /// Learns to which server one-packet scheduling sends the first fragment at hand.
+    pub(super) fn goes_alone(&mut self, server: RealServerId, address: SocketAddr) {
+        self.alone = Some((server, address));
     }
 
     /// Learns which hosts are servers by NAT. Off the packet path; may allocate.
@@ -140,18 +149,21 @@ impl<F: Ip> Flows<F> {
         if !has_whole_header(frame.bytes(), packet) {
             return egress.drop(frame, Reason::Truncated);
         }
-        let first = First {
+        let mut first = First {
             datagram: Datagram::of(packet),
             tuple: packet.tuple,
             end: packet.end() - F::fragmentable(frame.bytes(), packet),
             port: frame.port,
+            alone: None,
         };
+        self.fragments.alone = None;
         match self.connection_of(&packet.tuple) {
             Some((id, direction)) => {
                 self.forward(services, egress, frame, packet, Found { id, direction });
             }
             None => self.new_flow(services, egress, frame, packet),
         }
+        first.alone = self.fragments.alone.take();
         let Flows {
             table, fragments, ..
         } = self;
@@ -263,9 +275,13 @@ fn sent_after<F: Ip, P: Port>(
 ) -> Result<bool, Reason> {
     let found = table.lookup(&first.tuple);
     let Some((id, direction)) = found.filter(|(id, _)| !table.entry(*id).is_template()) else {
-        return match asked(&egress.snapshot, first.port, &first.tuple) {
-            Some(_) => Err(Reason::Fragment),
-            None => Ok(false),
+        return match (
+            first.alone,
+            asked(&egress.snapshot, first.port, &first.tuple),
+        ) {
+            (Some(alone), _) => sent_alone(services, egress, bytes, packet, first, alone),
+            (None, Some(_)) => Err(Reason::Fragment),
+            (None, None) => Ok(false),
         };
     };
     let entry = table.entry(id);
@@ -308,6 +324,35 @@ fn sent_after<F: Ip, P: Port>(
     if direction == Direction::Reply && counts {
         count_more_bytes(&egress.stats, id, direction, carried);
     }
+    let bytes = &mut bytes[..packet.end()];
+    egress.send_fragment(bytes, packet, hop, &change)?;
+    Ok(true)
+}
+
+/// Sends a later fragment to the server of its first one, which one-packet scheduling chose.
+fn sent_alone<F: Ip, P: Port>(
+    services: &mut Services,
+    egress: &mut Egress<P>,
+    bytes: &mut [u8],
+    packet: &Packet<F>,
+    first: &First<F>,
+    (id, address): (RealServerId, SocketAddr),
+) -> Result<bool, Reason> {
+    let state = services.server(id).filter(|state| state.present);
+    let state = state.ok_or(Reason::ServerGone)?;
+    let carried = u32::try_from(packet.end() - F::fragmentable(bytes, packet)).unwrap_or(0);
+    count_more_bytes(&egress.stats, id, Direction::Request, carried);
+    let change = match (state.method, F::from_ip(address.ip())) {
+        (Method::Nat, Some(ip)) => {
+            let translation = Translation::new(&first.tuple, None, Some((ip, address.port())));
+            Change::Addresses(translation)
+        }
+        _ => state.tunnel.map_or(Change::Nothing, |tunnel| {
+            Change::Tunnel(tunnel, state.way(egress.now).path_mtu)
+        }),
+    };
+    let hop = egress.hop_to_server(id, state)?;
+    rewrite::decrement_ttl(bytes, packet).map_err(|_| Reason::TtlExpired)?;
     let bytes = &mut bytes[..packet.end()];
     egress.send_fragment(bytes, packet, hop, &change)?;
     Ok(true)

@@ -6,7 +6,7 @@ use crate::features;
 use crate::kernel::{Kernel, Refusal};
 use crate::netfilter::Netfilter;
 use crate::scenario::Scenario;
-use crate::tables::{self, TABLE_SIZE, Zeros};
+use crate::tables::{self, Gone, TABLE_SIZE, Zeros};
 use crate::topology::Side;
 use cli::ipvsadm::listing::{self, ListedService};
 use cli::ipvsadm::{self, Command, List, Protocol, ServiceKey, Subject};
@@ -28,6 +28,7 @@ pub struct Console {
     settings: HashMap<String, String>,
     ipvs: Ipvs,
     zeros: Zeros,
+    gone: Gone,
     /// The addresses of the recordings' host, beyond those of its interfaces.
     pub vips: BTreeSet<IpAddr>,
     /// What uvs cannot do of what was wanted, each thing once.
@@ -44,6 +45,7 @@ impl Console {
             settings: HashMap::new(),
             ipvs: Ipvs::default(),
             zeros: Zeros::new(),
+            gone: Gone::new(),
             vips: virtual_addresses(scenario),
             missing: Vec::new(),
         };
@@ -102,7 +104,7 @@ impl Console {
     /// The services with the director's counts.
     #[must_use]
     pub fn services(&self, bench: &Bench) -> Vec<ListedService> {
-        tables::services(&self.kernel, bench, &self.zeros)
+        tables::services(&self.kernel, bench, &self.zeros, &self.gone)
     }
 
     /// Whether a packet, described, goes to a service.
@@ -145,11 +147,15 @@ impl Console {
         match command {
             Command::List(list) => return self.list(bench, &list),
             Command::Save { .. } => return (0, listing::save(&self.services(bench))),
-            Command::Zero(None) => self.zeros = tables::zeros(bench),
+            Command::Zero(None) => {
+                self.zeros = tables::zeros(bench);
+                self.gone.clear();
+            }
             Command::Zero(Some(key)) => {
                 if self.kernel.service(&key).is_none() {
                     return refused(Refusal::NoService);
                 }
+                self.gone.remove(&key);
                 let now = tables::zeros(bench).into_iter();
                 self.zeros
                     .extend(now.filter(|((service, _), _)| *service == key));
@@ -157,13 +163,38 @@ impl Console {
             // From its standard input, which is empty.
             Command::Restore | Command::Version | Command::Help => {}
             change => {
+                let before = self.services(bench);
+                let counted = tables::zeros(bench);
                 if let Err(refusal) = self.change(change) {
                     return refused(refusal);
                 }
                 self.configure(bench);
+                self.keep_counters(bench, &before, counted);
             }
         }
         (0, String::new())
+    }
+
+    /// Keeps for their services what servers counted that are gone. One that comes back counts on where it was, but from 0
+    /// where the service was gone too.
+    fn keep_counters(&mut self, bench: &Bench, before: &[ListedService], counted: Zeros) {
+        let kernel = &self.kernel;
+        let of_gone = counted
+            .into_iter()
+            .filter(|((key, _), _)| kernel.service(key).is_none());
+        self.zeros.extend(of_gone);
+        let after = self.services(bench);
+        self.gone
+            .retain(|key, _| after.iter().any(|listed| listed.service.key == *key));
+        for listed in &after {
+            let key = listed.service.key;
+            let old = before.iter().find(|old| old.service.key == key);
+            if let Some(old) = old {
+                let gone = self.gone.entry(key).or_default();
+                let own = tables::sum(listed.servers.iter().map(|server| server.total));
+                *gone = tables::less(old.total, own);
+            }
+        }
     }
 
     fn change(&mut self, command: Command) -> Result<(), Refusal> {

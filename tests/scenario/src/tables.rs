@@ -19,9 +19,12 @@ pub const TABLE_SIZE: usize = 4096;
 /// Counters as they were when they were last set to zero.
 pub type Zeros = HashMap<(ServiceKey, SocketAddr), Counters>;
 
+/// What the servers that services have lost counted for them: it stays with the service.
+pub type Gone = HashMap<ServiceKey, Counters>;
+
 /// The kernel's services with the director's counts.
 #[must_use]
-pub fn services(kernel: &Kernel, bench: &Bench, zeros: &Zeros) -> Vec<ListedService> {
+pub fn services(kernel: &Kernel, bench: &Bench, zeros: &Zeros, gone: &Gone) -> Vec<ListedService> {
     let counted = counted(bench);
     let services = kernel.services.iter().map(|known| {
         let key = known.service.key;
@@ -43,7 +46,10 @@ pub fn services(kernel: &Kernel, bench: &Bench, zeros: &Zeros) -> Vec<ListedServ
         let servers: Vec<_> = servers.collect();
         ListedService {
             service: known.service.clone(),
-            total: sum(&servers),
+            total: sum(servers
+                .iter()
+                .map(|server| server.total)
+                .chain(gone.get(&key).copied())),
             rate: Counters::default(),
             servers,
         }
@@ -221,6 +227,19 @@ fn counted(bench: &Bench) -> HashMap<(ServiceKey, SocketAddr), ServerStatus> {
 }
 
 fn since(traffic: Traffic, zero: Counters) -> Counters {
+    let counted = Counters {
+        connections: traffic.connections,
+        in_packets: traffic.in_packets,
+        out_packets: traffic.out_packets,
+        in_bytes: traffic.in_bytes,
+        out_bytes: traffic.out_bytes,
+    };
+    less(counted, zero)
+}
+
+/// What was counted beyond `zero`.
+#[must_use]
+pub fn less(traffic: Counters, zero: Counters) -> Counters {
     Counters {
         connections: traffic.connections.saturating_sub(zero.connections),
         in_packets: traffic.in_packets.saturating_sub(zero.in_packets),
@@ -230,16 +249,16 @@ fn since(traffic: Traffic, zero: Counters) -> Counters {
     }
 }
 
-fn sum(servers: &[ListedServer]) -> Counters {
-    servers
-        .iter()
-        .fold(Counters::default(), |sum, server| Counters {
-            connections: sum.connections + server.total.connections,
-            in_packets: sum.in_packets + server.total.in_packets,
-            out_packets: sum.out_packets + server.total.out_packets,
-            in_bytes: sum.in_bytes + server.total.in_bytes,
-            out_bytes: sum.out_bytes + server.total.out_bytes,
-        })
+/// All counters together.
+#[must_use]
+pub fn sum(counters: impl Iterator<Item = Counters>) -> Counters {
+    counters.fold(Counters::default(), |sum, more| Counters {
+        connections: sum.connections + more.connections,
+        in_packets: sum.in_packets + more.in_packets,
+        out_packets: sum.out_packets + more.out_packets,
+        in_bytes: sum.in_bytes + more.in_bytes,
+        out_bytes: sum.out_bytes + more.out_bytes,
+    })
 }
 
 /// The words of each row of a listing, its three first lines left out.

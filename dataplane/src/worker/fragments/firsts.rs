@@ -8,6 +8,8 @@ use crate::port::PortId;
 use crate::worker::family::Ip;
 use ahash::RandomState;
 use conntrack::Ticks;
+use scheduler::RealServerId;
+use std::net::SocketAddr;
 
 /// First fragments that are remembered, of one family at one worker.
 pub(in crate::worker) const REMEMBERED: usize = 8192;
@@ -48,6 +50,8 @@ pub(super) struct First<F: Ip> {
     pub(super) end: usize,
     /// The port that it came in by.
     pub(super) port: PortId,
+    /// The server that got it without a connection, by one-packet scheduling, and the address and port there.
+    pub(super) alone: Option<(RealServerId, SocketAddr)>,
 }
 
 struct Slot<F: Ip> {
@@ -201,6 +205,7 @@ mod tests {
             tuple,
             end,
             port: PortId(0),
+            alone: None,
         }
     }
 
