@@ -55,8 +55,12 @@ impl<P: Port> Worker<P> {
     #[inline]
     fn stage(&self, frame: &Frame) -> Staged {
         match parse(frame.bytes(), &frame.offload) {
-            Parsed::Ipv4(packet) if is_flow(&packet) => Staged::Ipv4(self.ipv4.begin(packet)),
-            Parsed::Ipv6(packet) if is_flow(&packet) => Staged::Ipv6(self.ipv6.begin(packet)),
+            Parsed::Ipv4(packet) if is_flow(&packet) && self.ipv4.has_services => {
+                Staged::Ipv4(self.ipv4.begin(packet))
+            }
+            Parsed::Ipv6(packet) if is_flow(&packet) && self.ipv6.has_services => {
+                Staged::Ipv6(self.ipv6.begin(packet))
+            }
             other => Staged::Other(other),
         }
     }
@@ -99,6 +103,12 @@ impl<P: Port> Worker<P> {
     fn other(&mut self, frame: Frame, parsed: &Parsed) {
         let (services, egress) = (&mut self.services, &mut self.egress);
         match parsed {
+            Parsed::Ipv4(packet) if is_transport(packet) && !self.ipv4.has_services => {
+                self.egress.exception(frame);
+            }
+            Parsed::Ipv6(packet) if is_transport(packet) && !self.ipv6.has_services => {
+                self.egress.exception(frame);
+            }
             Parsed::Ipv4(packet) if may_belong_to_a_flow(packet) => {
                 self.ipv4.fragment(services, egress, frame, packet);
             }
@@ -157,6 +167,11 @@ impl<F: Ip> Flows<F> {
             .find(lookup.hash, lookup.probe, &lookup.packet.tuple)?;
         Some(Found { id, direction })
     }
+}
+
+/// Whether a packet is one of those that connections carry, or may be: IPv6 fragments do not always say.
+fn is_transport<F: Ip>(packet: &Packet<F>) -> bool {
+    may_belong_to_a_flow(packet) || is_from_port_zero(packet)
 }
 
 /// Whether a packet is looked up by its own addresses and ports.

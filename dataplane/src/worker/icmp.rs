@@ -78,7 +78,9 @@ impl<F: Ip> Flows<F> {
     ) {
         // The quoted packet went the other way than one that would be looked up here.
         let found = self.connection_of(&quoted.tuple.reversed());
-        let found = found.or_else(|| self.scheduled_for(services, egress, frame.port, quoted));
+        let found = found
+            .filter(|_| self.has_services)
+            .or_else(|| self.scheduled_for(services, egress, frame.port, quoted));
         let Some((id, direction)) = found else {
             return not_related(egress, frame, packet, Reason::IcmpUnrelated);
         };
@@ -150,7 +152,8 @@ fn error_to_server<F: Ip, P: Port>(
         return egress.exception(frame);
     }
     let id = RealServerId(related.entry.server());
-    let Some(state) = services.server(id).filter(|state| state.present) else {
+    // One that was removed still hears of what it sent.
+    let Some(state) = services.server(id) else {
         return egress.drop(frame, Reason::ServerGone);
     };
     match egress.hop_to_server(id, state) {

@@ -102,6 +102,8 @@ struct Flows<F: Ip> {
     helpers: Arc<Records>,
     fragments: Fragments<F>,
     calls: Arc<Calls>,
+    /// Whether there are services of the family: without one, all its packets are left alone, those of connections too.
+    has_services: bool,
     /// More timers were due than the last call had room for.
     timers_behind: bool,
     /// Where the walk over connections of removed servers goes on, while there is one.
@@ -190,6 +192,14 @@ impl<P: Port> Worker<P> {
             self.ipv4.begin_sweep();
             self.ipv6.begin_sweep();
         }
+        // Source: Linux net/netfilter/ipvs/ip_vs_ctl.c (`ip_vs_register_hooks`), recorded.
+        let has = |ipv6| {
+            snapshot
+                .services
+                .keys()
+                .any(|key| key.address.is_ipv6() == ipv6)
+        };
+        (self.ipv4.has_services, self.ipv6.has_services) = (has(false), has(true));
         self.ipv4.lips.adopt(&snapshot);
         self.ipv6.lips.adopt(&snapshot);
         self.ipv4.fragments.adopt(&snapshot);
@@ -261,6 +271,7 @@ impl<F: Ip> Flows<F> {
             fragments: Fragments::new(),
             calls: Arc::clone(&shared.calls),
             table,
+            has_services: false,
             timers_behind: false,
             sweep_at: None,
         }

@@ -100,6 +100,9 @@ impl<F: Ip> Flows<F> {
             }
             None => seen_inside::<O, F>(kind, code, rest),
         };
+        if !server.present {
+            return egress.drop(frame, Reason::ServerGone);
+        }
         let hop = match egress.hop_towards(inner.tuple.source.into()) {
             Ok(hop) => hop,
             Err(reason) => return egress.drop(frame, reason),

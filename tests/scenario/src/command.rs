@@ -279,6 +279,11 @@ impl Console {
                 (Some(side), Ok(mtu)) => bench.set_mtu(side, mtu),
                 _ => self.miss(format!("ip {line}")),
             },
+            ["addr", "del", address, "dev", "lo"] => {
+                let gone = address.split('/').next().and_then(tables::address_of);
+                gone.map(|gone| self.vips.remove(&gone));
+                self.configure(bench);
+            }
             ["addr", "add", address, "dev", "lo"] => {
                 self.vips
                     .extend(address.split('/').next().and_then(tables::address_of));

@@ -331,6 +331,9 @@ fn listing(command: &str, recorded: &Value, actual: &Value, found: &mut Vec<Stri
             .filter_map(Value::as_str)
             .map(str::to_owned)
             .collect();
+        if command == allowed::RATES {
+            lines.pop();
+        }
         if let Some(last) = lines.last_mut() {
             // The recordings' outputs end with their last visible character.
             last.truncate(last.trim_end().len());
@@ -338,7 +341,7 @@ fn listing(command: &str, recorded: &Value, actual: &Value, found: &mut Vec<Stri
         if unordered {
             lines
                 .iter_mut()
-                .for_each(|line| *line = without_clock(line));
+                .for_each(|line| *line = without_clock(command, line));
             lines.sort();
         }
         lines
@@ -360,9 +363,15 @@ fn listing(command: &str, recorded: &Value, actual: &Value, found: &mut Vec<Stri
     }
 }
 
-/// A connection's line without its `mm:ss`.
-fn without_clock(line: &str) -> String {
+/// A connection's line without its `mm:ss`, or in `/proc` its seconds.
+fn without_clock(command: &str, line: &str) -> String {
     let clock = |word: &str| word.len() == 5 && word.as_bytes()[2] == b':';
+    if let Some(path) = command.strip_prefix("/proc/net/ip_vs_conn") {
+        let place = if path.is_empty() { 8 } else { 9 };
+        let words = line.split_whitespace().enumerate();
+        let words = words.filter(|(at, _)| *at != place);
+        return words.map(|(_, word)| word).collect::<Vec<_>>().join(" ");
+    }
     match line.split_whitespace().nth(1) {
         Some(word) if clock(word) => line.replacen(word, "mm:ss", 1),
         _ => line.trim_end().to_owned(),

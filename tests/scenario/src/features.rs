@@ -18,10 +18,36 @@ const MODULES: [(&str, &str); 2] = [("ip_vs_ftp", ""), ("ip_vs_pe_sip", "")];
 const FTP: u16 = 21;
 
 /// The kernel's settings whose values uvs cannot follow, and those by which it behaves.
-const FIXED: [(&str, &str); 3] = [
+const FIXED: [(&str, &str); 29] = [
+    ("am_droprate", "10"),
+    ("amemthresh", "1024"),
+    ("backup_only", "0"),
+    ("cache_bypass", "0"),
+    ("conn_reuse_mode", "1"),
+    ("conntrack", "0"),
+    ("drop_entry", "0"),
+    ("drop_packet", "0"),
+    ("expire_nodest_conn", "0"),
+    ("expire_quiescent_template", "0"),
+    ("ignore_tunneled", "0"),
+    ("nat_icmp_send", "0"),
+    ("pmtu_disc", "1"),
+    ("run_estimation", "1"),
+    ("schedule_icmp", "0"),
+    ("secure_tcp", "0"),
+    ("sloppy_sctp", "0"),
+    ("sloppy_tcp", "0"),
+    ("snat_reroute", "1"),
+    ("sync_persist_mode", "0"),
+    ("sync_ports", "1"),
+    ("sync_qlen_max", "1810"),
     ("sync_refresh_period", "0"),
+    ("sync_retries", "0"),
+    ("sync_sock_size", "0"),
     ("sync_threshold", "3\t50"),
     ("sync_version", "1"),
+    ("est_cpulist", ""),
+    ("est_nice", "0"),
 ];
 
 /// The services that uvs is configured with, and what it cannot do of what was asked for. `vips` are the host's further

@@ -19,6 +19,7 @@ pub mod features;
 pub mod kernel;
 pub mod netfilter;
 pub mod player;
+pub mod proc;
 pub mod reassembly;
 pub mod scenario;
 pub mod tables;

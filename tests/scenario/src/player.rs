@@ -322,6 +322,12 @@ impl Player {
     }
 
     fn proc(&mut self, path: &str) -> Value {
+        let services = self.console.services(&self.bench);
+        let connections = tables::connections(&self.bench);
+        let lines = crate::proc::lines(path, tables::TABLE_SIZE, &services, &connections);
+        if let Some(lines) = lines {
+            return json!(lines);
+        }
         let name = path.strip_prefix("/proc/sys/net/ipv4/vs/");
         match name.and_then(|name| self.console.setting(name)) {
             Some(value) => json!([value]),

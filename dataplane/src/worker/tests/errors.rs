@@ -10,6 +10,7 @@ use crate::reason::Reason;
 use crate::rewrite::Encapsulation;
 use conntrack::{Method, Ticks};
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Routers on the way to the clients, and real servers.
 const ROUTERS: [&str; 2] = ["10.9.9.9", "fd00:9::9"];
@@ -419,7 +420,7 @@ fn an_error_about_a_tunnel_becomes_one_from_the_vip_about_the_packet_inside() {
 }
 
 #[test]
-fn an_error_to_a_removed_server_is_dropped() {
+fn a_removed_server_still_hears_of_what_it_sent_and_it_counts_no_more() {
     for mut case in cases() {
         let id = case.config.services.iter().find(|service| {
             service.address == case.talk.destination && service.protocol == case.talk.protocol
@@ -427,9 +428,15 @@ fn an_error_to_a_removed_server_is_dropped() {
         let id = id.unwrap().servers[0].id;
         case.config.server(id).present = false;
         case.bed.publish(&case.config);
+        let counted = |bed: &Bed| {
+            let stats = bed.stats[0].server(scheduler::RealServerId(id)).unwrap();
+            stats.in_packets.load(Relaxed)
+        };
+        let before = counted(&case.bed);
         let quoted = case.talk.back().packet(DATA, b"");
         let vip = case.talk.destination.ip();
         let error = icmp_error(ROUTERS[case.family], vip, TOO_BIG[case.family], &quoted);
-        case.bed.send_for(0, CLIENTS, &error, Reason::ServerGone);
+        assert_eq!(case.bed.send_one(0, CLIENTS, &error).side, SERVERS);
+        assert_eq!(counted(&case.bed), before);
     }
 }
