@@ -52,7 +52,7 @@ pub fn may_be_missing(frame: &Value, moment: &Moment<'_>) -> Option<&'static str
         return Some("the host has no such port or protocol; uvs leaves that to the kernel");
     }
     let target = address(moment.injected, "dst");
-    if moment.is_from_director(frame) && is_from_the_stack_alone(moment.injected, frame) {
+    if moment.is_from_director(frame) && is_from_the_stack_alone(moment, frame) {
         return Some("the host answers for itself; uvs leaves that to the kernel");
     }
     if target.is_some_and(|target| !(moment.is_directors)(target))
@@ -63,13 +63,16 @@ pub fn may_be_missing(frame: &Value, moment: &Moment<'_>) -> Option<&'static str
     None
 }
 
-/// Whether a frame answers what only a host answers: ICMP timestamp requests, echo requests to groups or in fragments.
-fn is_from_the_stack_alone(injected: &Value, frame: &Value) -> bool {
+/// Whether a frame answers what only a host answers: ICMP timestamp requests, echo requests to groups, in fragments or to
+/// an address without a service.
+fn is_from_the_stack_alone(moment: &Moment<'_>, frame: &Value) -> bool {
+    let injected = moment.injected;
     let asked =
         |request: u64, reply: u64| injected["icmp"][0] == request && frame["icmp"][0] == reply;
     let is_to_group = address(injected, "dst").is_some_and(|target| target.is_multicast());
     let is_cut = injected.get("frag").is_some();
-    asked(13, 14) || (is_to_group || is_cut) && (asked(8, 0) || asked(128, 129))
+    asked(13, 14)
+        || (is_to_group || is_cut || !moment.for_service) && (asked(8, 0) || asked(128, 129))
 }
 
 /// Whether a frame may come out of uvs that is not recorded, and why. What the kernel should have sent and counted is
@@ -266,8 +269,9 @@ mod tests {
         let reply = |kind: u8| json!({"src": "10.0.0.100", "dst": "10.64.0.7", "proto": "icmp", "icmp": [kind, 0]});
         assert!(reason(&ask(13, "10.0.0.100"), &reply(14), false).is_some());
         assert!(reason(&ask(8, "224.0.0.1"), &reply(0), false).is_some());
-        assert!(reason(&ask(8, "10.0.0.100"), &reply(0), false).is_none());
-        assert!(reason(&ask(13, "10.0.0.100"), &reply(0), false).is_none());
+        assert!(reason(&ask(8, "10.0.0.100"), &reply(0), false).is_some());
+        assert!(reason(&ask(8, "10.0.0.100"), &reply(0), true).is_none());
+        assert!(reason(&ask(13, "10.0.0.100"), &reply(0), true).is_none());
     }
 
     #[test]

@@ -114,6 +114,7 @@ impl Console {
             Some("tcp") => Protocol::Tcp,
             Some("udp") => Protocol::Udp,
             Some("sctp") => Protocol::Sctp,
+            Some("icmp" | "icmp6") => return self.has_service_at(packet),
             _ => return false,
         };
         // Data of active FTP begin no connections, whatever the service.
@@ -137,6 +138,16 @@ impl Console {
         [port, 0]
             .into_iter()
             .any(|port| self.kernel.service(&service(port)).is_some())
+    }
+
+    fn has_service_at(&self, packet: &Value) -> bool {
+        let target = packet["dst"].as_str().and_then(tables::address_of);
+        let mut services = self.kernel.services.iter();
+        services.any(|known| match known.service.key {
+            ServiceKey::Address(_, address) => Some(address.ip()) == target,
+            // They are for all addresses of the director's.
+            ServiceKey::Mark { ipv6, .. } => target.is_some_and(|target| target.is_ipv6() == ipv6),
+        })
     }
 
     fn ipvsadm(&mut self, bench: &mut Bench, words: &[String]) -> (u8, String) {

@@ -173,7 +173,7 @@ mod tests {
             shown("/proc/net/ip_vs_conn_sync").unwrap()[1],
             "TCP 0A400007 9C41 0A000064 0050 0A02000B 1F90 SYN_RECV    LOCAL       59"
         );
-        assert_eq!(shown("/proc/net/ip_vs_conn").unwrap()[0].len(), 83);
+        assert!(shown("/proc/net/ip_vs_conn").unwrap()[0].ends_with("PEData"));
         assert!(shown("/proc/net/tcp").is_none());
     }
 }
