@@ -3,7 +3,7 @@
 
 mod quoted;
 
-pub use quoted::{Quote, Quoted, QuotedTransport, parse_error, parse_quoted};
+pub use quoted::{Quote, Quoted, QuotedTransport, has_right_checksum, parse_error, parse_quoted};
 
 use super::wire::{
     self, ETHERNET_LEN, ICMP_LEN, IPV4_LEN, IPV6_LEN, Wire, write_ipv4_checksum, write_u16,
@@ -195,8 +195,8 @@ fn write_error_header<F: Wire>(
 }
 
 /// Turns an echo request for one of the director's addresses into its reply, in place: addresses and MACs change
-/// places, TTL 64. Ethernet padding stays. False, and nothing changed, when it is no valid echo request to a single
-/// host, or is a fragment.
+/// places, TTL 64, no DF; the code, whatever it is, stays, and Ethernet padding too. False, and nothing changed, when it
+/// is no valid echo request to a single host, or is a fragment.
 ///
 /// IPv4 options become no-operations. Differs from IPVS: the kernel would echo and extend some of them.
 ///
@@ -211,6 +211,7 @@ pub fn echo_reply_v4(frame: &mut [u8], packet: &Packet<V4>) -> bool {
     }
     let (l3, l4) = (packet.l3(), packet.l4());
     frame[l3 + IPV4_LEN..l4].fill(1);
+    write_u16(frame, l3 + 6, 0);
     turn_echo(frame, packet, 0);
     write_ipv4_checksum(frame, l3);
     true
@@ -242,7 +243,6 @@ fn is_echo_request<F: Wire>(frame: &[u8], packet: &Packet<F>, kind: u8) -> bool 
         && packet.fragment == Fragment::None
         && frame[0] & 1 == 0
         && message[0] == kind
-        && message[1] == 0
         && checksum::icmp::<F>(tuple.source, tuple.destination, message) == 0
 }
 

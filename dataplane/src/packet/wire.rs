@@ -101,6 +101,9 @@ pub trait Wire: Family {
     /// Adds a change of header fields to the header checksum; nothing to do where there is none.
     fn adjust_header(frame: &mut [u8], l3: usize, delta: Delta);
 
+    /// Makes the header checksum anew (IPv4; nothing for IPv6).
+    fn renew_header(frame: &mut [u8], l3: usize);
+
     /// TOS or traffic class.
     fn tos(frame: &[u8], l3: usize) -> u8;
 
@@ -140,6 +143,10 @@ impl Wire for V4 {
     fn adjust_header(frame: &mut [u8], l3: usize, delta: Delta) {
         let old = read_u16(frame, l3 + 10);
         write_u16(frame, l3 + 10, checksum::apply(old, delta));
+    }
+
+    fn renew_header(frame: &mut [u8], l3: usize) {
+        write_ipv4_checksum(frame, l3);
     }
 
     #[inline]
@@ -186,6 +193,8 @@ impl Wire for V6 {
 
     #[inline]
     fn adjust_header(_: &mut [u8], _: usize, _: Delta) {}
+
+    fn renew_header(_: &mut [u8], _: usize) {}
 
     #[inline]
     fn tos(frame: &[u8], l3: usize) -> u8 {

@@ -1,6 +1,9 @@
-//! IPv4 fragmentation.
+//! Fragmentation: of IPv4 packets, and of the outer IPv6 packets of tunnels.
 
-use crate::packet::wire::{ETHERNET_LEN, IPV4_LEN, read_u16, write_ipv4_checksum, write_u16};
+use crate::packet::wire::{
+    ETHER_TYPE_IPV6, ETHERNET_LEN, IPV4_LEN, IPV6_LEN, read_u16, write_ipv4_checksum, write_u16,
+    write_u32,
+};
 
 /// The identification's neighbour: reserved, don't fragment, more fragments, and 13 bits of offset.
 const DONT_FRAGMENT: u16 = 0x4000;
@@ -82,6 +85,69 @@ pub fn fragment_ipv4(
         }
     }
     count
+}
+
+/// The IPv6 fragment header's number and length. Source: RFC 8200 §4.5.
+const FRAGMENT_HEADER: u8 = 44;
+const FRAGMENT_HEADER_LEN: usize = 8;
+
+/// As [`fragment_ipv4`], of an IPv6 packet without extension headers that the director itself made; `id` is the datagram's
+/// identification. Nothing is emitted, and 0 returned, when it is no such packet, or the MTU or `scratch` have no room.
+///
+/// Source: RFC 8200 §4.5, Linux net/ipv6/ip6_output.c (`ip6_fragment`).
+pub fn fragment_ipv6(
+    frame: &[u8],
+    mtu: usize,
+    id: u32,
+    scratch: &mut [u8],
+    emit: &mut dyn FnMut(&mut [u8]),
+) -> usize {
+    let l3 = ETHERNET_LEN;
+    let payload = l3 + IPV6_LEN;
+    let Some(header) = frame.get(l3..payload) else {
+        return 0;
+    };
+    let next = header[6];
+    let Some(data) = frame.get(payload..payload + usize::from(read_u16(header, 4))) else {
+        return 0;
+    };
+    let room = mtu.saturating_sub(IPV6_LEN + FRAGMENT_HEADER_LEN) & !7;
+    if header[0] >> 4 != 6 || room == 0 || scratch.len() < l3 + mtu {
+        return 0;
+    }
+    let count = data.chunks(room).len();
+    let begin = payload + FRAGMENT_HEADER_LEN;
+    for (index, part) in data.chunks(room).enumerate() {
+        let fragment = &mut scratch[..begin + part.len()];
+        fragment[..payload].copy_from_slice(&frame[..payload]);
+        let len = u16::try_from(FRAGMENT_HEADER_LEN + part.len()).expect("less than the MTU");
+        write_u16(fragment, l3 + 4, len);
+        fragment[l3 + 6] = FRAGMENT_HEADER;
+        fragment[payload] = next;
+        fragment[payload + 1] = 0;
+        let offset = u16::try_from(index * room).expect("less than a datagram");
+        write_u16(fragment, payload + 2, offset | u16::from(index + 1 < count));
+        write_u32(fragment, payload + 4, id);
+        fragment[begin..].copy_from_slice(part);
+        emit(fragment);
+    }
+    count
+}
+
+/// Cuts a frame of either family: [`fragment_ipv4`], or [`fragment_ipv6`], which alone needs the identification.
+pub fn fragment(
+    frame: &[u8],
+    mtu: usize,
+    id: u32,
+    scratch: &mut [u8],
+    emit: &mut dyn FnMut(&mut [u8]),
+) -> usize {
+    let is_ipv6 = frame.get(12..14) == Some(ETHER_TYPE_IPV6.to_be_bytes().as_slice());
+    if is_ipv6 {
+        fragment_ipv6(frame, mtu, id, scratch, emit)
+    } else {
+        fragment_ipv4(frame, mtu, scratch, emit)
+    }
 }
 
 /// Turns options without the copied flag into no-operations.

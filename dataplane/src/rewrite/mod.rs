@@ -8,7 +8,7 @@ pub mod segment;
 pub mod translate;
 pub mod tunnel;
 
-pub use fragment::fragment_ipv4;
+pub use fragment::{fragment, fragment_ipv4, fragment_ipv6};
 pub use related::translate_error;
 pub use segment::{tcp_segments, udp_segments};
 pub use translate::{Expired, Translation, decrement_ttl, restore_ttl, set_macs, translate};

@@ -8,7 +8,7 @@ use crate::packet::wire::{self, write_u16};
 
 /// Rewrites an ICMP error for its way on: the error's own addresses, and the quoted packet's addresses and ports back
 /// to what they were where the error goes to. The checksums of both IPv4 headers and of the ICMP message are right
-/// afterwards. The quoted transport's stays as it was, against RFC 5508 §4.2: nobody looks at it.
+/// afterwards, even where the quoted one was not. The quoted transport's stays as it was, against RFC 5508 §4.2: nobody looks at it.
 ///
 /// Source: Linux net/netfilter/ipvs/ip_vs_core.c (`ip_vs_nat_icmp`, `ip_vs_nat_icmp_v6`).
 ///
@@ -48,7 +48,7 @@ fn translate_quoted<F: Quote>(frame: &mut [u8], quoted: &Quoted<F>, inner: &Tran
         inner.source.map(|(address, _)| address),
         inner.destination.map(|(address, _)| address),
     );
-    F::adjust_header(frame, l3, inner.ip_delta);
+    F::renew_header(frame, l3);
     if wire::has_ports(quoted.tuple.protocol) {
         write_ports(frame, l4, inner);
     }

@@ -7,7 +7,7 @@ use super::fragments::may_belong_to_a_flow;
 use super::services::Services;
 use super::{Flows, Worker};
 use crate::frame::Frame;
-use crate::packet::wire::{SCTP, TCP, UDP};
+use crate::packet::wire::has_ports;
 use crate::packet::{Fragment, Packet, Parsed, parse};
 use crate::port::{BURST, Burst, Port};
 use crate::reason::Reason;
@@ -103,10 +103,10 @@ impl<P: Port> Worker<P> {
     fn other(&mut self, frame: Frame, parsed: &Parsed) {
         let (services, egress) = (&mut self.services, &mut self.egress);
         match parsed {
-            Parsed::Ipv4(packet) if has_ports(packet) && !services.has_family(false) => {
+            Parsed::Ipv4(packet) if is_transport(packet) && !services.has_family(false) => {
                 egress.exception(frame);
             }
-            Parsed::Ipv6(packet) if has_ports(packet) && !services.has_family(true) => {
+            Parsed::Ipv6(packet) if is_transport(packet) && !services.has_family(true) => {
                 egress.exception(frame);
             }
             Parsed::Ipv4(packet) if may_belong_to_a_flow(packet) => {
@@ -171,22 +171,23 @@ impl<F: Ip> Flows<F> {
     }
 }
 
-/// Whether a packet, or a part of one, may be a connection's.
-#[inline]
-fn has_ports<F: Ip>(packet: &Packet<F>) -> bool {
-    matches!(packet.tuple.protocol, TCP | UDP | SCTP)
+/// Whether a packet is one of those that connections carry, or may be: IPv6 fragments do not always say.
+fn is_transport<F: Ip>(packet: &Packet<F>) -> bool {
+    may_belong_to_a_flow(packet) || is_from_port_zero(packet)
 }
 
 /// Whether a packet is looked up by its own addresses and ports.
 #[inline]
 fn is_flow<F: Ip>(packet: &Packet<F>) -> bool {
-    has_ports(packet) && packet.fragment == Fragment::None && packet.tuple.source_port != 0
+    has_ports(packet.tuple.protocol)
+        && packet.fragment == Fragment::None
+        && packet.tuple.source_port != 0
 }
 
 /// Whether a packet is one of those from port 0: persistence templates stand under such keys.
 #[inline]
 fn is_from_port_zero<F: Ip>(packet: &Packet<F>) -> bool {
-    has_ports(packet) && packet.fragment == Fragment::None
+    has_ports(packet.tuple.protocol) && packet.fragment == Fragment::None
 }
 
 /// A fragment of ICMP, or a protocol without connections: ours to drop, or the kernel's.

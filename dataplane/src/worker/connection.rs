@@ -16,7 +16,7 @@ use crate::packet::wire::{IPIP, UDP};
 use crate::packet::{Fragment, Packet};
 use crate::port::Port;
 use crate::reason::Reason;
-use crate::rewrite::tunnel::{self, Outer, Tunnel};
+use crate::rewrite::tunnel::{self, Tunnel};
 use crate::rewrite::{self, Translation};
 use crate::stats::count_bytes;
 use conntrack::{ConnectionId, Direction, Entry, Method, State, Ticks};
@@ -484,11 +484,6 @@ fn to_tunnel<F: Ip, P: Port>(
         Ready::Fragments(frame, mtu) => (frame, Some(mtu)),
         Ready::Refused { told } => return told,
     };
-    if let (Some(mtu), Outer::V6 { .. }) = (fragment_to, tunnel.outer) {
-        let room = mtu.saturating_sub(u32::try_from(tunnel.overhead()).unwrap_or(0));
-        egress.tunnel_fragments(frame, packet, tunnel, hop, room);
-        return 0;
-    }
     // Whoever reads the outer header does not finish the inner checksum.
     complete(&mut frame);
     let identification = egress.next_identification();
@@ -503,10 +498,10 @@ fn to_tunnel<F: Ip, P: Port>(
     0
 }
 
-/// Whether the director may fragment the tunnel's packets though the packets inside must stay whole: IPv4 in IPv4
-/// without path MTU discovery.
+/// Whether the director may fragment the tunnel's packets though the packets inside must stay whole: IPv4 without
+/// path MTU discovery.
 ///
 /// Source: Linux net/netfilter/ipvs/ip_vs_xmit.c (`ensure_mtu_is_adequate`).
 pub(super) fn may_fragment_outside<F: Ip>(tunnel: &Tunnel) -> bool {
-    !tunnel.copy_dont_fragment && F::AS_PAYLOAD == IPIP && matches!(tunnel.outer, Outer::V4 { .. })
+    !tunnel.copy_dont_fragment && F::AS_PAYLOAD == IPIP
 }

@@ -8,7 +8,7 @@ use crate::packet::{Packet, checksum};
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::rewrite::tunnel::{self, Tunnel};
-use crate::rewrite::{fragment_ipv4, set_macs, tcp_segments, udp_segments};
+use crate::rewrite::{fragment, set_macs, tcp_segments, udp_segments};
 use crate::stats::add;
 
 /// Finishes what the sender left to the NIC.
@@ -24,14 +24,22 @@ pub(super) fn complete(frame: &mut Frame) {
 }
 
 impl<P: Port> Egress<P> {
-    /// Sends an IPv4 packet, complete but for its MAC addresses, in fragments of at most `mtu` bytes.
+    /// Sends an IPv4 packet, or an IPv6 packet of a tunnel, complete but for its MAC addresses, in fragments of at most
+    /// `mtu` bytes.
     pub(super) fn forward_fragments(&mut self, mut frame: Frame, hop: Hop, mtu: u32) {
         complete(&mut frame);
         let mut scratch = std::mem::take(&mut self.scratch);
+        let id = self.next_identification().into();
         let mut sent = 0;
-        let count = fragment_ipv4(frame.bytes(), mtu as usize, &mut scratch, &mut |piece| {
-            sent += usize::from(self.forward_piece(piece, hop));
-        });
+        let count = fragment(
+            frame.bytes(),
+            mtu as usize,
+            id,
+            &mut scratch,
+            &mut |piece| {
+                sent += usize::from(self.forward_piece(piece, hop));
+            },
+        );
         self.scratch = scratch;
         self.finish_pieces(frame, hop, count, sent);
     }
@@ -70,40 +78,6 @@ impl<P: Port> Egress<P> {
             &frame.offload,
             segment_scratch,
             &mut emit,
-        );
-        self.scratch = scratch;
-        self.finish_pieces(frame, hop, count, sent);
-    }
-
-    /// Sends an IPv4 packet through an IPv6 tunnel whose link it does not fit: the inner packet is fragmented.
-    pub(super) fn tunnel_fragments<F: Ip>(
-        &mut self,
-        mut frame: Frame,
-        packet: &Packet<F>,
-        tunnel: &Tunnel,
-        hop: Hop,
-        mtu: u32,
-    ) {
-        complete(&mut frame);
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let (fragment_scratch, outer) = scratch.split_at_mut(scratch.len() / 2);
-        let mut sent = 0;
-        let count = fragment_ipv4(
-            frame.bytes(),
-            mtu as usize,
-            fragment_scratch,
-            &mut |fragment| {
-                let identification = self.next_identification();
-                let inner = Packet {
-                    end: u32::try_from(fragment.len()).unwrap_or(u32::MAX),
-                    ..*packet
-                };
-                if let Ok(len) =
-                    tunnel::encapsulate_copy(fragment, &inner, tunnel, identification, outer)
-                {
-                    sent += usize::from(self.forward_piece(&mut outer[..len], hop));
-                }
-            },
         );
         self.scratch = scratch;
         self.finish_pieces(frame, hop, count, sent);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   mode 0: never      1, 2: while the table is short of room (the kernel shows 2 meanwhile)      3: always
-//!   once a second, and when the configuration changes:  room in the table ─▶ Defence::update
+//!   once a second, and when a mode changes:  room in the table ─▶ Defence::update
 //!        │ tcp_rules()       which table of TCP states holds
 //!        │ drops_packet()    a packet would begin a connection: is it the one of many to be dropped?
 //!        └ drops_entries     a 32nd of the worker's connections is looked at each second: half open or idle ones end

@@ -22,6 +22,9 @@ pub(super) trait Ip: Quote {
     /// The address with only the bits of `mask` (for IPv4 its low 32).
     fn masked(address: Self::Address, mask: u128) -> Self::Address;
 
+    /// Whether it is no address that a packet could be forwarded to: none, or the host's own loopback.
+    fn is_nowhere(address: Self::Address) -> bool;
+
     /// Turns an echo request into its reply, in place. False for anything else.
     fn echo_reply(frame: &mut [u8], packet: &Packet<Self>) -> bool;
 
@@ -59,6 +62,10 @@ impl Ip for V4 {
     #[allow(clippy::cast_possible_truncation, reason = "the low bits are meant")]
     fn masked(address: Self::Address, mask: u128) -> Self::Address {
         Ipv4Addr::from_bits(address.to_bits() & mask as u32)
+    }
+
+    fn is_nowhere(address: Self::Address) -> bool {
+        address.is_unspecified() || address.is_loopback()
     }
 
     fn echo_reply(frame: &mut [u8], packet: &Packet<V4>) -> bool {
@@ -101,6 +108,10 @@ impl Ip for V6 {
 
     fn masked(address: Self::Address, mask: u128) -> Self::Address {
         Ipv6Addr::from_bits(address.to_bits() & mask)
+    }
+
+    fn is_nowhere(address: Self::Address) -> bool {
+        address.is_unspecified() || address.is_loopback()
     }
 
     fn echo_reply(frame: &mut [u8], packet: &Packet<V6>) -> bool {

@@ -23,14 +23,14 @@ use super::connection::{Found, may_fragment_outside, reply_translation, request_
 use super::egress::{Egress, Hop};
 use super::family::Ip;
 use super::lookup::asked;
-use super::services::Services;
+use super::services::{Picked, Services};
 use crate::frame::{Frame, Gso};
 use crate::packet::wire::{IPV6, SCTP, TCP, UDP};
 use crate::packet::{Fragment, Packet};
 use crate::port::Port;
 use crate::reason::Reason;
-use crate::rewrite::tunnel::{self, Outer, Tunnel};
-use crate::rewrite::{self, Translation, fragment_ipv4};
+use crate::rewrite::tunnel::{self, Tunnel};
+use crate::rewrite::{self, Translation, fragment, fragment_ipv4};
 use crate::snapshot::{Owned, Snapshot};
 use crate::stats::{add, count_more_bytes, subtract};
 use ahash::RandomState;
@@ -54,6 +54,8 @@ pub(super) struct Fragments<F: Ip> {
     held: HeldQueue<F>,
     /// Real servers whose replies are sent to the clients' addresses, and pass here all the same.
     nat_servers: HashSet<F::Address, RandomState>,
+    /// The server of the first fragment at hand, where that was scheduled alone.
+    alone: Option<Picked>,
 }
 
 /// What became of a later fragment.
@@ -71,7 +73,13 @@ impl<F: Ip> Fragments<F> {
             firsts: Firsts::new(firsts::REMEMBERED),
             held: HeldQueue::new(),
             nat_servers: HashSet::default(),
+            alone: None,
         }
+    }
+
+    /// Learns to which server one-packet scheduling sends the first fragment at hand.
+    pub(super) fn goes_alone(&mut self, server: Picked) {
+        self.alone = Some(server);
     }
 
     /// Learns which hosts are servers by NAT. Off the packet path; may allocate.
@@ -140,18 +148,21 @@ impl<F: Ip> Flows<F> {
         if !has_whole_header(frame.bytes(), packet) {
             return egress.drop(frame, Reason::Truncated);
         }
-        let first = First {
+        let mut first = First {
             datagram: Datagram::of(packet),
             tuple: packet.tuple,
             end: packet.end() - F::fragmentable(frame.bytes(), packet),
             port: frame.port,
+            alone: None,
         };
+        self.fragments.alone = None;
         match self.connection_of(&packet.tuple) {
             Some((id, direction)) => {
                 self.forward(services, egress, frame, packet, Found { id, direction });
             }
             None => self.new_flow(services, egress, frame, packet),
         }
+        first.alone = self.fragments.alone.take();
         let Flows {
             table, fragments, ..
         } = self;
@@ -263,9 +274,13 @@ fn sent_after<F: Ip, P: Port>(
 ) -> Result<bool, Reason> {
     let found = table.lookup(&first.tuple);
     let Some((id, direction)) = found.filter(|(id, _)| !table.entry(*id).is_template()) else {
-        return match asked(&egress.snapshot, first.port, &first.tuple) {
-            Some(_) => Err(Reason::Fragment),
-            None => Ok(false),
+        return match (
+            first.alone,
+            asked(&egress.snapshot, first.port, &first.tuple),
+        ) {
+            (Some(alone), _) => sent_alone(services, egress, bytes, packet, first, alone),
+            (None, Some(_)) => Err(Reason::Fragment),
+            (None, None) => Ok(false),
         };
     };
     let entry = table.entry(id);
@@ -309,6 +324,37 @@ fn sent_after<F: Ip, P: Port>(
     if direction == Direction::Reply && counts {
         count_more_bytes(&egress.stats, id, direction, carried);
     }
+    let bytes = &mut bytes[..packet.end()];
+    egress.send_fragment(bytes, packet, hop, &change)?;
+    Ok(true)
+}
+
+/// Sends a later fragment to the server of its first one, which one-packet scheduling chose.
+fn sent_alone<F: Ip, P: Port>(
+    services: &mut Services,
+    egress: &mut Egress<P>,
+    bytes: &mut [u8],
+    packet: &Packet<F>,
+    first: &First<F>,
+    server: Picked,
+) -> Result<bool, Reason> {
+    let id = server.id;
+    let state = services.server(id).filter(|state| state.present);
+    let state = state.ok_or(Reason::ServerGone)?;
+    let carried = u32::try_from(packet.end() - F::fragmentable(bytes, packet)).unwrap_or(0);
+    count_more_bytes(&egress.stats, id, Direction::Request, carried);
+    let change = match (server.method, F::from_ip(server.address)) {
+        (Method::Nat, Some(ip)) => {
+            let translation = Translation::new(&first.tuple, None, Some((ip, server.port)));
+            Change::Addresses(translation)
+        }
+        (Method::Tun, _) => state.tunnel.map_or(Change::Nothing, |tunnel| {
+            Change::Tunnel(tunnel, state.way(egress.now).path_mtu)
+        }),
+        _ => Change::Nothing,
+    };
+    let hop = egress.hop_to_server(id, state)?;
+    rewrite::decrement_ttl(bytes, packet).map_err(|_| Reason::TtlExpired)?;
     let bytes = &mut bytes[..packet.end()];
     egress.send_fragment(bytes, packet, hop, &change)?;
     Ok(true)
@@ -385,39 +431,23 @@ impl<P: Port> Egress<P> {
         let (outer, pieces) = scratch.split_at_mut(scratch.len() / 2);
         let identification = self.next_identification();
         let mut sent = 0;
-        let result = match (mtu, tunnel.outer) {
-            (Some(mtu), Outer::V6 { .. }) => {
-                let overhead = u32::try_from(tunnel.overhead()).unwrap_or(0);
-                let room = mtu.saturating_sub(overhead) as usize;
-                Ok(fragment_ipv4(bytes, room, pieces, &mut |piece| {
-                    let inner = Packet {
-                        end: u32::try_from(piece.len()).unwrap_or(u32::MAX),
-                        ..*packet
-                    };
-                    let len =
-                        tunnel::encapsulate_copy(piece, &inner, tunnel, identification, outer);
-                    sent += usize::from(
-                        len.is_ok_and(|len| self.forward_piece(&mut outer[..len], hop)),
-                    );
-                }))
+        let inner = Packet {
+            dont_fragment: packet.dont_fragment && !may_fragment_outside::<F>(tunnel),
+            ..*packet
+        };
+        let len = tunnel::encapsulate_copy(bytes, &inner, tunnel, identification, outer);
+        let result = len.map(|len| match mtu {
+            None => {
+                sent = usize::from(self.forward_piece(&mut outer[..len], hop));
+                1
             }
-            (mtu, _) => {
-                let inner = Packet {
-                    dont_fragment: packet.dont_fragment && !may_fragment_outside::<F>(tunnel),
-                    ..*packet
-                };
-                let len = tunnel::encapsulate_copy(bytes, &inner, tunnel, identification, outer);
-                len.map(|len| match mtu {
-                    None => {
-                        sent = usize::from(self.forward_piece(&mut outer[..len], hop));
-                        1
-                    }
-                    Some(mtu) => fragment_ipv4(&outer[..len], mtu as usize, pieces, &mut |piece| {
-                        sent += usize::from(self.forward_piece(piece, hop));
-                    }),
+            Some(mtu) => {
+                let id = identification.into();
+                fragment(&outer[..len], mtu as usize, id, pieces, &mut |piece| {
+                    sent += usize::from(self.forward_piece(piece, hop));
                 })
             }
-        };
+        });
         self.scratch = scratch;
         result.map(|count| (count, sent))
     }

@@ -10,7 +10,7 @@ use super::services::Services;
 use super::{Flows, Worker};
 use crate::frame::Frame;
 use crate::packet::Packet;
-use crate::packet::icmp::{Quoted, parse_error};
+use crate::packet::icmp::{Quoted, has_right_checksum, parse_error};
 use crate::packet::wire::{IPIP, SCTP, TCP, UDP};
 use crate::port::{Port, PortId};
 use crate::reason::Reason;
@@ -98,6 +98,9 @@ impl<F: Ip> Flows<F> {
         };
         match direction {
             Direction::Request => error_to_server(services, egress, frame, &related),
+            Direction::Reply if !has_right_checksum(frame.bytes(), packet) => {
+                egress.drop(frame, Reason::BadIcmpChecksum);
+            }
             Direction::Reply => match egress.hop_to_client(related.entry) {
                 Ok(hop) => translated_error(egress, frame, &related, hop),
                 Err(reason) => egress.drop(frame, reason),
@@ -153,7 +156,8 @@ fn error_to_server<F: Ip, P: Port>(
         return egress.exception(frame);
     }
     let id = RealServerId(related.entry.server());
-    let Some(state) = services.server(id).filter(|state| state.present) else {
+    // One that was removed still hears of what it sent.
+    let Some(state) = services.server(id) else {
         return egress.drop(frame, Reason::ServerGone);
     };
     match egress.hop_to_server(id, state) {

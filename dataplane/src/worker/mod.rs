@@ -42,7 +42,7 @@ use crate::calls::Calls;
 use crate::helper::Records;
 use crate::neighbour::NeighbourTable;
 use crate::port::{Burst, Port};
-use crate::snapshot::{Publisher, Snapshot};
+use crate::snapshot::{Ipvs, Publisher, Snapshot};
 use crate::stats::{WorkerStats, add};
 use conntrack::{
     ConnectionId, Direction, Entry, Expiry, Owner, State, Table, Ticks, Tuple, V4, V6,
@@ -194,8 +194,13 @@ impl<P: Port> Worker<P> {
         self.ipv6.lips.adopt(&snapshot);
         self.ipv4.fragments.adopt(&snapshot);
         self.ipv6.fragments.adopt(&snapshot);
+        // What the modes go by is looked at once a second.
+        let modes = |ipvs: &Ipvs| [ipvs.secure_tcp, ipvs.drop_packet, ipvs.drop_entry];
+        let are_same = modes(&snapshot.ipvs) == modes(&self.egress.snapshot.ipvs);
         self.egress.adopt(snapshot);
-        self.update_defence();
+        if !are_same {
+            self.update_defence();
+        }
         self.publisher.mark_seen(
             usize::from(self.egress.worker),
             self.egress.snapshot.version,

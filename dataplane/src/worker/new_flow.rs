@@ -12,9 +12,9 @@ use super::transition::{first_state, is_established, is_reset, may_begin};
 use crate::calls::CallId;
 use crate::frame::Frame;
 use crate::neighbour::NeighbourId;
-use crate::packet::Packet;
 use crate::packet::icmp::ErrorKind;
 use crate::packet::wire::{TCP, UDP};
+use crate::packet::{Fragment, Packet};
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::rewrite::{self, Translation};
@@ -39,6 +39,11 @@ impl<F: Ip> Flows<F> {
             Some(Err(reason)) => return egress.drop(frame, reason),
         }
         let tuple = &packet.tuple;
+        if egress.snapshot.owned.contains_key(&tuple.source.into()) {
+            // What the director says itself does not come in from outside. Source: Linux net/ipv4/fib_frontend.c
+            // (`fib_validate_source`), recorded.
+            return egress.drop(frame, Reason::BadSource);
+        }
         let Some(asked) = asked(&egress.snapshot, frame.port, tuple) else {
             let frame = match self.server_speaks(services, egress, frame, packet) {
                 Ok(()) => return,
@@ -69,6 +74,13 @@ impl<F: Ip> Flows<F> {
             Err(reason) => return egress.drop(frame, reason),
         };
         if asked.one_packet && tuple.protocol == UDP && plan.server.method != Method::FullNat {
+            if packet.fragment == Fragment::First {
+                let port = plan.port;
+                self.fragments.goes_alone(Picked {
+                    port,
+                    ..plan.server
+                });
+            }
             return send_alone(services, egress, frame, packet, &plan);
         }
         let rules = egress.defence.tcp_rules();
@@ -320,13 +332,22 @@ fn not_ours<F: Ip, P: Port>(
             address: tuple.source.into(),
             port: tuple.source_port,
         };
+        // What is for the director goes no hop further; what is for no single host is not answered.
+        let is_ours = egress
+            .snapshot
+            .owned
+            .contains_key(&tuple.destination.into());
         let view = egress.snapshot.ports.get(usize::from(frame.port.0));
-        let speaker = view
-            .and_then(|view| view.source_for(end.address))
-            .and_then(F::from_ip);
+        let speaker = match view {
+            _ if is_ours => Some(tuple.destination),
+            _ if F::is_nowhere(tuple.destination) => None,
+            view => view
+                .and_then(|view| view.source_for(end.address))
+                .and_then(F::from_ip),
+        };
         if let Some(speaker) = speaker
             && services.is_nat_end(&end)
-            && rewrite::decrement_ttl(frame.bytes_mut(), packet).is_ok()
+            && (is_ours || rewrite::decrement_ttl(frame.bytes_mut(), packet).is_ok())
         {
             let kind = ErrorKind::PortUnreachable;
             egress.refuse(frame, packet, kind, speaker, Reason::NoConnection);

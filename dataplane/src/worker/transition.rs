@@ -67,11 +67,8 @@ pub(super) fn next_state<F: Ip>(
 #[inline]
 pub(super) fn starts_anew<F: Ip>(frame: &[u8], packet: &Packet<F>) -> bool {
     match packet.tuple.protocol {
-        TCP => {
-            packet.tcp_flags.has(TcpFlags::SYN)
-                && !packet.tcp_flags.has(TcpFlags::ACK)
-                && !packet.tcp_flags.has(TcpFlags::RST)
-        }
+        // Whatever other flags it has: a SYN with RST ends what was, and begins nothing.
+        TCP => packet.tcp_flags.has(TcpFlags::SYN),
         SCTP => sctp::event(frame, packet) == Some(SctpEvent::Init),
         _ => false,
     }

@@ -10,7 +10,7 @@ use super::family::Ip;
 use super::icmp::not_related;
 use super::services::Services;
 use crate::frame::Frame;
-use crate::packet::icmp::{ErrorKind, Quoted, parse_quoted};
+use crate::packet::icmp::{ErrorKind, Quoted, has_right_checksum, parse_quoted};
 use crate::packet::wire::{
     ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, ETHERNET_LEN, GRE, IPIP, IPV6, UDP, UDP_LEN, read_u16,
     read_u32,
@@ -60,6 +60,9 @@ impl<F: Ip> Flows<F> {
         quoted: &Quoted<O>,
         l3: usize,
     ) {
+        if !has_right_checksum(frame.bytes(), packet) {
+            return not_related(egress, frame, packet, Reason::BadIcmpChecksum);
+        }
         let inside = parse_quoted::<F>(frame.bytes(), l3, quoted.end as usize);
         let inner = match inside {
             Ok(inner) => inner,
@@ -97,6 +100,9 @@ impl<F: Ip> Flows<F> {
             }
             None => seen_inside::<O, F>(kind, code, rest),
         };
+        if !server.present {
+            return egress.drop(frame, Reason::ServerGone);
+        }
         let hop = match egress.hop_towards(inner.tuple.source.into()) {
             Ok(hop) => hop,
             Err(reason) => return egress.drop(frame, reason),

@@ -17,6 +17,9 @@ const ETHERNET_LEN: usize = 14;
 const IPV4_HEADER_LEN: usize = 20;
 const IPV6_HEADER_LEN: u64 = 40;
 
+/// A file whose last line is what passes in a second: recordings ran in real time.
+pub const RATES: &str = "/proc/net/ip_vs_stats";
+
 /// An injected frame, and what is known of the moment.
 pub struct Moment<'m> {
     /// The frame, described.
@@ -49,12 +52,27 @@ pub fn may_be_missing(frame: &Value, moment: &Moment<'_>) -> Option<&'static str
         return Some("the host has no such port or protocol; uvs leaves that to the kernel");
     }
     let target = address(moment.injected, "dst");
+    if moment.is_from_director(frame) && is_from_the_stack_alone(moment, frame) {
+        return Some("the host answers for itself; uvs leaves that to the kernel");
+    }
     if target.is_some_and(|target| !(moment.is_directors)(target))
         && is_one_hop_on(moment.injected, frame)
     {
         return Some("the host forwards what passes through it; uvs leaves that to the kernel");
     }
     None
+}
+
+/// Whether a frame answers what only a host answers: ICMP timestamp requests, echo requests to groups, in fragments or to
+/// an address without a service.
+fn is_from_the_stack_alone(moment: &Moment<'_>, frame: &Value) -> bool {
+    let injected = moment.injected;
+    let asked =
+        |request: u64, reply: u64| injected["icmp"][0] == request && frame["icmp"][0] == reply;
+    let is_to_group = address(injected, "dst").is_some_and(|target| target.is_multicast());
+    let is_cut = injected.get("frag").is_some();
+    asked(13, 14)
+        || (is_to_group || is_cut || !moment.for_service) && (asked(8, 0) || asked(128, 129))
 }
 
 /// Whether a frame may come out of uvs that is not recorded, and why. What the kernel should have sent and counted is
@@ -169,10 +187,10 @@ fn free_bytes(frame: &Value, moment: &Moment<'_>) -> Vec<usize> {
 /// Whether the lines of a listing come in the order of the kernel's hash table, that is, in any.
 #[must_use]
 pub fn is_unordered(dumped: &str) -> bool {
-    let mut words = dumped.split_whitespace();
-    if dumped.starts_with("/proc/net/") {
+    if dumped.starts_with("/proc/net/ip_vs") && dumped != RATES {
         return true;
     }
+    let mut words = dumped.split_whitespace();
     words.any(|word| {
         word == "--nosort" || word.starts_with('-') && !word.starts_with("--") && word.contains('c')
     })
@@ -243,6 +261,17 @@ mod tests {
         let unreachable = json!({"src": "10.0.0.100", "dst": "10.64.0.7", "proto": "icmp", "icmp": [3, 3], "quote": syn});
         assert!(reason(&syn, &unreachable, false).is_some());
         assert!(reason(&syn, &unreachable, true).is_none());
+    }
+
+    #[test]
+    fn answers_that_a_host_alone_gives_may_be_missing() {
+        let ask = |kind: u8, target: &str| json!({"src": "10.64.0.7", "dst": target, "proto": "icmp", "icmp": [kind, 0]});
+        let reply = |kind: u8| json!({"src": "10.0.0.100", "dst": "10.64.0.7", "proto": "icmp", "icmp": [kind, 0]});
+        assert!(reason(&ask(13, "10.0.0.100"), &reply(14), false).is_some());
+        assert!(reason(&ask(8, "224.0.0.1"), &reply(0), false).is_some());
+        assert!(reason(&ask(8, "10.0.0.100"), &reply(0), false).is_some());
+        assert!(reason(&ask(8, "10.0.0.100"), &reply(0), true).is_none());
+        assert!(reason(&ask(13, "10.0.0.100"), &reply(0), true).is_none());
     }
 
     #[test]
@@ -330,7 +359,7 @@ mod tests {
     #[test]
     fn connection_listings_have_no_order() {
         assert!(is_unordered("-Lnc") && is_unordered("-L -n -c") && is_unordered("-Ln --nosort"));
-        assert!(is_unordered("/proc/net/ip_vs"));
+        assert!(is_unordered("/proc/net/ip_vs") && !is_unordered(RATES));
         assert!(!is_unordered("-Ln --timeout") && !is_unordered("-Ln --persistent-conn"));
     }
 }

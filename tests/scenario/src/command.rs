@@ -263,6 +263,11 @@ impl Console {
                 (Some(side), Ok(mtu)) => bench.set_mtu(side, mtu),
                 _ => self.miss(format!("ip {line}")),
             },
+            ["addr", "del", address, "dev", "lo"] => {
+                let gone = address.split('/').next().and_then(tables::address_of);
+                gone.map(|gone| self.vips.remove(&gone));
+                self.configure(bench);
+            }
             ["addr", "add", address, "dev", "lo"] => {
                 let (text, len) = address.split_once('/').unwrap_or((address, "32"));
                 let address = tables::address_of(text);

@@ -19,7 +19,7 @@ const MODULES: [(&str, &str); 2] = [("ip_vs_ftp", ""), ("ip_vs_pe_sip", "")];
 const FTP: u16 = 21;
 
 /// The kernel's settings with their values when nobody sets them.
-const DEFAULTS: [(&str, &str); 28] = [
+const DEFAULTS: [(&str, &str); 29] = [
     ("am_droprate", "10"),
     ("amemthresh", "1024"),
     ("backup_only", "0"),
@@ -43,6 +43,7 @@ const DEFAULTS: [(&str, &str); 28] = [
     ("snat_reroute", "1"),
     ("sync_persist_mode", "0"),
     ("sync_ports", "1"),
+    ("sync_qlen_max", "1810"),
     ("sync_refresh_period", "0"),
     ("sync_retries", "0"),
     ("sync_sock_size", "0"),

@@ -173,7 +173,9 @@ impl Kernel {
             return Err(Refusal::Invalid);
         }
         check_thresholds(&server)?;
-        let KernelService { service, servers, .. } = &mut self.services[place];
+        let KernelService {
+            service, servers, ..
+        } = &mut self.services[place];
         service.takes(&server).map_err(Refusal::FullNat)?;
         if servers.iter().any(|known| known.address == server.address) {
             return Err(Refusal::ServerExists);

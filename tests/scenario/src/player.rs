@@ -344,6 +344,9 @@ impl Player {
             "/proc/net/ip_vs_conn_sync" => {
                 return json!(proc::connections(&tables::connections(&self.bench), true));
             }
+            "/proc/net/ip_vs_stats" => {
+                return json!(proc::statistics(&self.console.services(&self.bench)));
+            }
             _ => {}
         }
         let name = path.strip_prefix("/proc/sys/net/ipv4/vs/");

@@ -1,7 +1,7 @@
 //! The kernel's files about IPVS below `/proc`, as text.
 
 use crate::tables::TABLE_SIZE;
-use cli::ipvsadm::listing::{ListedConnection, ListedService};
+use cli::ipvsadm::listing::{Counters, ListedConnection, ListedService};
 use cli::ipvsadm::{Mask, Method, Protocol, ServiceKey};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -98,6 +98,34 @@ pub fn connections(listed: &[ListedConnection], origin: bool) -> Vec<String> {
     lines
 }
 
+/// `/proc/net/ip_vs_stats`: all services together. What passes in a second is not told.
+///
+/// Source: Linux net/netfilter/ipvs/ip_vs_ctl.c (`ip_vs_stats_show`).
+#[must_use]
+pub fn statistics(listed: &[ListedService]) -> Vec<String> {
+    let sum = |of: fn(&Counters) -> u64| listed.iter().map(|listed| of(&listed.total)).sum::<u64>();
+    let row = |packets: [u64; 3], bytes: [u64; 2]| {
+        let [connections, input, output] = packets;
+        let [in_bytes, out_bytes] = bytes;
+        format!("{connections:8X} {input:8X} {output:8X} {in_bytes:16X} {out_bytes:16X}")
+    };
+    vec![
+        "   Total Incoming Outgoing         Incoming         Outgoing".to_owned(),
+        "   Conns  Packets  Packets            Bytes            Bytes".to_owned(),
+        row(
+            [
+                sum(|of| of.connections),
+                sum(|of| of.in_packets),
+                sum(|of| of.out_packets),
+            ],
+            [sum(|of| of.in_bytes), sum(|of| of.out_bytes)],
+        ),
+        String::new(),
+        " Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s".to_owned(),
+        row([0; 3], [0; 2]),
+    ]
+}
+
 fn end(end: SocketAddr) -> String {
     match end.ip() {
         IpAddr::V4(_) => format!("{}:{:04X}", address(end.ip()), end.port()),
@@ -118,7 +146,7 @@ fn address(address: IpAddr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cli::ipvsadm::listing::{Counters, ListedServer};
+    use cli::ipvsadm::listing::ListedServer;
     use cli::ipvsadm::{Command, parse};
 
     /// A service and a server, as their commands say.
@@ -180,6 +208,7 @@ mod tests {
     #[test]
     fn connections_are_shown_as_the_kernel_shows_them() {
         let found = ListedConnection {
+            local: None,
             protocol: "UDP",
             expires_s: 118,
             state: "UDP",

@@ -98,9 +98,9 @@ impl Quote for V4 {
 }
 
 impl Quote for V6 {
-    /// Unreachable, packet too big, time exceeded, parameter problem.
+    /// Whatever is no information (RFC 4443 §2.1), known or not.
     fn is_relayed(kind: u8) -> bool {
-        matches!(kind, 1..=4)
+        kind < 128
     }
 
     fn quoted_transport(frame: &[u8], l3: usize, end: usize) -> Result<QuotedTransport, Reason> {
@@ -126,10 +126,11 @@ impl Quote for V6 {
 /// Reads an ICMP error and the packet it quotes. Four bytes of the quoted transport header suffice.
 ///
 /// # Errors
-/// `IcmpUnsupported`: no error, or not one that is relayed (IPv4: types 3, 4 and 11; IPv6: 1 to 4). `Fragment`: the error
-/// is itself fragmented. `BadIcmpChecksum`. Otherwise as [`parse_quoted`].
+/// `IcmpUnsupported`: no error, or not one that is relayed (IPv4: types 3, 4 and 11; IPv6: below 128). `Fragment`: the
+/// error is itself fragmented. `BadIcmpChecksum`: of IPv4; for IPv6 see [`has_right_checksum`]. Otherwise as
+/// [`parse_quoted`].
 ///
-/// Source: RFC 792, RFC 4443, Linux net/netfilter/ipvs/ip_vs_core.c (`ip_vs_in_icmp`).
+/// Source: RFC 792, RFC 4443, Linux net/netfilter/ipvs/ip_vs_core.c (`ip_vs_in_icmp`, `ip_vs_in_icmp_v6`).
 ///
 /// # Panics
 /// When `packet` is not what `parse` made of this frame.
@@ -142,10 +143,21 @@ pub fn parse_error<F: Quote>(frame: &[u8], packet: &Packet<F>) -> Result<Quoted<
     if tuple.protocol != F::ICMP || !F::is_relayed(message[0]) {
         return Err(Reason::IcmpUnsupported);
     }
-    if checksum::icmp::<F>(tuple.source, tuple.destination, message) != 0 {
+    if F::ICMP == wire::ICMP && !has_right_checksum(frame, packet) {
         return Err(Reason::BadIcmpChecksum);
     }
     parse_quoted(frame, packet.l4() + ICMP_LEN, packet.end())
+}
+
+/// Whether an ICMP message's checksum is right. The kernel does not ask this of ICMPv6 errors from the clients' side.
+///
+/// Source: Linux net/netfilter/ipvs/ip_vs_core.c (`ip_vs_in_icmp_v6`, `ip_vs_out_icmp_v6`), recorded.
+///
+/// # Panics
+/// When `packet` is not what `parse` made of this frame.
+pub fn has_right_checksum<F: Quote>(frame: &[u8], packet: &Packet<F>) -> bool {
+    let message = &frame[packet.l4()..packet.end()];
+    checksum::icmp::<F>(packet.tuple.source, packet.tuple.destination, message) == 0
 }
 
 /// Reads the quoted packet at `l3`, of which no more than up to `end` is there. Also for the packet inside a quoted

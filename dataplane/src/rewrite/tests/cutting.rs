@@ -4,7 +4,7 @@ use crate::packet::sample::{
 };
 use crate::packet::wire::{TCP, UDP, read_u16, read_u32};
 use crate::packet::{Fragment, TcpFlags, V4, V6};
-use crate::rewrite::{fragment_ipv4, tcp_segments, udp_segments};
+use crate::rewrite::{fragment_ipv4, fragment_ipv6, tcp_segments, udp_segments};
 use proptest::prelude::*;
 
 const ALL_FLAGS: TcpFlags = TcpFlags(0x99); // CWR, ACK, PSH, FIN
@@ -353,6 +353,25 @@ fn malformed_options_do_not_go_on() {
         assert_eq!(fragments[0][34..38], options);
         assert_eq!(fragments[1][34..38], [1; 4], "{options:?}");
     }
+}
+
+#[test]
+fn what_is_no_ipv6_packet_or_has_no_room_is_not_fragmented() {
+    let frame = udp(&client_v6(UDP), &bytes(1000));
+    let cut = |frame: &[u8], mtu: usize, scratch: usize| {
+        let mut count = 0;
+        let mut emit = |_: &mut [u8]| count += 1;
+        let returned = fragment_ipv6(frame, mtu, 7, &mut vec![0; scratch], &mut emit);
+        assert_eq!(returned, count);
+        count
+    };
+    assert_eq!(cut(&frame, 500, 514), 3);
+    assert_eq!(cut(&frame, 500, 513), 0, "scratch too short");
+    assert_eq!(cut(&frame, 55, 514), 0, "no room for eight bytes");
+    assert_eq!(cut(&frame[..1000], 500, 514), 0, "truncated");
+    assert_eq!(cut(&frame[..40], 500, 514), 0, "no header");
+    let ipv4 = udp(&client_v4(UDP), &bytes(1000));
+    assert_eq!(cut(&ipv4, 500, 514), 0, "IPv4");
 }
 
 #[test]

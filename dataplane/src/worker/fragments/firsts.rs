@@ -6,6 +6,7 @@
 use crate::packet::{Packet, Tuple};
 use crate::port::PortId;
 use crate::worker::family::Ip;
+use crate::worker::services::Picked;
 use ahash::RandomState;
 use conntrack::Ticks;
 
@@ -48,6 +49,8 @@ pub(super) struct First<F: Ip> {
     pub(super) end: usize,
     /// The port that it came in by.
     pub(super) port: PortId,
+    /// The server that got it without a connection, by one-packet scheduling.
+    pub(super) alone: Option<Picked>,
 }
 
 struct Slot<F: Ip> {
@@ -201,6 +204,7 @@ mod tests {
             tuple,
             end,
             port: PortId(0),
+            alone: None,
         }
     }
 

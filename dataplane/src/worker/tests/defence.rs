@@ -114,6 +114,30 @@ fn of_the_packets_that_would_begin_connections_every_tenth_is_dropped_and_no_oth
 }
 
 #[test]
+fn another_drop_rate_holds_from_the_next_second_on() {
+    let mut config = Config::of(TCP, VIP, Method::Nat, SERVER);
+    config.ipvs.drop_packet = 3;
+    config.ipvs.am_droprate = 4;
+    let mut bed = Bed::new(&config);
+    let dropped = |bed: &mut Bed, first: u16| {
+        let mut count = 0;
+        for port in first..first + 8 {
+            let syn = request(port).packet(SYN, b"");
+            count += usize::from(bed.send(0, CLIENTS, &syn).is_empty());
+        }
+        count
+    };
+    assert_eq!(dropped(&mut bed, 100), 2);
+    config.ipvs.am_droprate = 1000;
+    bed.publish(&config);
+    bed.settle();
+    assert_eq!(dropped(&mut bed, 200), 2);
+    bed.pass(2);
+    assert_eq!(dropped(&mut bed, 300), 1);
+    assert_eq!(dropped(&mut bed, 400), 0);
+}
+
+#[test]
 fn by_itself_the_defence_begins_when_the_table_is_nearly_full_and_ends_again() {
     let mut config =
         Config::of(UDP, VIP, Method::Nat, SERVER).with(TCP, VIP, Method::Nat, &[SERVER]);

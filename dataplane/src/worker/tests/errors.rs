@@ -10,6 +10,7 @@ use crate::reason::Reason;
 use crate::rewrite::Encapsulation;
 use conntrack::{Method, Ticks};
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Routers on the way to the clients, and real servers.
 const ROUTERS: [&str; 2] = ["10.9.9.9", "fd00:9::9"];
@@ -180,24 +181,33 @@ fn an_error_about_nothing_known_is_dropped_if_it_is_for_us_and_left_alone_if_not
 }
 
 #[test]
-fn redirects_and_parameter_problems_are_not_relayed() {
-    for mut case in cases() {
+fn ipv4_redirects_and_parameter_problems_are_not_relayed() {
+    for mut case in cases().filter(|case| case.family == 0) {
         let quoted = case.talk.back().packet(DATA, b"");
         let vip = case.talk.destination.ip();
-        let kinds: &[u8] = if case.family == 0 {
-            &[5, 12, 1, 2, 6, 7, 19, 255]
-        } else {
-            &[0, 5, 100, 127]
-        };
-        for &kind in kinds {
-            let error = icmp_error(ROUTERS[case.family], vip, (kind, 0, 0), &quoted);
+        for kind in [5, 12, 1, 2, 6, 7, 19, 255] {
+            let error = icmp_error(ROUTERS[0], vip, (kind, 0, 0), &quoted);
             case.bed
                 .send_for(0, CLIENTS, &error, Reason::IcmpUnsupported);
         }
-        let mut error = icmp_error(ROUTERS[case.family], vip, TOO_BIG[case.family], &quoted);
+        let mut error = icmp_error(ROUTERS[0], vip, TOO_BIG[0], &quoted);
         *error.last_mut().unwrap() ^= 0xff;
         case.bed
             .send_for(0, CLIENTS, &error, Reason::BadIcmpChecksum);
+    }
+}
+
+#[test]
+fn all_icmpv6_errors_are_relayed_and_from_clients_even_with_a_wrong_checksum() {
+    for mut case in cases().filter(|case| case.family == 1) {
+        let quoted = case.talk.back().packet(DATA, b"");
+        let vip = case.talk.destination.ip();
+        for kind in [0, 1, 4, 5, 100, 127] {
+            let mut error = icmp_error(ROUTERS[1], vip, (kind, 0, 0), &quoted);
+            assert_eq!(case.bed.send_one(0, CLIENTS, &error).side, SERVERS);
+            *error.last_mut().unwrap() ^= 0xff;
+            assert_eq!(case.bed.send_one(0, CLIENTS, &error).side, SERVERS);
+        }
     }
 }
 
@@ -410,7 +420,7 @@ fn an_error_about_a_tunnel_becomes_one_from_the_vip_about_the_packet_inside() {
 }
 
 #[test]
-fn an_error_to_a_removed_server_is_dropped() {
+fn a_removed_server_still_hears_of_what_it_sent_and_it_counts_no_more() {
     for mut case in cases() {
         let id = case.config.services.iter().find(|service| {
             service.address == case.talk.destination && service.protocol == case.talk.protocol
@@ -418,9 +428,15 @@ fn an_error_to_a_removed_server_is_dropped() {
         let id = id.unwrap().servers[0].id;
         case.config.server(id).present = false;
         case.bed.publish(&case.config);
+        let counted = |bed: &Bed| {
+            let stats = bed.stats[0].server(scheduler::RealServerId(id)).unwrap();
+            stats.in_packets.load(Relaxed)
+        };
+        let before = counted(&case.bed);
         let quoted = case.talk.back().packet(DATA, b"");
         let vip = case.talk.destination.ip();
         let error = icmp_error(ROUTERS[case.family], vip, TOO_BIG[case.family], &quoted);
-        case.bed.send_for(0, CLIENTS, &error, Reason::ServerGone);
+        assert_eq!(case.bed.send_one(0, CLIENTS, &error).side, SERVERS);
+        assert_eq!(counted(&case.bed), before);
     }
 }

@@ -400,7 +400,7 @@ fn fragments_too_large_for_the_next_link_are_cut_again() {
 }
 
 #[test]
-fn an_ipv4_fragment_too_large_for_a_tunnel_over_ipv6_is_cut_inside() {
+fn an_ipv4_fragment_too_large_for_a_tunnel_over_ipv6_is_cut_outside() {
     let config = Config::of(UDP, VIP, Method::Tun, "[fd00:2::11]:80");
     let mut bed = Bed::new(&config);
     let frame = Talk::udp(CLIENT, VIP).packet(ACK, &[0x5a; 4000]);
@@ -409,8 +409,66 @@ fn an_ipv4_fragment_too_large_for_a_tunnel_over_ipv6_is_cut_inside() {
         seen.extend(bed.send(0, CLIENTS, fragment));
     }
     assert!(seen.len() > 3 && seen.iter().all(|seen| seen.frame.len() <= 1514));
-    let frames: Vec<Vec<u8>> = seen.iter().map(unwrapped).collect();
+    let mut seen = seen.into_iter().peekable();
+    let mut frames = Vec::new();
+    while let Some(mut whole) = seen.next() {
+        // The pieces of one follow each other: of those that are no first one, the payload goes on.
+        let is_cut = |frame: &[u8]| frame[20] == 44;
+        if is_cut(&whole.frame) {
+            let next = whole.frame[54];
+            whole.frame.drain(54..62);
+            whole.frame[20] = next;
+            let offset = |frame: &[u8]| u16::from_be_bytes([frame[56], frame[57]]) & 0xfff8;
+            while let Some(piece) =
+                seen.next_if(|seen| is_cut(&seen.frame) && offset(&seen.frame) > 0)
+            {
+                whole.frame.extend(&piece.frame[62..]);
+            }
+            let len = u16::try_from(whole.frame.len() - 54).unwrap();
+            whole.frame[18..20].copy_from_slice(&len.to_be_bytes());
+        }
+        frames.push(unwrapped(&whole));
+    }
+    assert_eq!(frames.len(), 3);
     assert_eq!(Got::of(&reassembled(&frames)).payload, [0x5a; 4000]);
+}
+
+#[test]
+fn the_fragments_of_a_datagram_scheduled_alone_go_to_one_server() {
+    for (method, port) in [(Method::Nat, 81), (Method::Dr, 80), (Method::Tun, 80)] {
+        for reverse in [false, true] {
+            let servers = ["10.2.0.11:81", "10.2.0.12:81"];
+            let mut config = Config::new().with(UDP, VIP, method, &servers);
+            config.services[0].one_packet = true;
+            let mut bed = Bed::new(&config);
+            for id in 1..4 {
+                let frame = Talk::udp(CLIENT, VIP).packet(ACK, &[0x5a; 200]);
+                let mut fragments = cut_by(&frame, 64, id);
+                if reverse {
+                    fragments.reverse();
+                }
+                let mut seen = Vec::new();
+                for fragment in &fragments {
+                    seen.extend(bed.send(0, CLIENTS, fragment));
+                }
+                assert_eq!(seen.len(), fragments.len(), "{method:?} {reverse}");
+                assert!(seen.iter().all(|one| one.to() == seen[0].to()));
+                let frames: Vec<Vec<u8>> = seen
+                    .iter()
+                    .map(|one| match method {
+                        Method::Tun => unwrapped(one),
+                        _ => one.frame.clone(),
+                    })
+                    .collect();
+                let got = Got::of(&reassembled(&frames));
+                assert_eq!(
+                    (got.payload.len(), got.talk.destination.port()),
+                    (200, port)
+                );
+            }
+            assert_eq!(bed.connections(), 0);
+        }
+    }
 }
 
 #[test]

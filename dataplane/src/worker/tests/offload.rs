@@ -287,7 +287,7 @@ fn a_packet_that_may_be_fragmented_is() {
 }
 
 #[test]
-fn a_packet_in_an_ipv6_tunnel_is_fragmented_inside() {
+fn a_packet_in_an_ipv6_tunnel_is_fragmented_outside() {
     let mut config = Config::of(UDP, "10.0.0.100:80", Method::Tun, "[fd00:2::11]:80");
     config.mtu[SERVERS] = 1400;
     let mut bed = Bed::new(&config);
@@ -296,11 +296,27 @@ fn a_packet_in_an_ipv6_tunnel_is_fragmented_inside() {
     let mut frame = talk.packet(DATA, &body);
     let offload = partial(&mut frame);
     let seen = bed.send_with(0, CLIENTS, &frame, offload);
-    let (inner, payload) = reassembled(&seen, 1400, |got| got.inner());
-    assert_eq!(inner.protocol, UDP);
+    // RFC 8200 §4.5: each piece's payload follows a fragment header, whose identification is one for all.
+    let mut inner = Vec::new();
+    let id = seen[0].frame[58..62].to_vec();
+    for (index, seen) in seen.iter().enumerate() {
+        let (header, payload) = seen.frame[14..].split_at(48);
+        let more = u16::from(inner.len() + payload.len() < 3028);
+        let offset = u16::try_from(inner.len()).unwrap();
+        assert_eq!((header[6], header[40]), (44, 4), "piece {index}");
+        assert_eq!(header[42..44], (offset | more).to_be_bytes());
+        assert_eq!(header[44..48], id);
+        assert_eq!(
+            usize::from(u16::from_be_bytes([header[4], header[5]])),
+            8 + payload.len()
+        );
+        assert!(seen.frame.len() <= 14 + 1400);
+        inner.extend(payload);
+    }
+    assert_eq!(seen.len(), 3);
     let addresses = [[10, 64, 0, 7], [10, 0, 0, 100]].concat();
-    assert_eq!(reference_l4(&addresses, UDP, &payload), 0);
-    assert!(payload.ends_with(&body));
+    assert_eq!(reference_l4(&addresses, UDP, &inner[20..]), 0);
+    assert!(inner.ends_with(&body));
 }
 
 #[test]
@@ -316,10 +332,13 @@ fn without_path_mtu_discovery_a_tunnel_is_fragmented_whatever_the_packet_inside_
             let seen = bed.send(0, CLIENTS, &talk.whole(DATA, &body));
             let header_len = encapsulation.header_len();
             if server.starts_with('[') {
-                // An IPv6 packet is fragmented by nobody on its way.
-                assert_eq!(
-                    told_mtu(&seen[0].packet()) as usize,
-                    1460 - header_len,
+                assert!(seen.iter().all(|seen| seen.side == SERVERS));
+                let mut payload = Vec::new();
+                for seen in &seen {
+                    payload.extend(&seen.frame[14 + 48..]);
+                }
+                assert!(
+                    seen.len() == 2 && payload.ends_with(&body),
                     "{encapsulation:?}"
                 );
                 continue;

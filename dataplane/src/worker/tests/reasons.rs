@@ -161,9 +161,13 @@ fn provoke(reason: Reason) -> Bed {
             first = vec![Talk::tcp(CLIENT, VIP).at_port(1).packet(SYN, b"")];
         }
         Reason::ReplyTupleTaken => {
-            // The server is a client too, of the one whose address its own client has.
-            config = config.with(TCP, CLIENT, Method::Dr, &["10.2.0.12:40001"]);
-            first = vec![Talk::tcp(SERVER, CLIENT).packet(SYN, b"")];
+            // The server was a client too, of a service that had the address that its own client has now.
+            let before = Config::of(TCP, CLIENT, Method::Dr, "10.2.0.12:40001");
+            let mut bed = Bed::new(&before);
+            bed.send_one(0, CLIENTS, &Talk::tcp(SERVER, CLIENT).packet(SYN, b""));
+            bed.publish(&config);
+            bed.send_for(0, CLIENTS, &frame, reason);
+            return bed;
         }
         Reason::LipPortsExhausted => {
             config = Config::of(TCP, VIP, Method::FullNat, SERVER);

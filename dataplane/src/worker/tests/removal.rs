@@ -3,8 +3,8 @@
 //! Recorded: `tests/scenario/recorded/server-removal.json`, `removal-sweep.json`.
 
 use super::bed::{Bed, Limits};
-use super::config::{CLIENTS, Config, SERVERS};
-use super::packets::{ACK, DATA, SYN, Talk};
+use super::config::{CLIENTS, Config, SERVERS, ip};
+use super::packets::{ACK, DATA, SYN, SYN_ACK, Talk, icmp_error};
 use crate::packet::wire::TCP;
 use crate::worker::Worker;
 use crate::worker::sweep::SWEEP_BUDGET;
@@ -124,4 +124,34 @@ fn replies_of_a_removed_server_pass_and_do_not_count() {
         assert_eq!(counted(&bed), expected);
     }
     bed.send_one(0, CLIENTS, &request(1).packet(DATA, b""));
+}
+
+#[test]
+fn without_a_service_of_its_family_a_packet_of_a_connection_is_left_to_the_kernel() {
+    let talk = Talk::tcp("10.64.0.7:40001", "10.0.0.100:80");
+    let whole = Config::of(TCP, "10.0.0.100:80", Method::Nat, "10.2.0.11:80");
+    let mut bed = Bed::new(&whole);
+    let seen = bed.send_one(0, CLIENTS, &talk.packet(SYN, b""));
+    let answer = seen.packet().talk.back().packet(SYN_ACK, b"");
+    let error = icmp_error(
+        "10.64.0.7",
+        ip("10.0.0.100"),
+        (3, 3, 0),
+        &talk.back().packet(ACK, b""),
+    );
+    let mut other = whole.clone();
+    other.services.clear();
+    let other = other.with(TCP, "[fd00:a::100]:80", Method::Nat, &["[fd00:2::11]:80"]);
+    bed.publish(&other);
+    for (side, frame) in [
+        (SERVERS, &answer),
+        (CLIENTS, &error),
+        (CLIENTS, &talk.packet(ACK, b"")),
+    ] {
+        let before = bed.books()["exceptions"];
+        assert!(bed.send(0, side, frame).is_empty());
+        assert_eq!(bed.books()["exceptions"], before + 1);
+    }
+    bed.publish(&whole);
+    assert_eq!(bed.send_one(0, SERVERS, &answer).side, CLIENTS);
 }

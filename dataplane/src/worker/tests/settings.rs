@@ -45,6 +45,27 @@ fn without_connection_reuse_a_syn_goes_to_the_server_of_the_connection_that_ende
 }
 
 #[test]
+fn a_syn_with_other_flags_ends_an_ended_connection_and_with_a_reset_begins_none() {
+    for (flags, left) in [
+        (SYN_ACK, 1),
+        (SYN | FIN, 1),
+        (SYN | RST, 0),
+        (SYN_ACK | RST, 0),
+    ] {
+        let mut bed = Bed::new(&two_by_nat());
+        let first = server_of(&mut bed, 1, SYN);
+        server_of(&mut bed, 1, ACK);
+        server_of(&mut bed, 1, RST);
+        let seen = bed.send(0, CLIENTS, &request(1).packet(flags, b""));
+        for frame in &seen {
+            assert_ne!(frame.packet().talk.destination, first, "{flags:?}");
+        }
+        assert_eq!(seen.len(), left, "{flags:?}");
+        assert_eq!(bed.connections(), u32::try_from(left).unwrap());
+    }
+}
+
+#[test]
 fn only_mode_two_reuses_a_connection_that_the_client_alone_was_seen_to_close() {
     for method in [Method::Nat, Method::Dr, Method::Tun] {
         for (mode, reused) in [(1, false), (2, method != Method::Nat)] {
@@ -172,6 +193,19 @@ fn with_nat_icmp_send_a_server_that_speaks_without_a_connection_is_told() {
         (seen.side, packet.talk.source.ip(), packet.error()),
         (SERVERS, ip("10.2.0.1"), ((3, 3, 0), from(BOTH[0])))
     );
+    // What is for the director has no hop less to live, and no address is no sender's to hear from.
+    let to = |target: &str| Talk {
+        destination: socket(target),
+        ..from(BOTH[0])
+    };
+    let frame = to("10.0.0.100:99").packet(SYN_ACK, b"");
+    let seen = bed.send_one(0, SERVERS, &frame);
+    assert_eq!(seen.packet().talk.source.ip(), ip("10.0.0.100"));
+    assert!(seen.frame.ends_with(&frame[14..]));
+    for nowhere in ["127.0.0.1:99", "0.0.0.0:99"] {
+        let frame = to(nowhere).packet(SYN_ACK, b"");
+        assert!(bed.send(0, SERVERS, &frame).is_empty());
+    }
     // A reset, another port and another host are the kernel's.
     for (server, flags) in [
         (BOTH[0], RST),
@@ -183,7 +217,20 @@ fn with_nat_icmp_send_a_server_that_speaks_without_a_connection_is_told() {
                 .is_empty()
         );
     }
-    assert_eq!(bed.books()["exceptions"], 4);
+    assert_eq!(bed.books()["exceptions"], 6);
+}
+
+#[test]
+fn what_comes_in_as_from_the_director_itself_begins_nothing() {
+    for source in ["10.0.0.100:41000", "10.2.0.1:41000"] {
+        let mut bed = Bed::new(&two_by_nat());
+        let talk = Talk {
+            source: socket(source),
+            ..request(1)
+        };
+        bed.send_for(0, CLIENTS, &talk.packet(SYN, b""), Reason::BadSource);
+        assert_eq!(bed.connections(), 0, "{source}");
+    }
 }
 
 #[test]
