@@ -139,8 +139,7 @@ impl<F: Ip> Flows<F> {
         let local = match server.method {
             Method::FullNat => {
                 let addresses = services.local_addresses(plan.service);
-                let end = (address, server.port);
-                let source = self.lips.take(addresses, end, tuple.protocol);
+                let source = self.lips.take(addresses, real_server, tuple.protocol);
                 Some(source.ok_or(Reason::LipPortsExhausted)?)
             }
             _ => None,
@@ -185,8 +184,8 @@ impl<F: Ip> Flows<F> {
                 add(&stats.connections, 1);
             }
         } else if let Some(local) = local {
-            let end = (address, server.port);
-            self.lips.give_back_source(local, end, tuple.protocol);
+            self.lips
+                .give_back_source(local, real_server, tuple.protocol);
         }
         made
     }

@@ -14,7 +14,7 @@
 use super::Flows;
 use super::egress::Egress;
 use super::family::Ip;
-use super::lookup::{Asked, FTP};
+use super::lookup::Asked;
 use super::services::{Picked, Services};
 use crate::calls::CallId;
 use crate::port::Port;
@@ -262,7 +262,7 @@ pub(super) fn real_port(asked: &Asked, server: &Picked, virtual_port: u16) -> u1
 
 /// Whether a template of the service is for all of its ports.
 fn is_any_port(asked: &Asked) -> bool {
-    matches!(asked.key.port, 0 | FTP)
+    asked.key.is_of_all_ports()
 }
 
 /// What a client's template stands under: of a mark, the mark; of a service of all ports or of FTP, the address; otherwise
