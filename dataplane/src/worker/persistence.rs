@@ -11,11 +11,11 @@
 //! Source: Linux net/netfilter/ipvs/ip_vs_core.c (`ip_vs_sched_persist`), ip_vs_conn.c (`ip_vs_check_template`,
 //! `ip_vs_conn_expire`).
 
-use super::Flows;
 use super::egress::Egress;
 use super::family::Ip;
 use super::lookup::Asked;
 use super::services::{Picked, Services};
+use super::{Flows, settle};
 use crate::calls::CallId;
 use crate::port::Port;
 use crate::reason::Reason;
@@ -43,6 +43,8 @@ pub(super) fn renewal<F: Ip>(entry: &Entry<F>) -> Option<Ticks> {
 pub(super) struct Remembered {
     pub(super) template: ConnectionId,
     pub(super) server: Picked,
+    /// It was made for this flow.
+    pub(super) is_new: bool,
 }
 
 /// What there is under a template's key.
@@ -142,7 +144,11 @@ impl<F: Ip> Flows<F> {
         match made {
             Ok(template) => {
                 services.template_began(server.id);
-                Ok(Remembered { template, server })
+                Ok(Remembered {
+                    template,
+                    server,
+                    is_new: true,
+                })
             }
             // Another worker was faster with a flow of the same client, or a packet from port 0 has its place.
             Err(InsertError::Exists(_)) => self
@@ -168,7 +174,11 @@ impl<F: Ip> Flows<F> {
         let quiescent = snapshot.ipvs.expire_quiescent_template && services.is_drained(id);
         let is_wanted = wanted.is_none_or(|wanted| wanted == id);
         match facts(snapshot, id).filter(|_| is_wanted && !quiescent) {
-            Some(server) => Some(Remembered { template, server }),
+            Some(server) => Some(Remembered {
+                template,
+                server,
+                is_new: false,
+            }),
             None => {
                 self.owner.void_template(template);
                 None
@@ -209,6 +219,20 @@ impl<F: Ip> Flows<F> {
     fn use_template(&self, now: Ticks, template: ConnectionId) {
         let entry = self.table.entry(template);
         entry.touch(now.after(entry.template_timeout()));
+    }
+
+    /// Ends a template whose first connection could not be made, so that flows that are refused take no room. One that
+    /// another worker's connection hangs on by now stays.
+    #[cold]
+    pub(super) fn forget_template(&mut self, services: &Services, template: ConnectionId) {
+        if self.table.entry(template).extension() != 0 {
+            return;
+        }
+        if let Some(state) = self.owner.remove(template) {
+            let ended = (template, self.table.entry(template));
+            let shared = (&*self.calls, &*self.helpers);
+            settle(&self.table, shared, &mut self.lips, services, ended, state);
+        }
     }
 
     /// Counts a connection that a template controls.

@@ -155,6 +155,7 @@ impl<F: Ip> Flows<F> {
                     port: tuple.source_port,
                     server: remembered.server,
                     template: Some(remembered.template),
+                    is_remembered: !remembered.is_new,
                 };
                 let timeout = egress.snapshot.timeouts.of(State::Udp);
                 let found = self.connect(services, egress, &asks, &plan, State::Udp, timeout);

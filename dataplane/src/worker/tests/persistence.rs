@@ -1,10 +1,11 @@
 //! Clients that stay with their server.
 
-use super::bed::Bed;
+use super::bed::{Bed, Limits};
 use super::config::{CLIENTS, Config, SERVERS};
 use super::packets::{ACK, SYN, SYN_ACK, Talk};
 use crate::calls::CALL_ID_LEN;
 use crate::packet::wire::{TCP, UDP};
+use crate::reason::Reason;
 use crate::snapshot::{Engine, Persistence};
 use conntrack::{ConnectionView, Method, State, Ticks, V4};
 use std::net::SocketAddr;
@@ -126,6 +127,28 @@ fn a_template_is_assured_by_an_established_connection_or_an_answered_datagram() 
         }
         assert_eq!(templates(&bed)[0].state, State::Assured, "{protocol}");
     }
+}
+
+#[test]
+fn flows_that_are_refused_leave_no_template() {
+    let config = persistent(TCP);
+    let limits = Limits {
+        connections: 100,
+        half_open_percent: 10,
+        ..Limits::default()
+    };
+    let mut bed = Bed::with(&config, &limits);
+    for client in 0..80 {
+        let frame = Talk::tcp(&format!("10.64.1.{client}:1"), VIP).packet(SYN, b"");
+        if client < 10 {
+            bed.send_one(0, CLIENTS, &frame);
+        } else {
+            bed.send_for(0, CLIENTS, &frame, Reason::HalfOpenFull);
+        }
+    }
+    assert_eq!((templates(&bed).len(), bed.connections()), (10, 20));
+    let persistent = |id: u32| config.clone().server(id).load.persistent();
+    assert_eq!((0..3).map(persistent).sum::<u32>(), 10);
 }
 
 fn invite(call: &str) -> Vec<u8> {
