@@ -45,13 +45,17 @@ impl<F: Ip> Flows<F> {
     ) {
         let entry = self.table.entry(found.id);
         let state = entry.state();
+        let server = RealServerId(entry.server());
+        // Another worker has a newer snapshot; here nothing could be counted that the packet changes.
+        if !services.knows(server) {
+            return egress.drop(frame, Reason::ServerGone);
+        }
         if found.direction == Direction::Request
             && starts_anew(frame.bytes(), packet)
             && self.is_replaced(services, egress, entry, state)
         {
             return self.replace(services, egress, frame, packet, found.id);
         }
-        let server = RealServerId(entry.server());
         // Nothing that clients send keeps a connection to a removed server alive.
         if found.direction == Direction::Request && !services.is_present(server) {
             return self.without_server(services, egress, frame, packet, found.id);
