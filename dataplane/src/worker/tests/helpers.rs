@@ -316,6 +316,33 @@ fn a_connection_beyond_the_limit_of_records_goes_without_and_is_counted() {
 }
 
 #[test]
+fn what_one_client_announces_takes_no_more_than_the_share_of_unfinished_connections() {
+    let limits = Limits {
+        connections: 100,
+        half_open_percent: 10,
+        ..Limits::default()
+    };
+    let bed = Bed::with(&ftp(VIP, SERVER), &limits);
+    let mut session = Session::on(bed, (CLIENT, VIP, SERVER), [0, 0]);
+    for port in 0..30 {
+        let command = format!("PORT 10,64,0,7,160,{port}\r\n");
+        let frame = segment(&session.up, DATA, (1001, 1001), b"", command.as_bytes());
+        if port < 10 {
+            session.bed.send_one(0, CLIENTS, &frame);
+        } else {
+            session
+                .bed
+                .send_for(0, CLIENTS, &frame, Reason::HalfOpenFull);
+        }
+    }
+    assert_eq!(session.bed.connections(), 11);
+    session.bed.pass(130);
+    assert_eq!(session.bed.tables.ipv4.statistics().half_open, 0);
+    session.bed.pass(1000);
+    assert_eq!((session.load(), session.bed.connections()), ((0, 0), 0));
+}
+
+#[test]
 fn what_is_expected_ends_with_its_time_and_the_control_connection_not_before() {
     let mut session = Session::new();
     session.passive();
@@ -380,7 +407,7 @@ fn a_full_table_drops_the_answer_and_keeps_the_connection() {
 fn an_expected_connection_waits_for_its_place_among_the_half_open() {
     let limits = Limits {
         connections: 10,
-        half_open_percent: 10,
+        half_open_percent: 20,
         ..Limits::default()
     };
     let bed = Bed::with(&ftp(VIP, SERVER), &limits);
