@@ -343,6 +343,37 @@ fn what_one_client_announces_takes_no_more_than_the_share_of_unfinished_connecti
 }
 
 #[test]
+fn no_announcement_is_taken_for_a_clients_template() {
+    let mut config = ftp(VIP, SERVER).with(TCP, "10.0.0.100:20", Method::Nat, &["10.2.0.11:20"]);
+    config.services[1].persistence = Some(Persistence {
+        timeout: Ticks::from_seconds(100),
+        mask: u128::MAX,
+        engine: None,
+    });
+    let mut session = Session::on(Bed::new(&config), (CLIENT, VIP, SERVER), [0, 0]);
+    let other = Talk::tcp("10.64.0.7:5", "10.0.0.100:20").packet(SYN, b"");
+    session.bed.send_one(0, CLIENTS, &other);
+    let frame = segment(
+        &session.up,
+        DATA,
+        (1001, 1001),
+        b"",
+        b"PORT 10,64,0,7,0,0\r\n",
+    );
+    session
+        .bed
+        .send_for(0, CLIENTS, &frame, Reason::ReplyTupleTaken);
+    let mut templates = 0;
+    session.bed.tables.ipv4.for_each(|_, view| {
+        if view.flags & conntrack::TEMPLATE != 0 {
+            templates += 1;
+            assert_eq!(view.state, State::None);
+        }
+    });
+    assert_eq!(templates, 1);
+}
+
+#[test]
 fn what_is_expected_ends_with_its_time_and_the_control_connection_not_before() {
     let mut session = Session::new();
     session.passive();
