@@ -7,7 +7,7 @@ use super::packets::{ACK, DATA, FIN, Got, RST, SYN, SYN_ACK, Seen, Talk, partial
 use crate::frame::{Gso, Offload};
 use crate::helper::{Helper, write_checksum};
 use crate::packet::wire::{IPV4_LEN, IPV6_LEN, TCP, read_u32, write_u32};
-use crate::packet::{TcpFlags, V4, V6};
+use crate::packet::{TcpFlags, Tuple, V4, V6};
 use crate::reason::Reason;
 use crate::snapshot::Persistence;
 use conntrack::{Method, State, Ticks};
@@ -340,6 +340,42 @@ fn what_one_client_announces_takes_no_more_than_the_share_of_unfinished_connecti
     assert_eq!(session.bed.tables.ipv4.statistics().half_open, 0);
     session.bed.pass(1000);
     assert_eq!((session.load(), session.bed.connections()), ((0, 0), 0));
+}
+
+#[test]
+fn drop_entry_keeps_a_control_connection_of_many_packets() {
+    for packets in [1, 10] {
+        let mut config = ftp(VIP, SERVER);
+        config.ipvs.drop_entry = 3;
+        let mut session = Session::on(Bed::new(&config), (CLIENT, VIP, SERVER), [0, 0]);
+        for _ in 0..packets {
+            session.say(1001, 1001, b"NOOP\r\n");
+        }
+        session.bed.pass(100);
+        let stays = packets > 8;
+        assert_eq!(session.states().len(), usize::from(stays));
+        assert_eq!(session.bed.tables.helpers.in_use(), usize::from(stays));
+    }
+}
+
+#[test]
+fn a_helper_that_comes_after_its_connections_end_keeps_no_record() {
+    let mut session = Session::new();
+    let worker = &mut session.bed.workers[0];
+    let found = worker.ipv4.table.lookup(&Tuple {
+        source: [10, 64, 0, 7].into(),
+        destination: [10, 0, 0, 100].into(),
+        source_port: 40001,
+        destination_port: 21,
+        protocol: TCP,
+    });
+    let (id, _) = found.unwrap();
+    let record = worker.ipv4.table.entry(id).extension();
+    worker.ipv4.owner.remove(id);
+    worker.ipv4.help(&worker.egress, id);
+    // Its first record is still there, since nobody has settled.
+    assert_ne!(worker.ipv4.table.entry(id).extension(), record);
+    assert_eq!(session.bed.tables.helpers.in_use(), 1);
 }
 
 #[test]
