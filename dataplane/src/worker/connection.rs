@@ -119,7 +119,7 @@ impl<F: Ip> Flows<F> {
             && packet.tuple.protocol == UDP
             && entry.flags() & UNASSURED != 0
         {
-            self.assure(entry);
+            self.assure(egress.now, entry);
         }
         let server = RealServerId(entry.server());
         match found.direction {
@@ -152,7 +152,7 @@ impl<F: Ip> Flows<F> {
                 helped::begin_again(&self.helpers, id, entry);
             }
             if is_established(to) && entry.flags() & UNASSURED != 0 {
-                self.assure(entry);
+                self.assure(egress.now, entry);
             }
             let timeouts = &egress.snapshot.timeouts;
             if timeouts.of(to).0 < timeouts.of(from).0 {

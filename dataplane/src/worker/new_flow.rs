@@ -185,7 +185,7 @@ impl<F: Ip> Flows<F> {
             if let Some(template) = plan.template {
                 self.hold_template(found.id, template);
                 if is_established(state) {
-                    self.assure(self.table.entry(found.id));
+                    self.assure(egress.now, self.table.entry(found.id));
                 }
             }
             services.connection_began(server.id, state);

@@ -151,6 +151,45 @@ fn flows_that_are_refused_leave_no_template() {
     assert_eq!((0..3).map(persistent).sum::<u32>(), 10);
 }
 
+#[test]
+fn a_flood_leaves_the_templates_of_those_who_mean_it() {
+    let mut config = persistent(TCP);
+    let timeout = Ticks::from_seconds(600);
+    config.services[0].persistence = Some(Persistence {
+        timeout,
+        ..PERSISTENCE
+    });
+    let limits = Limits {
+        connections: 200,
+        half_open_percent: 40,
+        ..Limits::default()
+    };
+    let mut bed = Bed::with(&config, &limits);
+    let client = |number: u32| Talk::tcp(&format!("10.64.1.{number}:1"), VIP);
+    for number in 0..80 {
+        let frame = client(number).packet(SYN, b"");
+        bed.send_one(0, CLIENTS, &frame);
+        if number == 50 {
+            // Again and again is not in earnest.
+            bed.send_one(0, CLIENTS, &client(number).at_port(2).packet(SYN, b""));
+        }
+        if number == 60 {
+            bed.send_one(0, CLIENTS, &client(60).packet(ACK, b""));
+        }
+    }
+    assert_eq!(templates(&bed).len(), 80);
+    bed.pass(75);
+    // 41 came before there were too many, and one was established.
+    let mut left: Vec<_> = templates(&bed).iter().map(|view| view.client.0).collect();
+    left.sort_unstable();
+    assert_eq!(left.len(), 42);
+    assert_eq!(left[41], std::net::Ipv4Addr::new(10, 64, 1, 60));
+    bed.pass(500);
+    assert_eq!(templates(&bed).len(), 42, "as long as the service says");
+    bed.pass(800);
+    assert_eq!((templates(&bed).len(), bed.connections()), (0, 0));
+}
+
 fn invite(call: &str) -> Vec<u8> {
     format!("INVITE sip:a@example.test SIP/2.0\r\nCall-ID: {call}\r\n\r\n").into_bytes()
 }
