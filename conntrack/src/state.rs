@@ -106,11 +106,15 @@ impl State {
         )
     }
 
-    /// Whether the handshake is still unfinished: such connections share a bounded part of the table.
+    /// Whether the handshake is still unfinished, or only announced by a peer: such connections share a bounded part of
+    /// the table.
     #[inline]
     #[must_use]
     pub const fn is_half_open(self) -> bool {
-        matches!(self, State::SynSent | State::SynRecv | State::SynAck) || self.is_sctp_set_up()
+        matches!(
+            self,
+            State::SynSent | State::SynRecv | State::SynAck | State::Listen
+        ) || self.is_sctp_set_up()
     }
 
     /// Whether it is a state of SCTP.
@@ -230,10 +234,11 @@ mod tests {
     }
 
     #[test]
-    fn every_half_open_state_of_tcp_is_active_and_of_sctp_none() {
+    fn every_half_open_state_of_tcp_but_listen_is_active_and_of_sctp_none() {
         for &state in State::ALL {
             if state.is_half_open() {
-                assert_eq!(state.is_active(), !state.is_sctp(), "{state:?}");
+                let is_active = !state.is_sctp() && state != State::Listen;
+                assert_eq!(state.is_active(), is_active, "{state:?}");
             }
         }
     }

@@ -262,6 +262,12 @@ impl<F: Family> Table<F> {
         Some(state)
     }
 
+    /// Whether half-open connections fill more than half of their share.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.half_open.0.load(Relaxed) > self.half_open_limit / 2
+    }
+
     /// Counts a half-open connection that is to come. False when there are as many as may be.
     pub(crate) fn reserve_half_open(&self) -> bool {
         let reserved = self.half_open.0.fetch_add(1, Relaxed) < self.half_open_limit;

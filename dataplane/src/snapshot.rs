@@ -23,6 +23,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// FTP's port for commands. Source: RFC 959.
+pub const FTP_PORT: u16 = 21;
+
 /// Names a service for as long as it is configured. Dense, so that it can index arrays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceId(pub u32);
@@ -193,6 +196,14 @@ impl ServiceKey {
     pub fn is_mark(&self) -> bool {
         self.protocol == 0
     }
+
+    /// Whether a persistent service under this key is one of all ports: so is FTP's, for its transfers.
+    ///
+    /// Source: Linux net/netfilter/ipvs/ip_vs_core.c (`ip_vs_sched_persist`).
+    #[must_use]
+    pub fn is_of_all_ports(&self) -> bool {
+        matches!(self.port, 0 | FTP_PORT)
+    }
 }
 
 /// How long, and how much of them, clients are remembered, so that their next connection goes to the same server.
@@ -236,6 +247,18 @@ pub struct Service {
     pub helper: Option<Helper>,
     /// Clients stay with their server.
     pub persistence: Option<Persistence>,
+}
+
+impl Service {
+    /// The port at which clients reach one of its servers, host byte order; 0 where that is whatever they ask for.
+    #[must_use]
+    pub fn server_port(&self, server: &RealServer) -> u16 {
+        if self.persistence.is_some() && self.key.is_of_all_ports() {
+            0
+        } else {
+            server.port
+        }
+    }
 }
 
 /// A source address of FULLNAT.

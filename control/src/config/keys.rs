@@ -126,7 +126,7 @@ pub const DIRECTOR: Table = Table {
             "a percentage",
             Accepts::Number(1, 100),
             "25",
-            "share of the table that half-open TCP connections may fill",
+            "share of the table that half-open TCP connections, and those that FTP announces, may fill",
         ),
         optional(
             "idle",

@@ -45,13 +45,17 @@ impl<F: Ip> Flows<F> {
     ) {
         let entry = self.table.entry(found.id);
         let state = entry.state();
+        let server = RealServerId(entry.server());
+        // Another worker has a newer snapshot; here nothing could be counted that the packet changes.
+        if !services.knows(server) {
+            return egress.drop(frame, Reason::ServerGone);
+        }
         if found.direction == Direction::Request
             && starts_anew(frame.bytes(), packet)
             && self.is_replaced(services, egress, entry, state)
         {
             return self.replace(services, egress, frame, packet, found.id);
         }
-        let server = RealServerId(entry.server());
         // Nothing that clients send keeps a connection to a removed server alive.
         if found.direction == Direction::Request && !services.is_present(server) {
             return self.without_server(services, egress, frame, packet, found.id);
@@ -115,7 +119,7 @@ impl<F: Ip> Flows<F> {
             && packet.tuple.protocol == UDP
             && entry.flags() & UNASSURED != 0
         {
-            self.assure(entry);
+            self.assure(egress.now, entry);
         }
         let server = RealServerId(entry.server());
         match found.direction {
@@ -148,7 +152,7 @@ impl<F: Ip> Flows<F> {
                 helped::begin_again(&self.helpers, id, entry);
             }
             if is_established(to) && entry.flags() & UNASSURED != 0 {
-                self.assure(entry);
+                self.assure(egress.now, entry);
             }
             let timeouts = &egress.snapshot.timeouts;
             if timeouts.of(to).0 < timeouts.of(from).0 {

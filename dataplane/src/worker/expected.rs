@@ -20,7 +20,8 @@ use crate::reason::Reason;
 use crate::rewrite::Translation;
 use crate::rewrite::translate::Endpoint;
 use conntrack::{
-    ConnectionId, Direction, Entry, InsertError, Method, NewConnection, Path, State, tcp_next,
+    ConnectionId, Direction, Entry, InsertError, Method, NewConnection, Path, State, TEMPLATE,
+    tcp_next,
 };
 use scheduler::RealServerId;
 
@@ -100,7 +101,8 @@ impl<F: Ip> Flows<F> {
             }
             Err(InsertError::Exists(id) | InsertError::ReplyExists(id)) => {
                 let entry = self.table.get(id).ok_or(Reason::TableFull)?;
-                if entry.flags() & EXPECTED != expectation.flags || entry.method() != Method::Nat {
+                let is_like = entry.flags() & (EXPECTED | TEMPLATE) == expectation.flags;
+                if !is_like || entry.method() != Method::Nat {
                     return Err(Reason::ReplyTupleTaken);
                 }
                 let end = (entry.virtual_address(), entry.virtual_port());

@@ -27,6 +27,7 @@ use super::Flows;
 use super::connection::{
     Found, Ready, counted_len, ready, reply_translation, to_client, to_server,
 };
+use super::defence;
 use super::egress::{Egress, LARGEST_FRAME, Way};
 use super::expected::Expectation;
 use super::family::Ip;
@@ -45,6 +46,7 @@ use conntrack::{ConnectionId, Direction, Entry, State, TEMPLATE, Table, Ticks};
 use scheduler::RealServerId;
 use std::net::IpAddr;
 use std::ops::Range;
+use std::sync::atomic::{Ordering, fence};
 
 /// In an entry's flags: its extension names a helper's record.
 pub(super) const HELPED: u16 = 1 << 8;
@@ -99,6 +101,8 @@ pub(super) fn let_go<F: Ip>(
     id: ConnectionId,
     entry: &Entry<F>,
 ) {
+    // SeqCst, with the fence of `help`, which another worker may just be about.
+    fence(Ordering::SeqCst);
     let flags = entry.flags();
     if flags & HELPED != 0 {
         helpers.give_back(entry.extension(), owner::<F>(id));
@@ -131,6 +135,12 @@ impl<F: Ip> Flows<F> {
         };
         entry.set_extension(word);
         entry.set_flags(HELPED);
+        // SeqCst, with the fence of `let_go`: a worker that ended the connection meanwhile sees the flag, or its end is
+        // seen here.
+        fence(Ordering::SeqCst);
+        if self.table.get(id).is_none() {
+            self.helpers.give_back(word, owner::<F>(id));
+        }
     }
 
     /// Forwards a packet of a connection with a helper.
@@ -170,7 +180,11 @@ impl<F: Ip> Flows<F> {
         (is_whole, sums_up): (bool, bool),
     ) {
         self.follow(services, egress, frame.bytes(), packet, found);
-        let server = RealServerId(self.table.entry(found.id).server());
+        let entry = self.table.entry(found.id);
+        if egress.defence.counts_packets() {
+            defence::count_packet(entry);
+        }
+        let server = RealServerId(entry.server());
         count_bytes(
             &egress.stats,
             server,

@@ -1,7 +1,7 @@
 //! One worker's share of the FULLNAT source ports: a pool for each local address and real server.
 //!
-//! A server at any port (of a mark's service, or one of port 0) has one pool for all its ports, and services that know the
-//! same server at a certain port take from that one too: else two of them could leave from the same port to the same
+//! A server at any port (of a mark's service, one of port 0, or a persistent one of all ports) has one pool for all its
+//! ports, and services that know the same server at a certain port take from that one too: else two of them could leave from the same port to the same
 //! server, and its replies would belong to both.
 
 use super::family::Ip;
@@ -73,11 +73,12 @@ impl<F: Ip> LipPools<F> {
         // Pools for all ports come first, as those for one port are not wanted beside them.
         for any_port in [true, false] {
             for (service, server) in fullnat_servers(snapshot) {
-                if (server.port == 0) != any_port {
+                let server_port = service.server_port(server);
+                if (server_port == 0) != any_port {
                     continue;
                 }
                 for local in &service.local_addresses {
-                    for key in keys::<F>(service, local, server.address, server.port) {
+                    for key in keys::<F>(service, local, server.address, server_port) {
                         self.want(key, local, &mut old);
                     }
                 }

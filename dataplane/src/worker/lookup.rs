@@ -7,8 +7,9 @@ use crate::packet::wire::TCP;
 use crate::port::PortId;
 use crate::snapshot::{Persistence, Service, ServiceId, ServiceKey, Snapshot};
 
-/// FTP's ports for commands and for data of active transfers. Source: RFC 959.
-pub(super) const FTP: u16 = 21;
+pub(super) use crate::snapshot::FTP_PORT as FTP;
+
+/// FTP's port for data of active transfers. Source: RFC 959.
 pub(super) const FTP_DATA: u16 = 20;
 /// From here on a server may offer ports for passive transfers.
 const FIRST_PASSIVE: u16 = 1024;

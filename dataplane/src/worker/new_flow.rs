@@ -111,10 +111,11 @@ impl<F: Ip> Flows<F> {
             virtual_port: tuple.destination_port,
             protocol: tuple.protocol,
         };
-        let (server, template) = match &asked.persistence {
+        let (server, template, is_remembered) = match &asked.persistence {
             None => (
                 services.pick(asked.id, &flow).ok_or(Reason::NoServer)?,
                 None,
+                false,
             ),
             Some(persistence) => {
                 let call = match persistence.engine {
@@ -123,7 +124,7 @@ impl<F: Ip> Flows<F> {
                 };
                 let key = template_key(tuple, asked, persistence);
                 let found = self.remembered(services, egress, &key, call, asked, &flow)?;
-                (found.server, Some(found.template))
+                (found.server, Some(found.template), !found.is_new)
             }
         };
         Ok(Planned {
@@ -131,11 +132,28 @@ impl<F: Ip> Flows<F> {
             port: real_port(asked, &server, tuple.destination_port),
             server,
             template,
+            is_remembered,
         })
     }
 
-    /// Makes a connection as planned.
+    /// Makes a connection as planned; where it cannot, its template goes too, if it is as new.
     pub(super) fn connect<P: Port>(
+        &mut self,
+        services: &mut Services,
+        egress: &mut Egress<P>,
+        tuple: &Tuple<F>,
+        plan: &Planned,
+        state: State,
+        timeout: Ticks,
+    ) -> Result<Made, Reason> {
+        let made = self.connect_to(services, egress, tuple, plan, state, timeout);
+        if let (Err(_), Some(template), false) = (&made, plan.template, plan.is_remembered) {
+            self.forget_template(services, template);
+        }
+        made
+    }
+
+    fn connect_to<P: Port>(
         &mut self,
         services: &mut Services,
         egress: &mut Egress<P>,
@@ -151,8 +169,7 @@ impl<F: Ip> Flows<F> {
         let local = match server.method {
             Method::FullNat => {
                 let addresses = services.local_addresses(plan.service);
-                let end = (address, server.port);
-                let source = self.lips.take(addresses, end, tuple.protocol);
+                let source = self.lips.take(addresses, real_server, tuple.protocol);
                 Some(source.ok_or(Reason::LipPortsExhausted)?)
             }
             _ => None,
@@ -180,7 +197,7 @@ impl<F: Ip> Flows<F> {
             if let Some(template) = plan.template {
                 self.hold_template(found.id, template);
                 if is_established(state) {
-                    self.assure(self.table.entry(found.id));
+                    self.assure(egress.now, self.table.entry(found.id));
                 }
             }
             services.connection_began(server.id, state);
@@ -197,8 +214,8 @@ impl<F: Ip> Flows<F> {
                 add(&stats.connections, 1);
             }
         } else if let Some(local) = local {
-            let end = (address, server.port);
-            self.lips.give_back_source(local, end, tuple.protocol);
+            self.lips
+                .give_back_source(local, real_server, tuple.protocol);
         }
         made
     }
@@ -260,6 +277,8 @@ pub(super) struct Planned {
     pub(super) port: u16,
     /// What remembers the client.
     pub(super) template: Option<ConnectionId>,
+    /// The template was there before this flow.
+    pub(super) is_remembered: bool,
 }
 
 /// A connection after an attempt to make it.

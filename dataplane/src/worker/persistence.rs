@@ -8,15 +8,21 @@
 //! ```
 //! A template lasts for the service's timeout after each use, and for another minute at a time while it has connections.
 //!
+//! Differs from IPVS: while half-open connections fill more than half of their share, as in a flood of SYNs, a new
+//! template lasts little longer than a SYN does, until one of its connections is established. Otherwise a flood's templates,
+//! which last longer, would fill the rest of the table. Those of UDP are left as they are: by DR and TUN nothing shows
+//! whether they are in earnest use.
+//!
 //! Source: Linux net/netfilter/ipvs/ip_vs_core.c (`ip_vs_sched_persist`), ip_vs_conn.c (`ip_vs_check_template`,
 //! `ip_vs_conn_expire`).
 
-use super::Flows;
 use super::egress::Egress;
 use super::family::Ip;
-use super::lookup::{Asked, FTP};
+use super::lookup::Asked;
 use super::services::{Picked, Services};
+use super::{Flows, settle};
 use crate::calls::CallId;
+use crate::packet::wire::UDP;
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::snapshot::{Persistence, Snapshot};
@@ -25,6 +31,10 @@ use scheduler::{Flow, RealServerId};
 
 /// Flag of a connection: nothing yet has shown that its template is in earnest use.
 pub(super) const UNASSURED: u16 = 1;
+/// Flag of a template that was made in a flood: it does not last until it is in earnest use.
+const PROVISIONAL: u16 = 2;
+/// How much longer than a SYN such a template lasts.
+const PROVISIONAL_MARGIN: Ticks = Ticks::from_seconds(5);
 /// How long a template lasts whose time is over while it has connections, and after each later use.
 const RENEWAL: Ticks = Ticks::from_seconds(60);
 /// Calls of one client whose templates stand one behind the other, at most; more are refused.
@@ -43,6 +53,8 @@ pub(super) fn renewal<F: Ip>(entry: &Entry<F>) -> Option<Ticks> {
 pub(super) struct Remembered {
     pub(super) template: ConnectionId,
     pub(super) server: Picked,
+    /// It was made for this flow.
+    pub(super) is_new: bool,
 }
 
 /// What there is under a template's key.
@@ -68,7 +80,7 @@ impl<F: Ip> Flows<F> {
     ) -> Result<Remembered, Reason> {
         let snapshot = &egress.snapshot;
         if let Some(remembered) = self.template(services, snapshot, key, call.as_ref(), None) {
-            self.use_template(egress.now, remembered.template);
+            self.use_template(egress, remembered.template);
             return Ok(remembered);
         }
         let server = services.pick(asked.id, flow).ok_or(Reason::NoServer)?;
@@ -91,7 +103,7 @@ impl<F: Ip> Flows<F> {
         let key = template_key(asks, asked, &persistence);
         let call = Some(call);
         if let Some(remembered) = self.template(services, snapshot, &key, call, Some(server)) {
-            self.use_template(egress.now, remembered.template);
+            self.use_template(egress, remembered.template);
             return Ok(remembered);
         }
         let server = facts(snapshot, server).ok_or(Reason::ServerGone)?;
@@ -116,6 +128,13 @@ impl<F: Ip> Flows<F> {
             None => 0,
             Some(call) => self.calls.take(call).ok_or(Reason::TooManyCalls)?,
         };
+        let in_flood = asked.key.protocol != UDP && self.table.is_crowded();
+        let (flags, lasts) = if in_flood {
+            let lasts = provisional_timeout(&egress.snapshot);
+            (TEMPLATE | PROVISIONAL, Ticks(lasts.0.min(timeout.0)))
+        } else {
+            (TEMPLATE, timeout)
+        };
         let address = F::from_ip(server.address).unwrap_or(F::UNSPECIFIED);
         let port = if is_any_port(asked) { 0 } else { server.port };
         let new = NewConnection {
@@ -128,12 +147,12 @@ impl<F: Ip> Flows<F> {
             server: server.id.0,
             control: None,
             state: State::None,
-            timeout,
+            timeout: lasts,
             ip_delta: 0,
             l4_delta: 0,
             reply_neighbour: timeout.0,
             route_generation: 0,
-            flags: TEMPLATE,
+            flags,
         };
         let made = self.owner.insert(&new.template_record(record), egress.now);
         if made.is_err() {
@@ -142,7 +161,11 @@ impl<F: Ip> Flows<F> {
         match made {
             Ok(template) => {
                 services.template_began(server.id);
-                Ok(Remembered { template, server })
+                Ok(Remembered {
+                    template,
+                    server,
+                    is_new: true,
+                })
             }
             // Another worker was faster with a flow of the same client, or a packet from port 0 has its place.
             Err(InsertError::Exists(_)) => self
@@ -168,7 +191,11 @@ impl<F: Ip> Flows<F> {
         let quiescent = snapshot.ipvs.expire_quiescent_template && services.is_drained(id);
         let is_wanted = wanted.is_none_or(|wanted| wanted == id);
         match facts(snapshot, id).filter(|_| is_wanted && !quiescent) {
-            Some(server) => Some(Remembered { template, server }),
+            Some(server) => Some(Remembered {
+                template,
+                server,
+                is_new: false,
+            }),
             None => {
                 self.owner.void_template(template);
                 None
@@ -206,9 +233,29 @@ impl<F: Ip> Flows<F> {
     }
 
     /// Lets a template last from now on.
-    fn use_template(&self, now: Ticks, template: ConnectionId) {
+    fn use_template<P: Port>(&self, egress: &Egress<P>, template: ConnectionId) {
         let entry = self.table.entry(template);
-        entry.touch(now.after(entry.template_timeout()));
+        let timeout = entry.template_timeout();
+        let lasts = if entry.flags() & PROVISIONAL != 0 {
+            Ticks(provisional_timeout(&egress.snapshot).0.min(timeout.0))
+        } else {
+            timeout
+        };
+        entry.touch(egress.now.after(lasts));
+    }
+
+    /// Ends a template whose first connection could not be made, so that flows that are refused take no room. One that
+    /// another worker's connection hangs on by now stays.
+    #[cold]
+    pub(super) fn forget_template(&mut self, services: &Services, template: ConnectionId) {
+        if self.table.entry(template).extension() != 0 {
+            return;
+        }
+        if let Some(state) = self.owner.remove(template) {
+            let ended = (template, self.table.entry(template));
+            let shared = (&*self.calls, &*self.helpers);
+            settle(&self.table, shared, &mut self.lips, services, ended, state);
+        }
     }
 
     /// Counts a connection that a template controls.
@@ -224,19 +271,30 @@ impl<F: Ip> Flows<F> {
 
     /// A connection of a template was established.
     #[cold]
-    pub(super) fn assure(&self, entry: &Entry<F>) {
+    pub(super) fn assure(&self, now: Ticks, entry: &Entry<F>) {
         entry.clear_flags(UNASSURED);
         if let Some(template) = entry.control() {
-            self.assure_template(template);
+            self.assure_template(now, template);
         }
     }
 
     /// A template is in earnest use.
-    pub(super) fn assure_template(&self, template: ConnectionId) {
-        if let Some(template) = self.table.get(template).filter(|entry| entry.is_template()) {
-            self.table.advance(template, State::None, State::Assured);
+    pub(super) fn assure_template(&self, now: Ticks, template: ConnectionId) {
+        let Some(template) = self.table.get(template).filter(|entry| entry.is_template()) else {
+            return;
+        };
+        self.table.advance(template, State::None, State::Assured);
+        if template.flags() & PROVISIONAL != 0 {
+            template.clear_flags(PROVISIONAL);
+            template.touch(now.after(template.template_timeout()));
         }
     }
+}
+
+/// How long a template lasts that was made in a flood.
+fn provisional_timeout(snapshot: &Snapshot) -> Ticks {
+    let Ticks(of_syn) = snapshot.timeouts.of(State::SynRecv);
+    Ticks(of_syn.saturating_add(PROVISIONAL_MARGIN.0))
 }
 
 /// What new flows need of a server that is there.
@@ -262,7 +320,7 @@ pub(super) fn real_port(asked: &Asked, server: &Picked, virtual_port: u16) -> u1
 
 /// Whether a template of the service is for all of its ports.
 fn is_any_port(asked: &Asked) -> bool {
-    matches!(asked.key.port, 0 | FTP)
+    asked.key.is_of_all_ports()
 }
 
 /// What a client's template stands under: of a mark, the mark; of a service of all ports or of FTP, the address; otherwise

@@ -246,6 +246,14 @@ impl Services {
         self.servers.get_mut(id.0 as usize)
     }
 
+    /// Whether a server is one of the snapshot's, also one that was removed.
+    #[inline]
+    pub(super) fn knows(&self, id: RealServerId) -> bool {
+        self.servers
+            .get(id.0 as usize)
+            .is_some_and(|state| state.server.is_some())
+    }
+
     /// Whether a server is one of its service's.
     #[inline]
     pub(super) fn is_present(&self, id: RealServerId) -> bool {

@@ -155,6 +155,7 @@ impl<F: Ip> Flows<F> {
                     port: tuple.source_port,
                     server: remembered.server,
                     template: Some(remembered.template),
+                    is_remembered: !remembered.is_new,
                 };
                 let timeout = egress.snapshot.timeouts.of(State::Udp);
                 let found = self.connect(services, egress, &asks, &plan, State::Udp, timeout);
@@ -198,7 +199,7 @@ impl<F: Ip> Flows<F> {
         }
         let len = packet.end - u32::from(packet.l3);
         count_bytes(&egress.stats, server, Direction::Reply, len);
-        self.assure_template(remembered.template);
+        self.assure_template(egress.now, remembered.template);
         let from = (packet.tuple.source, packet.tuple.source_port);
         let request = Translation::new(asks, None, Some(from));
         let Delta(ip_delta) = request.ip_delta;

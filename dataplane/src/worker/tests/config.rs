@@ -7,6 +7,7 @@
 //! ```
 
 use crate::helper::Helper;
+use crate::mark::MarkRule;
 use crate::neighbour::{NeighbourId, NeighbourTable};
 use crate::packet::wire::{TCP, UDP};
 use crate::path_mtu::PathMtu;
@@ -98,6 +99,7 @@ pub(super) struct Config {
     pub(super) ipvs: Ipvs,
     pub(super) default_route: bool,
     pub(super) route_generation: u16,
+    pub(super) marks: Vec<MarkRule>,
 }
 
 impl Config {
@@ -111,6 +113,7 @@ impl Config {
             ipvs: Ipvs::default(),
             default_route: true,
             route_generation: 1,
+            marks: Vec::new(),
         }
     }
 
@@ -220,6 +223,7 @@ impl Config {
             route_generation: self.route_generation,
             timeouts: self.timeouts.clone(),
             ipvs: self.ipvs,
+            marks: self.marks.clone(),
             ..Snapshot::default()
         };
         for (side, prefixes) in [(0, ["10.1.0.0", "fd00:1::"]), (1, ["10.2.0.0", "fd00:2::"])] {

@@ -1,15 +1,23 @@
-//! Whatever is received: no panic, every frame in one book (the bed looks after each frame), nothing unreadable sent.
+//! Whatever is received, and however the configuration changes meanwhile: no panic, every frame in one book (the bed looks after each frame), nothing unreadable sent.
 
 use super::bed::{Bed, Limits};
-use super::config::{CLIENTS, Config, METHODS, SERVERS, socket};
+use super::config::{CLIENTS, Config, METHODS, SERVERS, ip, socket};
 use super::fragments::cut;
 use super::packets::{Talk, icmp_error, partial};
 use crate::frame::{Gso, Offload};
 use crate::helper::Helper;
+use crate::mark::MarkRule;
 use crate::packet::wire::{SCTP, TCP, UDP};
 use crate::packet::{Parsed, TcpFlags, parse};
+use crate::snapshot::{Engine, Persistence};
+use conntrack::{Method, Ticks};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The protocol of a mark's service, and the first port that is marked.
+const MARK: u8 = 0;
+const MARKED: u16 = 7000;
 
 /// A frame and how it is changed before it is received.
 #[derive(Clone, Debug)]
@@ -40,6 +48,8 @@ enum Kind {
     Local(u8, u8, u16, Option<u16>),
     /// One part of a packet: service, client, whether of the server, where the parts end (in eights of bytes), which.
     Fragment(u8, u8, bool, (u8, u8), u8),
+    /// The configuration changes: service, how.
+    Reload(u8, u8),
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -56,6 +66,7 @@ fn kind() -> impl Strategy<Value = Kind> {
             .prop_map(|(service, client, len, gso)| Kind::Local(service, client, len, gso)),
         4 => (any::<u8>(), 0u8..4, any::<bool>(), (1u8..8, 1u8..100), 0u8..3)
             .prop_map(|(service, client, server, ends, which)| Kind::Fragment(service, client, server, ends, which)),
+        1 => (any::<u8>(), any::<u8>()).prop_map(|(service, how)| Kind::Reload(service, how)),
     ]
 }
 
@@ -103,11 +114,15 @@ fn talks(config: &Config, service: u8, client: u8) -> (Talk, Talk) {
     } else {
         format!("[fd00:64::7]:{}", 40_000 + number)
     };
-    let request = Talk {
+    let mut request = Talk {
         protocol: service.protocol,
         source: socket(&client),
         destination: service.address,
     };
+    if service.protocol == MARK {
+        request.protocol = [TCP, UDP, SCTP, TCP][usize::from(number) % 4];
+        request.destination = (ip("10.0.0.100"), MARKED + number % 2).into();
+    }
     let mut inside = request;
     // A tunnel may lead to the other family, but nobody sends from there.
     if service.address.is_ipv4() == service.servers[0].address.is_ipv4() {
@@ -132,6 +147,9 @@ fn build(config: &Config, kind: &Kind) -> (Vec<u8>, Offload) {
         let service = &config.services[usize::from(service) % config.services.len()];
         match service.helper {
             Some(_) => TEXTS[usize::from(len) % TEXTS.len()].as_bytes().to_vec(),
+            None if service.protocol == UDP && len % 4 > 0 => {
+                format!("INVITE sip:a@x SIP/2.0\r\nCall-ID: {len}@x\r\n\r\n").into_bytes()
+            }
             None => vec![0x5a; usize::from(len)],
         }
     };
@@ -179,6 +197,7 @@ fn build(config: &Config, kind: &Kind) -> (Vec<u8>, Offload) {
             let parts = cut(&talk.packet(TcpFlags(2), &vec![0x5a; 1000]), &ends, 7);
             parts[usize::from(*which) % parts.len()].clone()
         }
+        Kind::Reload(..) => Vec::new(),
         Kind::Local(service, client, len, gso) => {
             let (request, _) = talks(config, *service, *client);
             let mut frame = request.packet(TcpFlags(2), &payload(*service, *len));
@@ -225,6 +244,80 @@ fn received(config: &Config, input: &Input) -> (Vec<u8>, Offload) {
     (frame, offload)
 }
 
+/// Every mode for every protocol, a tunnel to the other family, and a service of a mark.
+fn configured() -> Config {
+    let mut config = Config::everything()
+        .with(TCP, "10.0.0.100:9000", Method::Tun, &["[fd00:2::12]:9000"])
+        .with(MARK, "0.0.0.5:0", Method::FullNat, &["10.2.0.11:80"]);
+    config.marks.push(MarkRule {
+        mark: 5,
+        port: None,
+        source: None,
+        destination: None,
+        protocol: None,
+        source_ports: 0..=u16::MAX,
+        destination_ports: MARKED..=MARKED + 1,
+        ipv6: None,
+    });
+    for (port, method) in (9001..).zip(METHODS) {
+        for (vip, server) in [
+            ("10.0.0.100", "10.2.0.11"),
+            ("[fd00:a::100]", "[fd00:2::11]"),
+        ] {
+            let vip = format!("{vip}:{port}");
+            config = config.with(SCTP, &vip, method, &[&format!("{server}:{port}")]);
+        }
+    }
+    for service in &mut config.services {
+        let by_nat = service.servers[0].method == Method::Nat;
+        service.helper = (by_nat && service.protocol == TCP).then_some(Helper::Ftp);
+    }
+    config
+}
+
+/// Changes one service as an operator might.
+fn reload(config: &mut Config, service: u8, how: u8) {
+    let count = config.services.len();
+    let service = &mut config.services[usize::from(service) % count];
+    let server = &mut service.servers[0];
+    match how % 4 {
+        0 => server.present = !server.present,
+        1 => server.weight = 1 - server.weight,
+        2 if service.persistence.is_some() => service.persistence = None,
+        2 | 3 => {
+            let engine = (service.protocol == UDP).then_some(Engine::Sip);
+            service.persistence = Some(Persistence {
+                timeout: Ticks::from_seconds(30),
+                mask: u128::MAX << 1,
+                engine: engine.filter(|_| how & 4 == 0),
+            });
+            service.one_packet = service.protocol == UDP && how & 8 == 0 && service.lips.is_empty();
+        }
+        _ => unreachable!("four ways"),
+    }
+}
+
+/// Nothing is held any more.
+fn assert_empty(bed: &Bed, config: &Config) {
+    assert!(!bed.books().contains_key("waiting"));
+    assert_eq!(bed.connections(), 0);
+    for statistics in [bed.tables.ipv4.statistics(), bed.tables.ipv6.statistics()] {
+        let kept = (statistics.keys, statistics.half_open, statistics.overflowed);
+        assert_eq!(kept, (0, 0, 0));
+    }
+    assert_eq!(bed.tables.calls.in_use(), 0);
+    assert_eq!(bed.tables.helpers.in_use(), 0);
+    assert!(!bed.tables.helpers.expects());
+    for stats in &bed.stats {
+        assert_eq!(stats.lip_ports_in_use.load(Relaxed), 0);
+    }
+    for service in &config.services {
+        let load = &service.servers[0].load;
+        let counts = (load.active(), load.inactive(), load.persistent());
+        assert_eq!(counts, (0, 0, 0), "{service:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
@@ -232,24 +325,17 @@ proptest! {
     fn whatever_is_received_is_accounted_for(
         inputs in vec(input(), 1..40),
         modes in (0u8..4, 0u8..4, 0u8..4, any::<bool>()),
+        (expire_nodest, expire_quiescent, schedule_icmp) in any::<(bool, bool, bool)>(),
+        reloads in vec(any::<(u8, u8)>(), 0..20),
     ) {
-        let mut config = Config::everything().with(
-            TCP,
-            "10.0.0.100:9000",
-            conntrack::Method::Tun,
-            &["[fd00:2::12]:9000"],
-        );
-        for (port, method) in (9001..).zip(METHODS) {
-            for (vip, server) in [("10.0.0.100", "10.2.0.11"), ("[fd00:a::100]", "[fd00:2::11]")] {
-                let vip = format!("{vip}:{port}");
-                config = config.with(SCTP, &vip, method, &[&format!("{server}:{port}")]);
-            }
-        }
+        let mut config = configured();
         let ipvs = &mut config.ipvs;
         (ipvs.secure_tcp, ipvs.drop_packet, ipvs.drop_entry, ipvs.sloppy_sctp) = modes;
-        for service in &mut config.services {
-            let by_nat = service.servers[0].method == conntrack::Method::Nat;
-            service.helper = (by_nat && service.protocol == TCP).then_some(Helper::Ftp);
+        ipvs.expire_nodest_conn = expire_nodest;
+        ipvs.expire_quiescent_template = expire_quiescent;
+        ipvs.schedule_icmp = schedule_icmp;
+        for (service, how) in reloads {
+            reload(&mut config, service, how | 2);
         }
         let limits = Limits {
             workers: 2,
@@ -261,9 +347,15 @@ proptest! {
             ..Limits::default()
         };
         let mut bed = Bed::with(&config, &limits);
+        bed.tables.calls.prepare();
         for input in inputs {
             if input.wait > 0 {
-                bed.now = bed.now.after(conntrack::Ticks(input.wait * 10));
+                bed.now = bed.now.after(Ticks(input.wait * 10));
+            }
+            if let Kind::Reload(service, how) = input.kind {
+                reload(&mut config, service, how);
+                bed.publish(&config);
+                continue;
             }
             let (frame, offload) = received(&config, &input);
             for seen in bed.send_raw(input.worker, input.side, &frame, offload) {
@@ -277,19 +369,12 @@ proptest! {
         }
         // Everything that waits comes to an end, and so does every connection.
         for _ in 0..15 {
-            bed.now = bed.now.after(conntrack::Ticks::from_seconds(100));
+            bed.now = bed.now.after(Ticks::from_seconds(100));
             for _ in 0..15 {
-                bed.now = bed.now.after(conntrack::Ticks(1));
+                bed.now = bed.now.after(Ticks(1));
                 bed.settle();
             }
         }
-        prop_assert!(!bed.books().contains_key("waiting"));
-        prop_assert_eq!(bed.connections(), 0);
-        prop_assert_eq!(bed.tables.helpers.in_use(), 0);
-        prop_assert!(!bed.tables.helpers.expects());
-        for service in &config.services {
-            let load = config.load(service.servers[0].id);
-            prop_assert_eq!(load, (0, 0));
-        }
+        assert_empty(&bed, &config);
     }
 }

@@ -7,7 +7,7 @@ use super::packets::{ACK, DATA, FIN, Got, RST, SYN, SYN_ACK, Seen, Talk, partial
 use crate::frame::{Gso, Offload};
 use crate::helper::{Helper, write_checksum};
 use crate::packet::wire::{IPV4_LEN, IPV6_LEN, TCP, read_u32, write_u32};
-use crate::packet::{TcpFlags, V4, V6};
+use crate::packet::{TcpFlags, Tuple, V4, V6};
 use crate::reason::Reason;
 use crate::snapshot::Persistence;
 use conntrack::{Method, State, Ticks};
@@ -316,6 +316,100 @@ fn a_connection_beyond_the_limit_of_records_goes_without_and_is_counted() {
 }
 
 #[test]
+fn what_one_client_announces_takes_no_more_than_the_share_of_unfinished_connections() {
+    let limits = Limits {
+        connections: 100,
+        half_open_percent: 10,
+        ..Limits::default()
+    };
+    let bed = Bed::with(&ftp(VIP, SERVER), &limits);
+    let mut session = Session::on(bed, (CLIENT, VIP, SERVER), [0, 0]);
+    for port in 0..30 {
+        let command = format!("PORT 10,64,0,7,160,{port}\r\n");
+        let frame = segment(&session.up, DATA, (1001, 1001), b"", command.as_bytes());
+        if port < 10 {
+            session.bed.send_one(0, CLIENTS, &frame);
+        } else {
+            session
+                .bed
+                .send_for(0, CLIENTS, &frame, Reason::HalfOpenFull);
+        }
+    }
+    assert_eq!(session.bed.connections(), 11);
+    session.bed.pass(130);
+    assert_eq!(session.bed.tables.ipv4.statistics().half_open, 0);
+    session.bed.pass(1000);
+    assert_eq!((session.load(), session.bed.connections()), ((0, 0), 0));
+}
+
+#[test]
+fn drop_entry_keeps_a_control_connection_of_many_packets() {
+    for packets in [1, 10] {
+        let mut config = ftp(VIP, SERVER);
+        config.ipvs.drop_entry = 3;
+        let mut session = Session::on(Bed::new(&config), (CLIENT, VIP, SERVER), [0, 0]);
+        for _ in 0..packets {
+            session.say(1001, 1001, b"NOOP\r\n");
+        }
+        session.bed.pass(100);
+        let stays = packets > 8;
+        assert_eq!(session.states().len(), usize::from(stays));
+        assert_eq!(session.bed.tables.helpers.in_use(), usize::from(stays));
+    }
+}
+
+#[test]
+fn a_helper_that_comes_after_its_connections_end_keeps_no_record() {
+    let mut session = Session::new();
+    let worker = &mut session.bed.workers[0];
+    let found = worker.ipv4.table.lookup(&Tuple {
+        source: [10, 64, 0, 7].into(),
+        destination: [10, 0, 0, 100].into(),
+        source_port: 40001,
+        destination_port: 21,
+        protocol: TCP,
+    });
+    let (id, _) = found.unwrap();
+    let record = worker.ipv4.table.entry(id).extension();
+    worker.ipv4.owner.remove(id);
+    worker.ipv4.help(&worker.egress, id);
+    // Its first record is still there, since nobody has settled.
+    assert_ne!(worker.ipv4.table.entry(id).extension(), record);
+    assert_eq!(session.bed.tables.helpers.in_use(), 1);
+}
+
+#[test]
+fn no_announcement_is_taken_for_a_clients_template() {
+    let mut config = ftp(VIP, SERVER).with(TCP, "10.0.0.100:20", Method::Nat, &["10.2.0.11:20"]);
+    config.services[1].persistence = Some(Persistence {
+        timeout: Ticks::from_seconds(100),
+        mask: u128::MAX,
+        engine: None,
+    });
+    let mut session = Session::on(Bed::new(&config), (CLIENT, VIP, SERVER), [0, 0]);
+    let other = Talk::tcp("10.64.0.7:5", "10.0.0.100:20").packet(SYN, b"");
+    session.bed.send_one(0, CLIENTS, &other);
+    let frame = segment(
+        &session.up,
+        DATA,
+        (1001, 1001),
+        b"",
+        b"PORT 10,64,0,7,0,0\r\n",
+    );
+    session
+        .bed
+        .send_for(0, CLIENTS, &frame, Reason::ReplyTupleTaken);
+    let mut templates = 0;
+    session.bed.tables.ipv4.for_each(|_, view| {
+        if view.flags & conntrack::TEMPLATE != 0 {
+            templates += 1;
+            assert_eq!(view.state, State::None);
+        }
+    });
+    assert_eq!(templates, 1);
+}
+
+#[test]
 fn what_is_expected_ends_with_its_time_and_the_control_connection_not_before() {
     let mut session = Session::new();
     session.passive();
@@ -380,7 +474,7 @@ fn a_full_table_drops_the_answer_and_keeps_the_connection() {
 fn an_expected_connection_waits_for_its_place_among_the_half_open() {
     let limits = Limits {
         connections: 10,
-        half_open_percent: 10,
+        half_open_percent: 20,
         ..Limits::default()
     };
     let bed = Bed::with(&ftp(VIP, SERVER), &limits);

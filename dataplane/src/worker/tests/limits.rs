@@ -126,6 +126,33 @@ fn a_connection_that_cannot_be_made_keeps_no_local_port() {
 }
 
 #[test]
+fn a_persistent_service_of_many_ports_gives_its_local_ports_back() {
+    // A server at a port, which the clients of such a service reach at whatever port they ask for.
+    for service in ["10.0.0.100:0", "10.0.0.100:21"] {
+        let mut config = Config::of(TCP, service, Method::FullNat, "10.2.0.11:21");
+        config.services[0].lips[0].first_port = 2000;
+        config.services[0].lips[0].last_port = 2001;
+        config.services[0].persistence = Some(crate::snapshot::Persistence {
+            timeout: conntrack::Ticks::from_seconds(10),
+            mask: u128::MAX,
+            engine: None,
+        });
+        let mut bed = Bed::new(&config);
+        let talk = Talk::tcp(CLIENT, "10.0.0.100:5000");
+        for round in 0..3 {
+            for port in 1..3 {
+                let client = talk.at_port(10 * round + port);
+                let seen = bed.send_one(0, CLIENTS, &client.packet(SYN, b""));
+                assert_eq!(seen.packet().talk.destination.port(), 5000);
+            }
+            bed.pass(62);
+            let in_use = &bed.stats[0].lip_ports_in_use;
+            assert_eq!(in_use.load(std::sync::atomic::Ordering::Relaxed), 0);
+        }
+    }
+}
+
+#[test]
 fn a_full_transmit_ring_loses_what_it_must_and_no_buffer() {
     for method in METHODS {
         let config = Config::of(UDP, VIP, method, SERVER);

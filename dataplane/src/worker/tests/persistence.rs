@@ -1,10 +1,11 @@
 //! Clients that stay with their server.
 
-use super::bed::Bed;
+use super::bed::{Bed, Limits};
 use super::config::{CLIENTS, Config, SERVERS};
 use super::packets::{ACK, SYN, SYN_ACK, Talk};
 use crate::calls::{CALL_ID_LEN, CallId};
 use crate::packet::wire::{TCP, UDP};
+use crate::reason::Reason;
 use crate::snapshot::{Engine, Persistence};
 use conntrack::{ConnectionView, Method, State, Ticks, V4};
 use std::net::SocketAddr;
@@ -126,6 +127,67 @@ fn a_template_is_assured_by_an_established_connection_or_an_answered_datagram() 
         }
         assert_eq!(templates(&bed)[0].state, State::Assured, "{protocol}");
     }
+}
+
+#[test]
+fn flows_that_are_refused_leave_no_template() {
+    let config = persistent(TCP);
+    let limits = Limits {
+        connections: 100,
+        half_open_percent: 10,
+        ..Limits::default()
+    };
+    let mut bed = Bed::with(&config, &limits);
+    for client in 0..80 {
+        let frame = Talk::tcp(&format!("10.64.1.{client}:1"), VIP).packet(SYN, b"");
+        if client < 10 {
+            bed.send_one(0, CLIENTS, &frame);
+        } else {
+            bed.send_for(0, CLIENTS, &frame, Reason::HalfOpenFull);
+        }
+    }
+    assert_eq!((templates(&bed).len(), bed.connections()), (10, 20));
+    let persistent = |id: u32| config.clone().server(id).load.persistent();
+    assert_eq!((0..3).map(persistent).sum::<u32>(), 10);
+}
+
+#[test]
+fn a_flood_leaves_the_templates_of_those_who_mean_it() {
+    let mut config = persistent(TCP);
+    let timeout = Ticks::from_seconds(600);
+    config.services[0].persistence = Some(Persistence {
+        timeout,
+        ..PERSISTENCE
+    });
+    let limits = Limits {
+        connections: 200,
+        half_open_percent: 40,
+        ..Limits::default()
+    };
+    let mut bed = Bed::with(&config, &limits);
+    let client = |number: u32| Talk::tcp(&format!("10.64.1.{number}:1"), VIP);
+    for number in 0..80 {
+        let frame = client(number).packet(SYN, b"");
+        bed.send_one(0, CLIENTS, &frame);
+        if number == 50 {
+            // Again and again is not in earnest.
+            bed.send_one(0, CLIENTS, &client(number).at_port(2).packet(SYN, b""));
+        }
+        if number == 60 {
+            bed.send_one(0, CLIENTS, &client(60).packet(ACK, b""));
+        }
+    }
+    assert_eq!(templates(&bed).len(), 80);
+    bed.pass(75);
+    // 41 came before there were too many, and one was established.
+    let mut left: Vec<_> = templates(&bed).iter().map(|view| view.client.0).collect();
+    left.sort_unstable();
+    assert_eq!(left.len(), 42);
+    assert_eq!(left[41], std::net::Ipv4Addr::new(10, 64, 1, 60));
+    bed.pass(500);
+    assert_eq!(templates(&bed).len(), 42, "as long as the service says");
+    bed.pass(800);
+    assert_eq!((templates(&bed).len(), bed.connections()), (0, 0));
 }
 
 fn invite(call: &str) -> Vec<u8> {

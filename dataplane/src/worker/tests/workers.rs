@@ -4,7 +4,10 @@ use super::bed::Bed;
 use super::config::{CLIENTS, Config, SERVERS, socket};
 use super::packets::{ACK, DATA, FIN, RST, SYN, SYN_ACK, Talk};
 use crate::packet::wire::{TCP, UDP};
+use crate::port::{Burst, Port};
+use crate::reason::Reason;
 use conntrack::Method;
+use std::sync::atomic::Ordering::Relaxed;
 
 const CLIENT: &str = "10.64.0.7:40001";
 const VIP: &str = "10.0.0.100:80";
@@ -142,4 +145,41 @@ fn workers_in_threads_agree_about_every_connection() {
         assert_eq!((config.load(0), config.load(1)), ((0, 0), (0, 0)));
         assert_eq!(bed.connections(), 0);
     }
+}
+
+#[test]
+fn a_server_that_one_worker_has_not_heard_of_is_counted_right() {
+    let mut config = Config::new().with(TCP, VIP, Method::Nat, &["10.2.0.11:80", "10.2.0.12:80"]);
+    config.ipvs.expire_nodest_conn = true;
+    let mut newer = config.clone();
+    newer.server(0).present = false;
+    config.services[0].servers.pop();
+    let mut bed = Bed::with_workers(&config, 2);
+    // One worker takes the new server over and connects a client to it, while the other is busy with a burst.
+    bed.publish(&newer);
+    let talk = Talk::tcp(CLIENT, VIP);
+    let request = |flags| {
+        let mut frame = talk.packet(flags, b"");
+        super::bed::address(&mut frame, CLIENTS);
+        frame
+    };
+    assert!(bed.wires[0][CLIENTS].inject(&request(SYN)));
+    bed.workers[0].run_once(bed.now);
+    assert_eq!(newer.load(1), (1, 0));
+    let inside = Talk::new(TCP, CLIENT, "10.2.0.12:80");
+    let mut reset = inside.back().packet(RST, b"");
+    super::bed::address(&mut reset, SERVERS);
+    for (side, frame) in [(SERVERS, reset), (CLIENTS, request(SYN))] {
+        assert!(bed.wires[1][side].inject(&frame));
+        bed.stats[1].verdicts.received.fetch_add(1, Relaxed);
+        let mut burst = Burst::new();
+        let worker = &mut bed.workers[1];
+        worker.ports_mut()[side].receive(&mut burst);
+        worker.handle(&mut burst);
+    }
+    assert_eq!(newer.load(1), (1, 0));
+    bed.pass(1);
+    assert_eq!(bed.books()[Reason::ServerGone.name()], 2);
+    bed.pass(70);
+    assert_eq!((newer.load(1), bed.connections()), ((0, 0), 0));
 }
