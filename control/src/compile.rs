@@ -1,83 +1,27 @@
-//! Turns a configuration into a [`Snapshot`]: gives services and servers their numbers, which they keep from one
-//! configuration to the next, and finds each server's way.
+//! Turns a configuration into a [`Snapshot`]: gives services and servers their numbers (`numbers.rs`), turns settings
+//! into what the workers read (`settings.rs`), and finds each server's way.
 
-use crate::config::{
-    AnsweredBy, Configuration, Granularity, GueChecksum, LipPool, Listen, Mark,
-    Persistence as PersistenceSettings, PortSettings, Prefix, Protocol, Server as ServerSettings,
-    Service as ServiceSettings, TunnelKind,
-};
-use crate::traffic::{Ledger, Traffic};
+mod numbers;
+mod settings;
+
+pub use numbers::NoRoom;
+pub(crate) use numbers::ServerKey;
+
+use crate::config::{Configuration, Listen, Server as ServerSettings, Service as ServiceSettings};
+use crate::traffic::Ledger;
 use conntrack::{Method, Ticks, Timeouts};
-use dataplane::mark::{MarkRule, Network};
 use dataplane::neighbour::{NeighbourId, NeighbourTable};
-use dataplane::path_mtu::PathMtu;
 use dataplane::port::{PortId, PortInfo};
-use dataplane::rewrite::tunnel::{Encapsulation, Outer, Tunnel};
 use dataplane::route::Routes;
-use dataplane::snapshot::{
-    LocalAddress, NextHop, Owned, Persistence, PortView, Server, Service, ServiceId, ServiceKey,
-    Snapshot,
-};
+use dataplane::snapshot::{NextHop, PortView, Server, Service, ServiceId, Snapshot};
 use dataplane::stats::WorkerStats;
-use scheduler::{Load, RealServer, RealServerId, Weight};
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use numbers::{Known, Numbers};
+use scheduler::{RealServer, Weight};
+use settings::{
+    local_addresses, mark_rule, owned, persistence, port_view, removed, service_key, tunnel,
+};
+use std::collections::HashMap;
 use std::sync::Arc;
-
-/// What a server is known by from one configuration to the next.
-pub(crate) type ServerKey = (Listen, SocketAddr);
-
-/// There is no number left for a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{wanted} servers and {lingering} removed ones that connections still refer to are too many; accepted: {limit} in \
-     all (director.servers), or wait for those connections to end"
-)]
-pub struct NoRoom {
-    /// Servers of the new configuration.
-    pub wanted: usize,
-    /// Removed servers that connections refer to.
-    pub lingering: usize,
-    /// Numbers there are.
-    pub limit: usize,
-}
-
-/// A server that has a number.
-struct Known {
-    id: RealServerId,
-    load: Arc<Load>,
-    path_mtu: Arc<PathMtu>,
-    /// What had been counted under the number before the server got it.
-    before: Traffic,
-    /// The version of the first snapshot that has it no more; 0 while it is configured.
-    removed_in: u64,
-}
-
-impl Known {
-    fn is_in_use(&self) -> bool {
-        self.load.active() > 0 || self.load.inactive() > 0 || self.load.persistent() > 0
-    }
-}
-
-/// Numbers, the lowest free one first.
-#[derive(Default)]
-struct Numbers {
-    free: BTreeSet<u32>,
-    next: u32,
-}
-
-impl Numbers {
-    fn take(&mut self) -> u32 {
-        self.free.pop_first().unwrap_or_else(|| {
-            self.next += 1;
-            self.next - 1
-        })
-    }
-
-    fn give_back(&mut self, number: u32) {
-        self.free.insert(number);
-    }
-}
 
 /// Compiles one configuration after the other.
 pub(crate) struct Compiler {
@@ -197,120 +141,6 @@ impl Compiler {
         }
     }
 
-    /// The number and load of a configured server, and its traffic so far.
-    pub(crate) fn server_facts(
-        &self,
-        key: &ServerKey,
-    ) -> Option<(RealServerId, Arc<Load>, Traffic)> {
-        let known = self.servers.get(key)?;
-        Some((known.id, Arc::clone(&known.load), self.traffic(known)))
-    }
-
-    /// What each service counted since it was added.
-    pub(crate) fn services_traffic(&self) -> HashMap<Listen, Traffic> {
-        let services = self.services.keys();
-        let mut sums: HashMap<_, _> = services
-            .map(|listen| (*listen, self.ledger.of(listen)))
-            .collect();
-        for ((listen, _), known) in &self.servers {
-            if let Some(sum) = sums.get_mut(listen) {
-                *sum = sum.and(self.traffic(known));
-            }
-        }
-        sums
-    }
-
-    fn traffic(&self, known: &Known) -> Traffic {
-        Traffic::of(&self.stats, known.id).since(known.before)
-    }
-
-    /// Frees the numbers of removed servers that no connection refers to, nor can any more: every worker has seen that
-    /// they are gone.
-    pub(crate) fn forget(&mut self, seen_by_all: u64) {
-        let Compiler {
-            servers,
-            server_ids,
-            ledger,
-            stats,
-            ..
-        } = self;
-        servers.retain(|key, known| {
-            let stays =
-                known.removed_in == 0 || known.removed_in > seen_by_all || known.is_in_use();
-            if !stays {
-                ledger.part(*key, Traffic::of(stats, known.id).since(known.before));
-                server_ids.give_back(known.id.0);
-            }
-            stays
-        });
-    }
-
-    /// Gives numbers to what is new, and marks what is no longer configured.
-    fn renumber(&mut self, configuration: &Configuration, version: u64) -> Result<(), NoRoom> {
-        let wanted: HashSet<ServerKey> = keys(configuration).collect();
-        let lingering = self
-            .servers
-            .keys()
-            .filter(|key| !wanted.contains(key))
-            .count();
-        if wanted.len() + lingering > self.server_limit {
-            return Err(NoRoom {
-                wanted: wanted.len(),
-                lingering,
-                limit: self.server_limit,
-            });
-        }
-        for (key, known) in &mut self.servers {
-            match wanted.contains(key) {
-                true => known.removed_in = 0,
-                false if known.removed_in == 0 => known.removed_in = version,
-                false => {}
-            }
-        }
-        self.renumber_services(configuration);
-        for key in keys(configuration) {
-            self.servers.entry(key).or_insert_with(|| {
-                let id = RealServerId(self.server_ids.take());
-                Known {
-                    id,
-                    load: Arc::default(),
-                    path_mtu: Arc::default(),
-                    before: Traffic::of(&self.stats, id).since(self.ledger.rejoin(&key)),
-                    removed_in: 0,
-                }
-            });
-        }
-        Ok(())
-    }
-
-    /// The same for services. One that comes counts from now on, also where connections stay of one before it.
-    fn renumber_services(&mut self, configuration: &Configuration) {
-        let services = configuration.services.iter();
-        let listens: HashSet<Listen> = services.map(|service| service.listen).collect();
-        let (ids, ledger) = (&mut self.service_ids, &mut self.ledger);
-        self.services.retain(|listen, id| {
-            let stays = listens.contains(listen);
-            if !stays {
-                ids.give_back(id.0);
-                ledger.close(listen);
-            }
-            stays
-        });
-        let mut new = HashSet::new();
-        for listen in listens {
-            self.services.entry(listen).or_insert_with(|| {
-                new.insert(listen);
-                ledger.open(listen);
-                ServiceId(ids.take())
-            });
-        }
-        for ((listen, _), known) in &mut self.servers {
-            if new.contains(listen) {
-                known.before = Traffic::of(&self.stats, known.id);
-            }
-        }
-    }
-
     fn server(
         &self,
         service: ServiceId,
@@ -406,174 +236,4 @@ impl Compiler {
             load: Arc::clone(&known.load),
         }
     }
-}
-
-fn keys(configuration: &Configuration) -> impl Iterator<Item = ServerKey> {
-    configuration.services.iter().flat_map(|service| {
-        service
-            .servers
-            .iter()
-            .map(|server| (service.listen, server.address))
-    })
-}
-
-fn service_key(listen: &Listen) -> ServiceKey {
-    match *listen {
-        Listen::Address { protocol, address } => ServiceKey {
-            protocol: protocol.number(),
-            address: address.ip(),
-            port: address.port(),
-        },
-        Listen::Mark { mark, ipv6 } => ServiceKey::of_mark(mark, ipv6),
-    }
-}
-
-fn persistence(settings: &PersistenceSettings) -> Persistence {
-    Persistence {
-        timeout: Ticks::from_seconds(settings.timeout),
-        mask: match settings.granularity {
-            Granularity::Address => u128::MAX,
-            Granularity::Netmask(mask) => mask.to_bits().into(),
-            Granularity::Prefix(len) => u128::MAX
-                .checked_shl(128 - u32::from(len.min(128)))
-                .unwrap_or(0),
-        },
-        engine: settings.engine,
-    }
-}
-
-fn mark_rule(mark: &Mark, ports: &[PortSettings]) -> MarkRule {
-    let named = |name: &String| {
-        let mut numbered = (0u16..).map(PortId).zip(ports);
-        numbered.find(|(_, port)| port.name == *name)
-    };
-    let network = |prefix: Prefix| Network::new(prefix.address, prefix.len);
-    let range = |ports: Option<(u16, u16)>| ports.map_or(0..=u16::MAX, |(low, high)| low..=high);
-    let port = mark.port.as_ref().map(|name| {
-        named(name)
-            .expect("a checked configuration has every port that it names")
-            .0
-    });
-    MarkRule {
-        mark: mark.mark,
-        port,
-        source: mark.source.map(network),
-        destination: mark.destination.map(network),
-        protocol: mark.protocol.map(Protocol::number),
-        source_ports: range(mark.source_ports),
-        destination_ports: range(mark.destination_ports),
-        ipv6: mark
-            .source
-            .or(mark.destination)
-            .map(|prefix| prefix.address.is_ipv6()),
-    }
-}
-
-fn port_view((info, settings): (&PortInfo, &PortSettings)) -> PortView {
-    PortView {
-        name: info.name.clone(),
-        mac: info.mac,
-        mtu: info.mtu,
-        addresses: settings
-            .addresses
-            .iter()
-            .map(|prefix| (prefix.address, prefix.len))
-            .collect(),
-    }
-}
-
-/// The addresses that the director answers for. What the kernel answers for stays with it, even where it is a VIP.
-fn owned(configuration: &Configuration) -> HashMap<IpAddr, Owned> {
-    let mut owned: HashMap<IpAddr, Owned> = configuration
-        .services
-        .iter()
-        .flat_map(|service| {
-            service
-                .listen
-                .ip()
-                .into_iter()
-                .chain(service.addresses.clone())
-        })
-        .map(|address| (address, Owned::Virtual))
-        .collect();
-    for pool in &configuration.lip_pools {
-        owned.extend(
-            pool.addresses
-                .iter()
-                .map(|address| (*address, Owned::Local)),
-        );
-    }
-    for port in &configuration.ports {
-        let why = match port.answered_by {
-            AnsweredBy::Uvs => Owned::Director,
-            AnsweredBy::Kernel => Owned::Kernel,
-        };
-        owned.extend(port.addresses.iter().map(|prefix| (prefix.address, why)));
-    }
-    owned
-}
-
-/// The FULLNAT sources of a service: those of its pool that are of its family.
-fn local_addresses(service: &ServiceSettings, pools: &[LipPool]) -> Vec<LocalAddress> {
-    let pool = service
-        .lip_pool
-        .as_ref()
-        .and_then(|name| pools.iter().find(|pool| pool.name == *name));
-    let addresses = pool
-        .into_iter()
-        .flat_map(|pool| pool.addresses.iter().map(move |address| (pool, *address)));
-    addresses
-        .filter(|(_, address)| address.is_ipv4() == service.listen.is_ipv4())
-        .map(|(pool, address)| LocalAddress {
-            address,
-            first_port: pool.first_port,
-            last_port: pool.last_port,
-        })
-        .collect()
-}
-
-fn tunnel(source: IpAddr, destination: IpAddr, kind: TunnelKind) -> Option<Tunnel> {
-    let outer = match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => Outer::V4 {
-            source,
-            destination,
-        },
-        (IpAddr::V6(source), IpAddr::V6(destination)) => Outer::V6 {
-            source,
-            destination,
-        },
-        _ => return None,
-    };
-    Some(Tunnel {
-        outer,
-        copy_dont_fragment: true,
-        encapsulation: encapsulation(kind),
-    })
-}
-
-fn encapsulation(kind: TunnelKind) -> Encapsulation {
-    match kind {
-        TunnelKind::Ipip => Encapsulation::Ipip,
-        TunnelKind::Gre { checksum } => Encapsulation::Gre { checksum },
-        TunnelKind::Gue { port, checksum } => Encapsulation::Gue {
-            port,
-            checksum: checksum != GueChecksum::None,
-        },
-    }
-}
-
-/// A server as it was, but gone.
-fn removed(server: &Server) -> Arc<Server> {
-    Arc::new(Server {
-        id: server.id,
-        service: server.service,
-        address: server.address,
-        port: server.port,
-        method: server.method,
-        load: Arc::clone(&server.load),
-        next_hop: server.next_hop,
-        tunnel: server.tunnel,
-        path_mtu: Arc::clone(&server.path_mtu),
-        present: false,
-    })
 }
