@@ -86,6 +86,8 @@ fn worker(index: u32, status: &WorkerStatus) -> v1::Worker {
         sleeps: status.sleeps,
         helpers_refused: status.helpers_refused,
         fragments_forgotten: status.fragments_forgotten,
+        receive_missed: status.receive_missed,
+        transmit_errors: status.transmit_errors,
     }
 }
 

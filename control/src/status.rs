@@ -58,6 +58,10 @@ pub struct WorkerStatus {
     pub sleeps: u64,
     /// Connections that go without their service's helper, because as many as may have one.
     pub helpers_refused: u64,
+    /// Frames that its ports lost before it saw them.
+    pub receive_missed: u64,
+    /// Frames that its ports took and could not send.
+    pub transmit_errors: u64,
     /// First fragments forgotten before their time, because newer ones needed the room.
     pub fragments_forgotten: u64,
 }
@@ -224,6 +228,8 @@ impl Director {
             bursts: get(&stats.bursts),
             sleeps: get(&stats.sleeps),
             helpers_refused: get(&stats.helpers_refused),
+            receive_missed: get(&stats.receive_missed),
+            transmit_errors: get(&stats.transmit_errors),
             fragments_forgotten: get(&stats.fragments_forgotten),
         }
     }

@@ -121,6 +121,8 @@ const _: () = assert!(size_of::<Neighbour>() == 64);
 pub struct NeighbourTable {
     neighbours: Box<[Neighbour]>,
     hasher: ahash::RandomState,
+    /// How often a neighbour told its address.
+    learnt: AtomicU32,
 }
 
 /// The table has no room for another neighbour.
@@ -136,6 +138,7 @@ impl NeighbourTable {
         NeighbourTable {
             neighbours: (0..capacity).map(|_| Neighbour::default()).collect(),
             hasher: ahash::RandomState::new(),
+            learnt: AtomicU32::new(0),
         }
     }
 
@@ -263,7 +266,18 @@ impl NeighbourTable {
                 .compare_exchange(word, learnt, Ordering::Release, Relaxed)
                 .is_ok();
         }
+        if known {
+            // Release pairs with the Acquire in `learnt`: who sees the number sees the address.
+            self.learnt.fetch_add(1, Ordering::Release);
+        }
         known
+    }
+
+    /// A number that changes whenever a neighbour has told its address to any worker.
+    #[must_use]
+    pub fn learnt(&self) -> u32 {
+        // Acquire pairs with the Release in `learn`.
+        self.learnt.load(Ordering::Acquire)
     }
 
     /// Copies the table for people to look at: port, address, hardware address if known, state.

@@ -107,6 +107,10 @@ pub struct WorkerStats {
     pub bursts: AtomicU64,
     /// Times the worker found nothing to do and slept.
     pub sleeps: AtomicU64,
+    /// Frames that its ports lost before it saw them. Told once a second, as the next one.
+    pub receive_missed: AtomicU64,
+    /// Frames that its ports took and could not send.
+    pub transmit_errors: AtomicU64,
     /// First fragments forgotten before their time, because newer ones needed the room.
     pub fragments_forgotten: AtomicU64,
     /// Connections that `drop_entry` ended before their time.
@@ -130,6 +134,8 @@ impl WorkerStats {
             connections: AtomicU64::new(0),
             bursts: AtomicU64::new(0),
             sleeps: AtomicU64::new(0),
+            receive_missed: AtomicU64::new(0),
+            transmit_errors: AtomicU64::new(0),
             fragments_forgotten: AtomicU64::new(0),
             entries_dropped: AtomicU64::new(0),
             helpers_refused: AtomicU64::new(0),

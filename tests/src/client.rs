@@ -1,4 +1,4 @@
-//! curl, wrk and iperf3 in the client's namespace, and what they report.
+//! curl and wrk in the client's namespace, and what they report.
 
 use crate::payload::Payload;
 use crate::process::{Output, Process, eventually};
@@ -289,54 +289,4 @@ fn rate(started: Instant) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "for people")]
     let megabytes = Payload::large().len as f64 / 1e6;
     megabytes / started.elapsed().as_secs_f64()
-}
-
-/// What iperf3 reports of one TCP connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Stream {
-    /// MB/s that arrived.
-    pub rate: f64,
-    /// Segments sent again.
-    pub retransmits: u64,
-    /// Segments of the largest size that the bytes sent would make.
-    pub segments: u64,
-}
-
-/// One TCP connection for two seconds; `reverse`: the server sends.
-///
-/// # Panics
-/// When it fails.
-#[must_use]
-pub(crate) fn iperf(client: &Namespace, server: SocketAddr, reverse: bool) -> Stream {
-    let (address, port) = (server.ip().to_string(), server.port().to_string());
-    let mut command = client.command("iperf3");
-    command.args(["--client", &address, "--port", &port, "--time", "2"]);
-    command.args(["--connect-timeout", "3000", "--json"]);
-    if reverse {
-        command.arg("--reverse");
-    }
-    let text = Process::spawn(command)
-        .finish(Duration::from_secs(20))
-        .success();
-    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let end = &report["end"];
-    let number = |value: &serde_json::Value| {
-        let number = value.as_f64();
-        number.unwrap_or_else(|| panic!("iperf3 reported otherwise: {text}"))
-    };
-    let sent = &end["sum_sent"];
-    Stream {
-        rate: number(&end["sum_received"]["bits_per_second"]) / 8e6,
-        retransmits: whole(number(&sent["retransmits"])),
-        segments: whole(number(&sent["bytes"]) / 1400.0),
-    }
-}
-
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "JSON knows no other numbers; these are whole and not negative"
-)]
-fn whole(number: f64) -> u64 {
-    number as u64
 }

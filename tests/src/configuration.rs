@@ -2,7 +2,7 @@
 
 use cli::lab::topology::server_address;
 use cli::lab::{Family, Host, Method};
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -123,33 +123,46 @@ impl Configuration {
             )
             .unwrap();
         }
-        self.service(&mut text, "tcp", HTTP_PORT, &self.servers);
-        self.service(&mut text, "udp", ECHO_PORT, &self.servers);
-        self.service(&mut text, "tcp", IPERF_PORT, &self.servers[..1]);
+        text.push_str(&self.own_service("tcp", HTTP_PORT, &self.servers));
+        text.push_str(&self.own_service("udp", ECHO_PORT, &self.servers));
+        text.push_str(&self.own_service("tcp", IPERF_PORT, &self.servers[..1]));
         text.push_str(&self.more);
         text
     }
 
-    fn service(&self, text: &mut String, protocol: &str, port: u16, servers: &[Server]) {
-        let listen = self.virtual_address(port);
+    /// A service with the scene's way of forwarding, as text for [`more`](Self::more). Servers are addresses, with a port
+    /// or without, and weights; `keys` are more lines.
+    #[must_use]
+    pub fn service(&self, listen: &str, servers: &[(impl Display, u16)], keys: &str) -> String {
         let (method, scheduler) = (self.method, self.scheduler);
-        let head = format!(
-            "[[service]]\nlisten = \"{protocol} {listen}\"\nscheduler = \"{scheduler}\"\nmethod = \"{method}\"\n"
+        let mut text = format!(
+            "[[service]]\nlisten = \"{listen}\"\nscheduler = \"{scheduler}\"\nmethod = \"{method}\"\n{keys}\n"
         );
-        text.push_str(&head);
         if method == Method::FullNat {
             text.push_str("lip_pool = \"lips\"\n");
         }
-        for server in servers {
-            let real_port = server_address(method, self.family, server.index, port).port();
-            let host = Host::Server(server.index);
-            let address = SocketAddr::new(host.address(self.server_family), real_port);
-            let weight = server.weight;
+        for (address, weight) in servers {
             write!(
                 text,
                 "[[service.server]]\naddress = \"{address}\"\nweight = {weight}\n"
             )
             .unwrap();
         }
+        text
+    }
+
+    /// Where the director reaches a server for what clients ask at the virtual address's `port`.
+    #[must_use]
+    pub fn real_address(&self, index: u8, port: u16) -> SocketAddr {
+        let port = server_address(self.method, self.family, index, port).port();
+        SocketAddr::new(Host::Server(index).address(self.server_family), port)
+    }
+
+    fn own_service(&self, protocol: &str, port: u16, servers: &[Server]) -> String {
+        let listen = format!("{protocol} {}", self.virtual_address(port));
+        let servers = servers
+            .iter()
+            .map(|server| (self.real_address(server.index, port), server.weight));
+        self.service(&listen, &servers.collect::<Vec<_>>(), "")
     }
 }

@@ -7,10 +7,14 @@
 
 pub mod client;
 mod configuration;
+pub mod dns;
+pub mod ftp;
+pub mod iperf;
 mod payload;
 mod process;
 mod scene;
 mod server;
+pub mod sip;
 pub mod udp;
 mod uvsd;
 

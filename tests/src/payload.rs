@@ -25,6 +25,13 @@ impl Payload {
         LARGE.get_or_init(|| Payload::new(200_000_000))
     }
 
+    /// 20 MB, made once per process.
+    #[must_use]
+    pub fn medium() -> &'static Payload {
+        static MEDIUM: OnceLock<Payload> = OnceLock::new();
+        MEDIUM.get_or_init(|| Payload::new(20_000_000))
+    }
+
     fn new(len: u64) -> Payload {
         let file = tempfile::tempfile().unwrap();
         let mut writer = BufWriter::with_capacity(1 << 20, &file);

@@ -1,8 +1,8 @@
 //! A network with servers, a director and a client.
 
-use crate::client::{self, Stream};
 use crate::configuration::{Configuration, ECHO_PORT, HTTP_PORT, IPERF_PORT};
-use crate::server::{EchoServer, Nginx, start_iperf};
+use crate::iperf::{self, Stream};
+use crate::server::{EchoServer, Nginx};
 use crate::uvsd::Uvsd;
 use cli::lab::topology::server_address;
 use cli::lab::{Namespace, Topology};
@@ -97,11 +97,11 @@ impl Scene {
     pub fn iperf(&self, reverse: bool) -> Stream {
         let Configuration { method, family, .. } = self.configuration;
         let first = self.configuration.servers[0].index;
-        let _server = start_iperf(
+        let _server = iperf::serve(
             &self.topology.servers[usize::from(first)].namespace,
             server_address(method, family, first, IPERF_PORT),
         );
-        client::iperf(self.client(), self.virtual_address(IPERF_PORT), reverse)
+        iperf::stream(self.client(), self.virtual_address(IPERF_PORT), reverse)
     }
 
     /// Kills uvsd, or what is left of it, and starts it anew.

@@ -2,6 +2,7 @@
 
 use crate::payload::{Payload, sha256};
 use crate::process::{Process, eventually};
+use crate::udp::DATAGRAM_MAX;
 use cli::lab::Namespace;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -109,38 +110,20 @@ http {{
     )
 }
 
-/// iperf3 on one server, for one run.
-///
-/// # Panics
-/// When it does not start.
+/// Whether somebody listens at a port of a namespace; `protocol` is tcp or udp.
 #[must_use]
-pub(crate) fn start_iperf(namespace: &Namespace, listen: SocketAddr) -> Process {
-    let (address, port) = (listen.ip().to_string(), listen.port().to_string());
-    let mut process = Process::start(
-        namespace,
-        "iperf3",
-        &["--server", "--one-off", "--bind", &address, "--port", &port],
-    );
-    // A connection that says nothing would confuse it, so the kernel's table is asked.
-    let hexadecimal = format!(":{:04X} ", listen.port());
-    let up = || {
-        namespace.run(|| {
-            let tables = ["tcp", "tcp6"].map(|table| {
-                fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default()
-            });
-            let listening = |line: &str| line.contains(&hexadecimal) && line.contains(" 0A ");
-            tables
-                .iter()
-                .any(|table| table.lines().any(listening))
-                .then_some(())
+pub(crate) fn listens(namespace: &Namespace, protocol: &str, port: u16) -> bool {
+    // The states of sockets without a peer: listening, and closed, which UDP's are.
+    let state = if protocol == "tcp" { " 0A " } else { " 07 " };
+    let port = format!(":{port:04X} ");
+    let is_it = |line: &str| line.contains(&port) && line.contains(state);
+    namespace.run(|| {
+        ["", "6"].iter().any(|family| {
+            let table = format!("/proc/thread-self/net/{protocol}{family}");
+            let table = fs::read_to_string(table).unwrap_or_default();
+            table.lines().any(is_it)
         })
-    };
-    assert!(
-        eventually(START, up).is_some(),
-        "iperf3 is not up on {listen}: {:?}",
-        process.ended()
-    );
-    process
+    })
 }
 
 /// Sends every datagram back, its first byte replaced by the server's number.
@@ -162,7 +145,7 @@ impl EchoServer {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let serve = move || {
-            let mut buffer = [0; 2048];
+            let mut buffer = [0; DATAGRAM_MAX];
             while !stopped.load(Relaxed) {
                 if let Ok((len, peer)) = socket.recv_from(&mut buffer) {
                     buffer[0] = number;

@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 
 /// How many datagrams are under way at most, so that no socket's buffer can overflow and every loss is the director's.
 pub const WINDOW: usize = 64;
+/// Of longer datagrams fewer are under way: so many bytes in all.
+const WINDOW_BYTES: usize = 64 * 1024;
+/// The longest datagram that is sent back whole, bytes.
+pub(crate) const DATAGRAM_MAX: usize = 16 * 1024;
 /// How long an answer may take. Nothing is sent twice.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -35,12 +39,14 @@ pub fn socket(server: SocketAddr, port: u16) -> UdpSocket {
 /// Sends one datagram of `len` bytes from each port, once, and collects the answers. At most [`WINDOW`] are under way.
 ///
 /// # Panics
-/// When a port is taken.
+/// When a port is taken, or with more than 16 KiB.
 #[must_use]
 pub fn echo(server: SocketAddr, ports: impl IntoIterator<Item = u16>, len: usize) -> Echoes {
+    assert!(len <= DATAGRAM_MAX, "{len} bytes");
+    let window = (WINDOW_BYTES / len.max(1)).min(WINDOW);
     let mut echoes = Echoes::default();
     let ports: Vec<_> = ports.into_iter().collect();
-    for ports in ports.chunks(WINDOW) {
+    for ports in ports.chunks(window) {
         let sockets: Vec<_> = ports.iter().map(|port| socket(server, *port)).collect();
         for (socket, port) in sockets.iter().zip(ports) {
             // A send that fails is a loss too: an earlier datagram's ICMP error, say.
@@ -83,7 +89,7 @@ fn question(port: u16, len: usize) -> Vec<u8> {
 }
 
 fn answer(socket: &UdpSocket, question: &[u8], deadline: Instant) -> Option<u8> {
-    let mut buffer = [0; 2048];
+    let mut buffer = [0; DATAGRAM_MAX];
     let patience = deadline.saturating_duration_since(Instant::now());
     socket
         .set_read_timeout(Some(patience.max(Duration::from_millis(1))))

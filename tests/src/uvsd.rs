@@ -47,6 +47,13 @@ impl Status {
         workers.map(|worker| worker.forwarded).collect()
     }
 
+    /// Frames that the ports lost before workers saw them, up to a second ago.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        let workers = self.0.workers.iter();
+        workers.map(|worker| worker.receive_missed).sum()
+    }
+
     /// Connections of both families.
     #[must_use]
     pub fn connections(&self) -> u64 {

@@ -1,162 +1,183 @@
-//! FTP by NAT with curl: every way to open a data connection, several over one control connection. Needs root: fails
-//! without.
+//! FTP with vsftpd, curl and lftp: by NAT with the helper, and by DR with persistence alone. Needs root: fails without.
 #![allow(clippy::unwrap_used, reason = "helpers panic as their tests do")]
 
-use cli::lab::topology::server_address;
-use cli::lab::{Family, Method};
-use e2e::{Configuration, Process, Scene};
-use socket2::{Domain, Socket, Type};
-use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use cli::lab::{Family, Host, Method};
+use e2e::ftp::{self, FTP, Vsftpd};
+use e2e::{Configuration, Payload, Scene};
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
 
-const FTP: u16 = 21;
-/// Files fetched over one control connection.
-const FILES: usize = 5;
-const PATIENCE: Duration = Duration::from_secs(30);
+/// By the reply to PASV, address and all, as old clients do it.
+const PASV: &[&str] = &["--disable-epsv", "--no-ftp-skip-pasv-ip"];
+const EPSV: &[&str] = &[];
+const PORT: &[&str] = &["--ftp-port", "-", "--disable-eprt"];
+const EPRT: &[&str] = &["--ftp-port", "-"];
+/// Of 200 sessions each.
+const SESSIONS: usize = 200;
 
-/// What every file holds: more than a window.
-fn content() -> String {
-    "All the bytes arrive, and in order.\n".repeat(20_000)
+#[test]
+fn files_of_nat_go_both_ways_over_ipv4() {
+    files_go_both_ways(Family::V4, &[PASV, EPSV, PORT, EPRT]);
 }
 
-/// Where a file is to go.
-enum Data {
-    Nowhere,
-    Listening(TcpListener),
-    Calling(SocketAddr),
+#[test]
+fn files_of_nat_go_both_ways_over_ipv6() {
+    files_go_both_ways(Family::V6, &[EPSV, EPRT]);
 }
 
-/// An FTP server's side of one control connection, with `RETR` for all there is.
-fn serve(control: &TcpStream) {
-    let local = control.local_addr().unwrap();
-    let mut lines = BufReader::new(control).lines();
-    let mut control = control;
-    let mut data = Data::Nowhere;
-    let mut answer = |text: &str| control.write_all(format!("{text}\r\n").as_bytes()).unwrap();
-    answer("220 ready");
-    while let Some(Ok(line)) = lines.next() {
-        let (command, rest) = line.split_once(' ').unwrap_or((&line, ""));
-        match command {
-            "USER" => answer("331 and the password"),
-            "PASS" => answer("230 welcome"),
-            "PWD" => answer("257 \"/\""),
-            "TYPE" => answer("200 so be it"),
-            "SIZE" => answer(&format!("213 {}", content().len())),
-            "PASV" | "EPSV" => {
-                let listener = TcpListener::bind((local.ip(), 0)).unwrap();
-                answer(&announcement(command, listener.local_addr().unwrap()));
-                data = Data::Listening(listener);
-            }
-            "PORT" | "EPRT" => {
-                data = Data::Calling(target(command, rest));
-                answer("200 so be it");
-            }
-            "RETR" => {
-                answer("150 here it comes");
-                let mut stream = open(&data, local);
-                stream.write_all(content().as_bytes()).unwrap();
-                drop(stream);
-                answer("226 that was it");
-            }
-            "QUIT" => return answer("221 farewell"),
-            _ => answer("500 what?"),
-        }
-    }
-}
-
-fn announcement(command: &str, address: SocketAddr) -> String {
-    match address.ip() {
-        IpAddr::V4(ip) if command == "PASV" => {
-            let [a, b, c, d] = ip.octets();
-            let [high, low] = address.port().to_be_bytes();
-            format!("227 Passive ({a},{b},{c},{d},{high},{low})")
-        }
-        _ => format!("229 Extended (|||{}|)", address.port()),
-    }
-}
-
-fn target(command: &str, text: &str) -> SocketAddr {
-    if command == "EPRT" {
-        let parts: Vec<_> = text.split('|').collect();
-        return SocketAddr::new(parts[2].parse().unwrap(), parts[3].parse().unwrap());
-    }
-    let numbers: Vec<u8> = text.split(',').map(|part| part.parse().unwrap()).collect();
-    let address = <[u8; 4]>::try_from(&numbers[..4]).unwrap();
-    (address, u16::from_be_bytes([numbers[4], numbers[5]])).into()
-}
-
-/// Opens the data connection: in active mode from the port below that of the control connection.
-fn open(data: &Data, control: SocketAddr) -> TcpStream {
-    match data {
-        Data::Nowhere => panic!("RETR without a data connection"),
-        Data::Listening(listener) => listener.accept().unwrap().0,
-        Data::Calling(client) => {
-            let socket = Socket::new(Domain::for_address(*client), Type::STREAM, None).unwrap();
-            socket.set_reuse_address(true).unwrap();
-            let from = SocketAddr::new(control.ip(), control.port() - 1);
-            socket.bind(&from.into()).unwrap();
-            socket.connect_timeout(&(*client).into(), PATIENCE).unwrap();
-            socket.into()
-        }
-    }
-}
-
-fn fetch(family: Family, workers: u8, modes: &[&[&str]]) {
-    let mut configuration = Configuration::new(Method::Nat, family, workers);
-    let real = SocketAddr::new(server_address(Method::Nat, family, 0, FTP).ip(), FTP);
-    configuration.more = format!(
-        "[[service]]\nlisten = \"tcp {}\"\nmethod = \"nat\"\nhelper = \"ftp\"\nserver = [{{ address = \"{real}\" }}]\n",
-        configuration.virtual_address(FTP)
-    );
-    let scene = Scene::new(configuration, 2);
-    let namespace = &scene.topology.servers[0].namespace;
-    let listener = namespace.run(|| TcpListener::bind(real)).unwrap();
-    let sessions = modes.len();
-    let server = namespace.spawn("ftp", move || {
-        for _ in 0..sessions {
-            serve(&listener.accept().unwrap().0);
-        }
-    });
-    let host = scene.virtual_address(FTP).ip();
-    let host = if host.is_ipv6() {
-        format!("\\[{host}\\]")
-    } else {
-        host.to_string()
-    };
+fn files_go_both_ways(family: Family, modes: &[&[&str]]) {
+    let scene = FtpScene::new(Method::Nat, family, "helper = \"ftp\"");
+    let whole = &Payload::medium().sha256;
     for mode in modes {
-        let mut command = scene.client().command("curl");
-        command.args(["--silent", "--show-error", "--max-time", "20"]);
-        command
-            .args(*mode)
-            .arg(format!("ftp://{host}/file[1-{FILES}]"));
-        let text = Process::spawn(command).finish(PATIENCE).success();
-        assert!(
-            text == content().repeat(FILES),
-            "{mode:?}: {} bytes",
-            text.len()
-        );
+        assert_eq!(scene.fetch(mode), *whole, "{mode:?}");
+        scene.put(mode, "file");
+        assert_eq!(scene.taken("file"), [whole.as_str()], "{mode:?}");
+        let listing = scene.curl(mode, &["small/"]);
+        assert_eq!(listing.lines().count(), ftp::SMALL, "{listing}");
+        assert_eq!(scene.small_files(mode), small_files(), "{mode:?}");
     }
-    server.unwrap().join().unwrap();
-    assert_eq!(scene.uvsd.status().drops(), []);
-    // One control connection each, and the data connections.
-    let expected = modes.len() * (1 + FILES);
-    assert_eq!(scene.uvsd.status().connections(), expected as u64);
+    assert_eq!(scene.scene.uvsd.status().drops(), []);
+}
+
+/// Transfers of several sessions at once, many of each.
+#[test]
+fn a_folder_is_mirrored_by_nat() {
+    for family in Family::ALL {
+        let scene = FtpScene::new(Method::Nat, family, "helper = \"ftp\"");
+        let folder = scene.scene.folder().join("mirror");
+        ftp::mirror(scene.scene.client(), scene.vip(), 4, &folder);
+        for number in 0..ftp::SMALL {
+            let came = fs::read_to_string(folder.join(number.to_string())).unwrap();
+            assert_eq!(came, ftp::small(number));
+        }
+        assert_eq!(scene.scene.uvsd.status().drops(), []);
+    }
 }
 
 #[test]
-fn files_come_in_every_mode_over_ipv4() {
-    let modes: [&[&str]; 4] = [
-        &[],
-        &["--disable-epsv", "--no-ftp-skip-pasv-ip"],
-        &["--ftp-port", "-"],
-        &["--ftp-port", "-", "--disable-eprt"],
+fn many_sessions_of_nat_have_their_transfers() {
+    let scene = FtpScene::new(Method::Nat, Family::V4, "helper = \"ftp\"");
+    let mut servers = BTreeSet::new();
+    for session in 0..SESSIONS {
+        let mode = [PASV, EPSV, PORT, EPRT][session % 4];
+        servers.insert(scene.curl(mode, &["name"]));
+    }
+    assert_eq!(servers, ["server1", "server2"].map(str::to_owned).into());
+    let status = scene.scene.uvsd.status();
+    assert_eq!(status.drops(), []);
+    assert!(status.forwarded().iter().all(|frames| *frames > 0));
+}
+
+/// What the helper is for.
+#[test]
+fn nat_without_the_helper_has_commands_and_no_transfers() {
+    let scene = FtpScene::new(Method::Nat, Family::V4, "");
+    let modes = [
+        (PASV, "227 Entering Passive Mode (10,0,0,"),
+        (EPSV, "229 Entering Extended Passive Mode"),
+        (PORT, "200 PORT command successful"),
     ];
-    fetch(Family::V4, 1, &modes);
-    fetch(Family::V4, 2, &modes);
+    for (mode, promise) in modes {
+        let options = [mode, &["--verbose", "--max-time", "2"]].concat();
+        let output = ftp::curl(scene.scene.client(), scene.vip(), &options, &["name"]);
+        assert!(!output.status.success(), "{mode:?}: {output:?}");
+        assert!(output.stderr.contains(promise), "{mode:?}: {output:?}");
+    }
 }
 
+/// A persistent service of port 21 takes its clients' passive transfers along, as the kernel's does.
 #[test]
-fn files_come_in_every_mode_over_ipv6() {
-    fetch(Family::V6, 2, &[&[], &["--ftp-port", "-"]]);
+fn persistence_takes_passive_transfers_of_dr_along() {
+    for family in Family::ALL {
+        let scene = FtpScene::new(Method::Dr, family, "persistence_timeout = 60");
+        let passive: &[&[&str]] = if family == Family::V4 {
+            &[PASV, EPSV]
+        } else {
+            &[EPSV]
+        };
+        for mode in passive {
+            assert_eq!(scene.fetch(mode), Payload::medium().sha256, "{mode:?}");
+            scene.put(mode, "file");
+            let whole = Payload::medium().sha256.as_str();
+            assert_eq!(scene.taken("file"), [whole], "{mode:?}");
+            assert_eq!(scene.small_files(mode), small_files(), "{mode:?}");
+        }
+        assert_eq!(scene.scene.uvsd.status().drops(), []);
+    }
+}
+
+/// Otherwise nobody knows them.
+#[test]
+fn dr_without_persistence_has_no_passive_transfers() {
+    let scene = FtpScene::new(Method::Dr, Family::V4, "");
+    let options = [PASV, &["--verbose", "--max-time", "2"]].concat();
+    let output = ftp::curl(scene.scene.client(), scene.vip(), &options, &["name"]);
+    assert!(!output.status.success(), "{output:?}");
+    let promise = "227 Entering Passive Mode (192,0,2,100,";
+    assert!(output.stderr.contains(promise), "{output:?}");
+}
+
+/// The small files, one after the other.
+fn small_files() -> String {
+    (0..ftp::SMALL).map(ftp::small).collect()
+}
+
+/// Two servers of one service, two workers.
+struct FtpScene {
+    scene: Scene,
+    servers: [Vsftpd; 2],
+}
+
+impl FtpScene {
+    /// `keys` are more keys of the service.
+    fn new(method: Method, family: Family, keys: &str) -> FtpScene {
+        let mut configuration = Configuration::new(method, family, 2);
+        let real = [0, 1].map(|index| SocketAddr::new(Host::Server(index).address(family), FTP));
+        let listen = format!("tcp {}", configuration.virtual_address(FTP));
+        configuration.more = configuration.service(&listen, &real.map(|real| (real, 1)), keys);
+        let scene = Scene::new(configuration, 2);
+        let servers = [0, 1].map(|index: usize| {
+            let listen = if method.keeps_destination() {
+                scene.virtual_address(FTP)
+            } else {
+                real[index]
+            };
+            let folder = scene.folder().join(format!("ftp{index}"));
+            Vsftpd::start(&scene.topology.servers[index].namespace, &folder, listen)
+        });
+        FtpScene { scene, servers }
+    }
+
+    fn vip(&self) -> IpAddr {
+        self.scene.virtual_address(FTP).ip()
+    }
+
+    fn fetch(&self, mode: &[&str]) -> String {
+        ftp::fetch(self.scene.client(), self.vip(), mode)
+    }
+
+    fn put(&self, mode: &[&str], name: &str) {
+        ftp::put(self.scene.client(), self.vip(), mode, name);
+    }
+
+    /// What was put, at whatever server.
+    fn taken(&self, name: &str) -> Vec<String> {
+        let servers = self.servers.iter();
+        servers
+            .filter_map(|server| server.take_upload(name))
+            .collect()
+    }
+
+    fn curl(&self, mode: &[&str], paths: &[&str]) -> String {
+        ftp::curl(self.scene.client(), self.vip(), mode, paths).success()
+    }
+
+    /// All small files, in one session.
+    fn small_files(&self, mode: &[&str]) -> String {
+        let paths: Vec<_> = (0..ftp::SMALL)
+            .map(|number| format!("small/{number}"))
+            .collect();
+        self.curl(mode, &paths.iter().map(String::as_str).collect::<Vec<_>>())
+    }
 }

@@ -74,6 +74,8 @@ pub(super) struct Egress<P: Port> {
     pub(super) scratch: Box<[u8]>,
     pub(super) neighbours: Arc<NeighbourTable>,
     pub(super) waiting: WaitingQueue,
+    /// [`NeighbourTable::learnt`] when those that wait were last looked at.
+    pub(super) learnt: u32,
     pub(super) announcements: Announcements,
     pub(super) defence: Defence,
     icmp_left: u32,
@@ -99,6 +101,7 @@ impl<P: Port> Egress<P> {
             scratch: vec![0; LARGEST_FRAME].into_boxed_slice(),
             neighbours,
             waiting: WaitingQueue::new(),
+            learnt: 0,
             announcements: Announcements::default(),
             defence: Defence::default(),
             icmp_left: ICMP_PER_SECOND,
@@ -341,7 +344,12 @@ impl<P: Port> Egress<P> {
     #[inline]
     fn resolve(&mut self, id: NeighbourId) -> Result<Option<Hop>, Reason> {
         match self.neighbours.resolve(id, self.now) {
-            Resolution::Mac(mac, port) => Ok(Some(Hop::Ready(mac, port))),
+            Resolution::Mac(mac, port) => {
+                if !self.waiting.is_empty() {
+                    self.let_go_first();
+                }
+                Ok(Some(Hop::Ready(mac, port)))
+            }
             Resolution::Pending(port) => Ok(Some(Hop::Wait(id, port))),
             Resolution::Failed => {
                 self.ask_for(id);

@@ -211,6 +211,7 @@ impl<P: Port> Worker<P> {
         if passed > 0 {
             self.services.tick(passed);
             self.egress.refill_icmp();
+            self.egress.tell_losses();
             self.update_defence();
             let (all, used) = [self.ipv4.lips.usage(), self.ipv6.lips.usage()]
                 .into_iter()

@@ -13,6 +13,7 @@ use crate::stats::{add, subtract};
 use conntrack::Ticks;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Slices of the neighbour table, one aged each tick: the whole table once a second.
 const NEIGHBOUR_SLICES: usize = 100;
@@ -55,6 +56,15 @@ impl<P: Port> Egress<P> {
         }
     }
 
+    /// Before a packet is sent: those that waited for a neighbour which told another worker its address meanwhile leave
+    /// first, so that a flow's packets stay in order.
+    #[cold]
+    pub(super) fn let_go_first(&mut self) {
+        if self.neighbours.learnt() != self.learnt {
+            self.serve_waiting();
+        }
+    }
+
     /// Copies a frame into the queue of those that wait, and asks for the neighbour. False when the queue is full.
     /// `counts` where the copy stands for a whole frame: its end is that frame's verdict.
     pub(super) fn wait_with(
@@ -85,7 +95,20 @@ impl<P: Port> Egress<P> {
         self.announce();
     }
 
+    /// What drivers lost of this worker's frames, for whoever asks for its counters.
+    pub(super) fn tell_losses(&mut self) {
+        let (mut missed, mut errors) = (0, 0);
+        for port in &mut self.ports {
+            let counters = port.counters();
+            missed += counters.receive_missed;
+            errors += counters.transmit_errors;
+        }
+        self.stats.receive_missed.store(missed, Relaxed);
+        self.stats.transmit_errors.store(errors, Relaxed);
+    }
+
     fn serve_waiting(&mut self) {
+        self.learnt = self.neighbours.learnt();
         let Egress {
             waiting,
             neighbours,

@@ -40,6 +40,11 @@ impl WaitingQueue {
         }
     }
 
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
     /// Copies a frame to the end of the queue. False when the queue, or the neighbour's share of it, is full.
     pub(super) fn push(
         &mut self,

@@ -6,6 +6,20 @@ use std::fmt::Write as _;
 /// Neighbours told at most.
 const NEIGHBOURS_TOLD: usize = 32;
 
+/// What is told, summed over the workers, only if there is any.
+type Loss = (&'static str, fn(&Worker) -> u64);
+const LOSSES: [Loss; 3] = [
+    ("frames that came faster than they were taken", |worker| {
+        worker.receive_missed
+    }),
+    ("frames that a driver took and could not send", |worker| {
+        worker.transmit_errors
+    }),
+    ("first fragments forgotten for newer ones", |worker| {
+        worker.fragments_forgotten
+    }),
+];
+
 /// The whole of `uvs status`.
 pub(super) fn table(status: &GetStatusResponse) -> String {
     let mut text = String::new();
@@ -68,13 +82,11 @@ fn write(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {
             table.bytes >> 20
         )?;
     }
-    let forgotten = |worker: &Worker| worker.fragments_forgotten;
-    let forgotten: u64 = status.workers.iter().map(forgotten).sum();
-    if forgotten > 0 {
-        writeln!(
-            text,
-            "first fragments forgotten for newer ones: {forgotten}"
-        )?;
+    for (what, count) in LOSSES {
+        let sum: u64 = status.workers.iter().map(count).sum();
+        if sum > 0 {
+            writeln!(text, "{what}: {sum}")?;
+        }
     }
     if let Some(ports) = &status.lip_ports
         && ports.capacity > 0
@@ -122,18 +134,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forgotten_fragments_are_told_summed_over_the_workers_and_not_if_there_are_none() {
-        let worker = |fragments_forgotten| Worker {
-            fragments_forgotten,
+    fn losses_are_told_summed_over_the_workers_and_not_if_there_are_none() {
+        let worker = |count| Worker {
+            fragments_forgotten: count,
+            receive_missed: count + 10,
+            transmit_errors: count + 20,
             ..Worker::default()
         };
         let mut status = GetStatusResponse {
             workers: vec![worker(3), worker(4)],
             ..GetStatusResponse::default()
         };
-        let line = "first fragments forgotten for newer ones: 7\n";
-        assert!(table(&status).contains(line), "{}", table(&status));
+        let lines = "frames that came faster than they were taken: 27\n\
+                     frames that a driver took and could not send: 47\n\
+                     first fragments forgotten for newer ones: 7\n";
+        assert!(table(&status).contains(lines), "{}", table(&status));
         status.workers.clear();
-        assert!(!table(&status).contains("forgotten"));
+        let text = table(&status);
+        assert!(
+            LOSSES.iter().all(|(what, _)| !text.contains(what)),
+            "{text}"
+        );
     }
 }

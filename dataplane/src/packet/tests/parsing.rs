@@ -351,7 +351,7 @@ proptest! {
                 *byte = value;
             }
         }
-        if rights_checksum {
+        if rights_checksum && 14 + usize::from(frame[14] & 15) * 4 <= frame.len() {
             fix_header(&mut frame);
         }
         frame.truncate(frame.len() - cut.min(frame.len()));

@@ -6,6 +6,7 @@ use super::packets::{ACK, DATA, SYN, SYN_ACK, Talk};
 use crate::packet::wire::{TCP, UDP};
 use crate::reason::Reason;
 use conntrack::Method;
+use std::sync::atomic::Ordering::Relaxed;
 
 const CLIENT: &str = "10.64.0.7:40001";
 const VIP: &str = "10.0.0.100:80";
@@ -184,6 +185,18 @@ fn a_neighbour_without_a_place_costs_its_own_packets_alone() {
     );
     bed.send_one(0, CLIENTS, &talk(12).packet(ACK, b""));
     assert_eq!(config.load(0), (15, 0));
+}
+
+#[test]
+fn frames_that_a_port_lost_are_told_once_a_second() {
+    let mut bed = Bed::new(&Config::of(TCP, VIP, Method::Nat, SERVER));
+    let missed = |bed: &Bed| bed.stats[0].receive_missed.load(Relaxed);
+    // Longer than any buffer.
+    assert!(bed.wires[0][CLIENTS].inject(&vec![0; 70_000]));
+    assert!(bed.settle().is_empty());
+    bed.pass(1);
+    assert_eq!(missed(&bed), 1);
+    assert_eq!(bed.stats[0].transmit_errors.load(Relaxed), 0);
 }
 
 #[test]

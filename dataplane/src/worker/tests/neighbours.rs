@@ -91,6 +91,30 @@ fn packets_wait_in_order_until_their_neighbour_answers() {
 }
 
 #[test]
+fn packets_that_wait_are_not_overtaken_when_another_worker_gets_the_answer() {
+    for method in METHODS {
+        let mut bed = Bed::with_workers(&Config::of(TCP, VIP, method, SERVER), 2);
+        bed.answers_at = Some(1);
+        let talk = request();
+        assert!(bed.send(0, CLIENTS, &talk.packet(SYN, b"")).is_empty());
+        assert_eq!(bed.books()["waiting"], 1);
+        // In the same tick.
+        let seen = bed.send(0, CLIENTS, &talk.packet(ACK, b""));
+        let flags = seen.iter().map(|seen| {
+            let got = seen.packet();
+            let got = if method == Method::Tun {
+                got.inner()
+            } else {
+                got
+            };
+            got.flags
+        });
+        assert!(flags.eq([SYN, ACK]), "{method:?}: {seen:?}");
+        assert_eq!(bed.books().get("waiting"), None);
+    }
+}
+
+#[test]
 fn a_neighbour_and_all_neighbours_together_have_a_limit_of_waiting_packets() {
     let servers: Vec<String> = (11..=19).map(|host| format!("10.2.0.{host}:80")).collect();
     let servers: Vec<&str> = servers.iter().map(String::as_str).collect();
