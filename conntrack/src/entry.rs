@@ -22,10 +22,18 @@
 //! whoever found the entry there has acquired that slot. Keys and rewrite facts then stay as they are until the entry
 //! is reclaimed, which waits until every worker has passed a quiescent state.
 
+mod life;
+mod new;
+mod view;
+
+pub(crate) use life::{GENERATION, Vitality};
+pub use new::NewConnection;
+pub use view::ConnectionView;
+
 use crate::family::Family;
 use crate::method::Method;
 use crate::state::State;
-use crate::sync::{AtomicU8, AtomicU16, AtomicU32, Ordering, Ordering::Relaxed};
+use crate::sync::{AtomicU8, AtomicU16, AtomicU32, Ordering::Relaxed};
 use crate::time::Ticks;
 use crate::tuple::{Direction, Tuple};
 
@@ -55,25 +63,6 @@ impl ConnectionId {
     }
 }
 
-/// The bits of a generation; what a slot has room for.
-pub(crate) const GENERATION: u16 = (1 << 14) - 1;
-/// In an entry's generation: all its keys stand in the index.
-const LIVE: u16 = 1 << 15;
-const DEAD: u8 = State::Dead as u8;
-/// In an entry's state: its keys are still on their way into the index, and may have to be taken back.
-const UNBORN: u8 = DEAD + 1;
-
-/// Whether an entry whose key was found is a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Vitality {
-    /// It has some of its keys, or all, and is not known yet.
-    Unborn,
-    /// It is one.
-    Alive,
-    /// It was one, or almost.
-    Dead,
-}
-
 /// `touch` does not write for less, so that workers that share a flow do not fight for its line.
 const TOUCH_GRAIN: Ticks = Ticks::from_millis(500);
 
@@ -82,66 +71,6 @@ const TOUCH_GRAIN: Ticks = Ticks::from_millis(500);
 pub const TEMPLATE: u16 = 1 << 15;
 /// The ports of a template that leads nowhere.
 const VOID_PORT: u16 = 0xffff;
-
-/// What a connection begins with.
-#[derive(Clone, Copy, Debug)]
-pub struct NewConnection<F: Family> {
-    /// IP protocol number.
-    pub protocol: u8,
-    /// Who asks: address and port, host byte order.
-    pub client: (F::Address, u16),
-    /// Whom it asks.
-    pub virtual_server: (F::Address, u16),
-    /// Who serves it. The unspecified address where a tunnel leads to the other family.
-    pub real_server: (F::Address, u16),
-    /// The local address and port that the real server sees; FULLNAT alone.
-    pub local: Option<(F::Address, u16)>,
-    /// How packets get there.
-    pub method: Method,
-    /// The id of the real server.
-    pub server: u32,
-    /// The persistence template, or other connection, that this one belongs to.
-    pub control: Option<ConnectionId>,
-    /// The state it begins in.
-    pub state: State,
-    /// How long it may stay silent.
-    pub timeout: Ticks,
-    /// What rewriting a request adds to the IP checksum (RFC 1624).
-    pub ip_delta: u16,
-    /// What rewriting a request adds to the L4 checksum.
-    pub l4_delta: u16,
-    /// The neighbour that replies go to.
-    pub reply_neighbour: u32,
-    /// The generation of the routes that `reply_neighbour` was resolved with.
-    pub route_generation: u16,
-    /// The caller's marks, and [`TEMPLATE`].
-    pub flags: u16,
-}
-
-impl<F: Family> NewConnection<F> {
-    /// The same with a number that [`Entry::template_record`] tells; of a template.
-    #[must_use]
-    pub fn template_record(self, record: u32) -> Self {
-        let [a, b, c, d] = record.to_be_bytes();
-        NewConnection {
-            ip_delta: u16::from_be_bytes([a, b]),
-            l4_delta: u16::from_be_bytes([c, d]),
-            ..self
-        }
-    }
-
-    /// The key of requests.
-    #[must_use]
-    pub fn request_tuple(&self) -> Tuple<F> {
-        Tuple {
-            source: self.client.0,
-            destination: self.virtual_server.0,
-            source_port: self.client.1,
-            destination_port: self.virtual_server.1,
-            protocol: self.protocol,
-        }
-    }
-}
 
 /// A connection in the table.
 #[derive(Debug, Default)]
@@ -402,37 +331,6 @@ impl<F: Family> Entry<F> {
         self.extension.fetch_sub(1, Relaxed).wrapping_sub(1)
     }
 
-    /// The connection as it is now. Fields may come from different moments of its life, and of another connection
-    /// where the caller has no hold on it; see [`Table::for_each`](crate::Table::for_each).
-    pub fn view(&self) -> ConnectionView<F> {
-        // The port of a template's key is none of the client's.
-        let client_port = if self.is_template() {
-            0
-        } else {
-            self.client_port()
-        };
-        ConnectionView {
-            client: (self.client(), client_port),
-            virtual_server: (self.virtual_address(), self.virtual_port()),
-            real_server: (self.real_address(), self.real_port()),
-            local: self.local(),
-            protocol: self.protocol(),
-            method: self.method(),
-            state: self.state(),
-            server: self.server(),
-            control: self.control(),
-            expires_at: self.expires_at(),
-            flags: self.flags(),
-            owner: self.owner(),
-            packets: self.packets(),
-            template_record: if self.is_template() {
-                self.template_record()
-            } else {
-                0
-            },
-        }
-    }
-
     /// The key of requests.
     pub fn request_tuple(&self) -> Tuple<F> {
         Tuple {
@@ -478,129 +376,7 @@ impl<F: Family> Entry<F> {
             && self.protocol() == tuple.protocol
     }
 
-    /// Fills an entry that is in no slot.
-    pub(crate) fn fill(&self, new: &NewConnection<F>, owner: u16, expires_at: Ticks) {
-        let (local, local_port) = new.local.unwrap_or(new.client);
-        F::store(&self.client, new.client.0);
-        F::store(&self.virtual_address, new.virtual_server.0);
-        F::store(&self.real, new.real_server.0);
-        F::store(&self.local, local);
-        self.client_port.store(new.client.1, Relaxed);
-        self.virtual_port.store(new.virtual_server.1, Relaxed);
-        self.real_port.store(new.real_server.1, Relaxed);
-        self.local_port.store(local_port, Relaxed);
-        self.protocol.store(new.protocol, Relaxed);
-        self.method.store(new.method as u8, Relaxed);
-        self.expires_at.store(expires_at.0, Relaxed);
-        self.server.store(new.server, Relaxed);
-        self.control
-            .store(new.control.map_or(0, |id| id.index), Relaxed);
-        self.control_generation
-            .store(new.control.map_or(0, |id| id.generation), Relaxed);
-        self.reply_neighbour.store(new.reply_neighbour, Relaxed);
-        self.route_generation.store(new.route_generation, Relaxed);
-        self.ip_delta.store(new.ip_delta, Relaxed);
-        self.l4_delta.store(new.l4_delta, Relaxed);
-        self.flags.store(new.flags, Relaxed);
-        self.owner.store(owner, Relaxed);
-        self.packets.store(0, Relaxed);
-        self.extension.store(0, Relaxed);
-        self.state.store(UNBORN, Relaxed);
-    }
-
     pub(crate) fn set_expires_at(&self, deadline: Ticks) {
         self.expires_at.store(deadline.0, Relaxed);
     }
-
-    /// What a slot with one of its keys is worth.
-    #[inline]
-    pub(crate) fn vitality(&self) -> Vitality {
-        // Acquire, with the Release of `give_birth`: whoever sees it alive sees all its keys in the index.
-        match self.state.load(Ordering::Acquire) {
-            UNBORN => Vitality::Unborn,
-            DEAD => Vitality::Dead,
-            _ => Vitality::Alive,
-        }
-    }
-
-    /// All keys stand in the index: from now on it can be found.
-    pub(crate) fn give_birth(&self, state: State) {
-        // Release, with the Acquire of `vitality`.
-        self.state.store(state as u8, Ordering::Release);
-        // Release, with the Acquire in `Table::copy`: whoever sees this life sees what `fill` wrote for it.
-        self.generation
-            .store(self.generation() | LIVE, Ordering::Release);
-    }
-
-    /// It will not be born.
-    pub(crate) fn give_up(&self) {
-        self.state.store(DEAD, Relaxed);
-    }
-
-    /// Moves the state; true for the one who did. The dead stay dead.
-    #[inline]
-    pub(crate) fn exchange_state(&self, from: State, to: State) -> bool {
-        from != State::Dead
-            && self
-                .state
-                .compare_exchange(from as u8, to as u8, Relaxed, Relaxed)
-                .is_ok()
-    }
-
-    /// Ends the connection; what it was doing, for the one who ended it.
-    pub(crate) fn end(&self) -> Option<State> {
-        let state = State::from_byte(self.state.swap(DEAD, Relaxed));
-        (state != State::Dead).then_some(state)
-    }
-
-    /// Which life of the entry this is.
-    #[inline]
-    pub(crate) fn generation(&self) -> u16 {
-        self.generation.load(Relaxed) & GENERATION
-    }
-
-    /// Generation and whether the keys stand in the index, in one word for a reader without a hold.
-    pub(crate) fn life(&self, ordering: Ordering) -> (u16, bool) {
-        let word = self.generation.load(ordering);
-        (word & GENERATION, word & LIVE != 0)
-    }
-
-    /// Begins the next life. The owner alone calls it.
-    pub(crate) fn next_life(&self) {
-        let next = (self.generation() + 1) & GENERATION;
-        self.generation.store(next, Relaxed);
-    }
-}
-
-/// A connection as a listing shows it: a copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionView<F: Family> {
-    /// Client address and port, host byte order.
-    pub client: (F::Address, u16),
-    /// Virtual address and port.
-    pub virtual_server: (F::Address, u16),
-    /// Real server's address and port.
-    pub real_server: (F::Address, u16),
-    /// Local address and port (FULLNAT).
-    pub local: Option<(F::Address, u16)>,
-    /// IP protocol number.
-    pub protocol: u8,
-    /// How packets reach the real server.
-    pub method: Method,
-    /// What the connection is doing.
-    pub state: State,
-    /// The id of the real server.
-    pub server: u32,
-    /// The connection it belongs to.
-    pub control: Option<ConnectionId>,
-    /// When it ends, unless something happens before.
-    pub expires_at: Ticks,
-    /// The caller's marks, and [`TEMPLATE`].
-    pub flags: u16,
-    /// The worker whose timers watch it.
-    pub owner: u16,
-    /// Packets counted.
-    pub packets: u16,
-    /// Of a template: [`Entry::template_record`]; otherwise 0.
-    pub template_record: u32,
 }

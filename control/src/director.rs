@@ -6,33 +6,33 @@
 //!   stop:  the flag ─▶ join
 //! ```
 
-use crate::compile::{Before, Compiler, NoRoom};
-use crate::config::{
-    self, Configuration, DirectorSettings, Driver, Finding, Idle, Listen, Pin, PortSettings,
-};
+mod errors;
+mod fixed;
+mod ports;
+mod threads;
+
+pub use errors::{ApplyError, Findings, StartError};
+
+use crate::compile::{Before, Compiler};
+use crate::config::{self, Configuration, DirectorSettings, Listen};
 use crate::plan::Plan;
-use conntrack::{Table, TableConfig, TableError, Ticks, random_seeds};
+use conntrack::{Table, TableConfig, Ticks, random_seeds};
 use dataplane::neighbour::NeighbourTable;
-use dataplane::port::any::AnyPort;
-use dataplane::port::{Mac, Port, PortId, PortInfo, af_packet, memory::MemoryPort};
+use dataplane::port::{Port, PortId, PortInfo};
 use dataplane::snapshot::{Publisher, Snapshot};
 use dataplane::stats::WorkerStats;
-use dataplane::worker::{self, Tables, Worker, WorkerParts};
+use dataplane::worker::{self, Tables, WorkerParts};
+use fixed::fixed_keys;
 use parking_lot::Mutex;
-use std::fmt;
+use ports::{infos, open};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 /// Hosts on the links that a director can know at once, at least; twice as many as its servers otherwise.
 const NEIGHBOURS: usize = 16_384;
-/// Buffers of a memory port, and bytes of each.
-const MEMORY_BUFFERS: (u32, u32) = (256, 2048);
-/// Largest IP packet of a memory port.
-const MEMORY_MTU: u32 = 1500;
 
 /// See the module's text. Dropping it stops it.
 pub struct Director {
@@ -55,94 +55,6 @@ pub(crate) struct Current {
     snapshot: Arc<Snapshot>,
     /// Snapshots that a worker may still be using, until all have seen the version beside.
     retired: Vec<(u64, Arc<Snapshot>)>,
-}
-
-/// What is wrong with a configuration that was not read from a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Findings(pub Vec<Finding>);
-
-impl fmt::Display for Findings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let told: Vec<_> = self
-            .0
-            .iter()
-            .map(|finding| format!("{}: {}", finding.path, finding.problem))
-            .collect();
-        f.write_str(&told.join("\n"))
-    }
-}
-
-/// Why a director does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The configuration cannot work.
-    #[error("{0}")]
-    Invalid(Findings),
-    /// A port cannot be opened.
-    #[error("port {port}: {error}")]
-    Port {
-        /// Its name.
-        port: String,
-        /// Why.
-        error: af_packet::OpenError,
-    },
-    /// The ports handed over are not those of the configuration.
-    #[error(
-        "{given} ports with {queues} queues were handed over; accepted: {ports} ports with {workers} queues each"
-    )]
-    Ports {
-        /// Ports handed over.
-        given: usize,
-        /// Queues of the first port that has the wrong number, or of the first at all.
-        queues: usize,
-        /// Ports of the configuration.
-        ports: usize,
-        /// Workers of the configuration.
-        workers: usize,
-    },
-    /// The connection table cannot be made.
-    #[error("director.connections: {0}")]
-    Table(#[from] TableError),
-    /// There are more servers than numbers.
-    #[error(transparent)]
-    NoRoom(#[from] NoRoom),
-    /// A worker cannot be bound to its CPU.
-    #[error(
-        "director.pin: worker {worker} cannot run on CPU {cpu}: {error}; accepted: a CPU this process may use"
-    )]
-    Pin {
-        /// Its number.
-        worker: u16,
-        /// The CPU.
-        cpu: usize,
-        /// What the system says.
-        error: std::io::Error,
-    },
-    /// A worker's thread cannot be made.
-    #[error("worker {worker} has no thread: {error}")]
-    Thread {
-        /// Its number.
-        worker: u16,
-        /// What the system says.
-        error: std::io::Error,
-    },
-}
-
-/// Why a configuration is not taken over. The old one goes on.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// It cannot work.
-    #[error("{0}")]
-    Invalid(Findings),
-    /// It changes what is fixed at the start.
-    #[error("{}: fixed while the director runs; accepted: as they are, or a restart of uvsd", keys.join(", "))]
-    NeedsRestart {
-        /// The keys that differ.
-        keys: Vec<String>,
-    },
-    /// There are more servers than numbers.
-    #[error(transparent)]
-    NoRoom(#[from] NoRoom),
 }
 
 impl Director {
@@ -253,52 +165,6 @@ impl Director {
         &self.neighbours
     }
 
-    fn start_workers<P: Port + 'static>(&mut self, ports: Vec<Vec<P>>) -> Result<(), StartError> {
-        let mut queues: Vec<_> = ports.into_iter().map(Vec::into_iter).collect();
-        for index in 0..self.settings.workers {
-            let ports = queues.iter_mut().filter_map(Iterator::next).collect();
-            self.start_worker(self.worker_parts(index, ports))?;
-        }
-        Ok(())
-    }
-
-    fn start_worker<P: Port + 'static>(&mut self, parts: WorkerParts<P>) -> Result<(), StartError> {
-        let worker = parts.index;
-        let cpu = match &self.settings.pin {
-            Pin::Nowhere => None,
-            Pin::InOrder => Some(usize::from(worker)),
-            Pin::To(cpus) => cpus.get(usize::from(worker)).map(|cpu| usize::from(*cpu)),
-        };
-        let idle = match self.settings.idle {
-            Idle::Sleep => worker::Idle::Sleep,
-            Idle::Poll => worker::Idle::Poll,
-        };
-        let (stop, epoch) = (Arc::clone(&self.stop), self.started);
-        let (ready, is_ready) = mpsc::channel();
-        let run = move || {
-            let pinned = cpu.map_or(Ok(()), pin);
-            let proceed = pinned.is_ok();
-            // The director waits for this, so the receiver is there.
-            let _ = ready.send(pinned);
-            if proceed {
-                Worker::new(parts, worker::ticks_since(epoch)).run(&stop, idle, epoch);
-            }
-        };
-        let thread = std::thread::Builder::new()
-            .name(format!("uvs-worker-{worker}"))
-            .spawn(run);
-        self.threads
-            .push(thread.map_err(|error| StartError::Thread { worker, error })?);
-        match is_ready.recv() {
-            Ok(Err(error)) => Err(StartError::Pin {
-                worker,
-                cpu: cpu.unwrap_or_default(),
-                error,
-            }),
-            Ok(Ok(())) | Err(mpsc::RecvError) => Ok(()),
-        }
-    }
-
     /// Takes a new configuration over, whole or not at all. Servers that stay keep their connections and counters.
     ///
     /// # Errors
@@ -404,60 +270,6 @@ fn valid(configuration: &Configuration) -> Result<(), Findings> {
     }
 }
 
-fn open(id: PortId, port: &PortSettings, workers: u16) -> Result<Vec<AnyPort>, StartError> {
-    match &port.driver {
-        Driver::AfPacket { interface } => {
-            let config = af_packet::Config {
-                name: port.name.clone(),
-                workers,
-                ..af_packet::Config::new(id, interface)
-            };
-            let queues = af_packet::open(config);
-            let queues = queues.map_err(|error| StartError::Port {
-                port: port.name.clone(),
-                error,
-            })?;
-            Ok(queues.into_iter().map(AnyPort::AfPacket).collect())
-        }
-        Driver::Memory => {
-            let [high, low] = id.0.to_be_bytes();
-            let info = PortInfo {
-                name: port.name.clone(),
-                mac: Mac([0x02, 0, 0, 0, high, low]),
-                mtu: MEMORY_MTU,
-                driver: "memory",
-            };
-            let (buffers, buffer_len) = MEMORY_BUFFERS;
-            let queue =
-                |_| AnyPort::Memory(MemoryPort::new(id, info.clone(), buffers, buffer_len).0);
-            Ok((0..workers).map(queue).collect())
-        }
-    }
-}
-
-/// What the ports say of themselves, if they are as many as the configuration wants.
-fn infos<P: Port>(
-    configuration: &Configuration,
-    ports: &[Vec<P>],
-) -> Result<Vec<PortInfo>, StartError> {
-    let workers = usize::from(configuration.director.workers);
-    let wrong = ports.iter().find(|queues| queues.len() != workers);
-    if ports.len() != configuration.ports.len() || wrong.is_some() {
-        let queues = wrong.or(ports.first()).map_or(0, Vec::len);
-        return Err(StartError::Ports {
-            given: ports.len(),
-            queues,
-            ports: configuration.ports.len(),
-            workers,
-        });
-    }
-    Ok(ports
-        .iter()
-        .filter_map(|queues| queues.first())
-        .map(|queue| queue.info().clone())
-        .collect())
-}
-
 fn table_config(settings: &DirectorSettings) -> TableConfig {
     TableConfig {
         capacity: settings.connections,
@@ -472,57 +284,4 @@ fn connections(compiler: &Compiler, server: &(Listen, SocketAddr)) -> u64 {
     load.map_or(0, |load| {
         u64::from(load.active()) + u64::from(load.inactive())
     })
-}
-
-/// The keys in which two configurations differ and must not.
-fn fixed_keys(old: &Configuration, new: &Configuration) -> Vec<String> {
-    let (from, to) = (&old.director, &new.director);
-    let of_director = [
-        (from.workers != to.workers, "director.workers"),
-        (from.connections != to.connections, "director.connections"),
-        (from.servers != to.servers, "director.servers"),
-        (
-            from.half_open_percent != to.half_open_percent,
-            "director.half_open_percent",
-        ),
-        (from.idle != to.idle, "director.idle"),
-        (from.pin != to.pin, "director.pin"),
-        (from.control != to.control, "director.control"),
-    ];
-    let mut keys: Vec<_> = of_director
-        .iter()
-        .filter(|(differ, _)| *differ)
-        .map(|(_, key)| (*key).to_owned())
-        .collect();
-    let fixed = |ports: &[PortSettings]| -> Vec<_> {
-        ports
-            .iter()
-            .map(|port| (port.name.clone(), port.driver.clone()))
-            .collect()
-    };
-    let (from, to) = (fixed(&old.ports), fixed(&new.ports));
-    if from != to {
-        let differing = from
-            .iter()
-            .filter(|port| !to.contains(port))
-            .chain(to.iter().filter(|port| !from.contains(port)));
-        let mut names: Vec<_> = differing.map(|(name, _)| format!("port.{name}")).collect();
-        names.dedup();
-        keys.extend(if names.is_empty() {
-            vec!["port: the order".to_owned()]
-        } else {
-            names
-        });
-    }
-    keys
-}
-
-/// Binds the calling thread to a CPU.
-fn pin(cpu: usize) -> std::io::Result<()> {
-    let mut set = rustix::thread::CpuSet::new();
-    if cpu >= rustix::thread::CpuSet::MAX_CPU {
-        return Err(std::io::ErrorKind::InvalidInput.into());
-    }
-    set.set(cpu);
-    Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }

@@ -12,10 +12,18 @@
 //! A neighbour lives in one of the 16 places that follow its hash. Two workers that intern the same address at
 //! the same moment may make two entries; both are kept up to date, so that does no harm.
 
+mod age;
+#[cfg(test)]
+mod tests;
+mod word;
+
 use crate::port::{Mac, PortId};
 use conntrack::Ticks;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, Ordering::Relaxed};
+use word::{
+    CLAIMED, EMPTY, FAILED, INCOMPLETE, STALE, USABLE, generation, mac, state, with_mac, with_state,
+};
 
 /// How many places an address may stand in.
 const WINDOW: usize = 16;
@@ -27,13 +35,6 @@ const RETRY: Ticks = Ticks::from_seconds(1);
 const FORGET: Ticks = Ticks::from_seconds(600);
 /// Requests without an answer before a neighbour counts as unreachable.
 const PROBES: u16 = 3;
-
-const EMPTY: u8 = 0;
-const CLAIMED: u8 = 1;
-const INCOMPLETE: u8 = 2;
-const USABLE: u8 = 3;
-const STALE: u8 = 4;
-const FAILED: u8 = 5;
 
 /// A place in the table, and the generation of what stood there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -279,62 +280,6 @@ impl NeighbourTable {
         self.learnt.load(Ordering::Acquire)
     }
 
-    /// Ages the neighbours of one slice of the table (slices count up and wrap): forgets unused ones, asks again for
-    /// those to be confirmed. Bounded by the slice's size. To be called by one worker, all slices once a second.
-    pub fn age(&self, slice: usize, slices: usize, now: Ticks, ask: &mut dyn FnMut(Probe)) {
-        let len = self.neighbours.len().div_ceil(slices);
-        let start = (slice % slices) * len;
-        for neighbour in self.neighbours.iter().skip(start).take(len) {
-            self.age_one(neighbour, now, ask);
-        }
-    }
-
-    fn age_one(&self, neighbour: &Neighbour, now: Ticks, ask: &mut dyn FnMut(Probe)) {
-        let word = neighbour.word.load(Ordering::Acquire);
-        if matches!(state(word), EMPTY | CLAIMED) {
-            return;
-        }
-        let since = |time: &AtomicU32| Ticks(now.0.wrapping_sub(time.load(Relaxed)));
-        let replace = |word: u64, new: u64| {
-            // Lost against `learn`: the next round sees what is there.
-            let _ = neighbour
-                .word
-                .compare_exchange(word, new, Ordering::Release, Relaxed);
-        };
-        if since(&neighbour.used).0 > FORGET.0 {
-            replace(
-                word,
-                u64::from(generation(word).wrapping_add(1)) << 8 | u64::from(EMPTY),
-            );
-            return;
-        }
-        match state(word) {
-            USABLE
-                if since(&neighbour.confirmed).0 > REACHABLE.0
-                    && since(&neighbour.used).0 <= REACHABLE.0 =>
-            {
-                neighbour.probes.store(0, Relaxed);
-                replace(word, with_state(word, STALE));
-                if let Some(probe) = self.claim(neighbour, now) {
-                    ask(probe);
-                }
-            }
-            INCOMPLETE | STALE
-                if neighbour.probes.load(Relaxed) >= PROBES
-                    && since(&neighbour.probed).0 >= RETRY.0 =>
-            {
-                replace(word, with_state(word, FAILED));
-            }
-            // Not yet time to ask again, and the claim is refused; or it is.
-            INCOMPLETE | STALE => {
-                if let Some(probe) = self.claim(neighbour, now) {
-                    ask(probe);
-                }
-            }
-            _ => {}
-        }
-    }
-
     /// Copies the table for people to look at: port, address, hardware address if known, state.
     #[must_use]
     pub fn list(&self) -> Vec<(PortId, IpAddr, Option<Mac>, &'static str)> {
@@ -386,28 +331,6 @@ impl NeighbourTable {
     }
 }
 
-fn state(word: u64) -> u8 {
-    word.to_be_bytes()[7]
-}
-
-fn generation(word: u64) -> u8 {
-    word.to_be_bytes()[6]
-}
-
-fn mac(word: u64) -> Mac {
-    let [a, b, c, d, e, f, _, _] = word.to_be_bytes();
-    Mac([a, b, c, d, e, f])
-}
-
-fn with_state(word: u64, state: u8) -> u64 {
-    word & !0xff | u64::from(state)
-}
-
-fn with_mac(word: u64, mac: Mac) -> u64 {
-    let [a, b, c, d, e, f] = mac.0;
-    u64::from_be_bytes([a, b, c, d, e, f, 0, 0]) | word & 0xffff
-}
-
 /// IPv4 addresses as IPv4-mapped IPv6 ones.
 fn key_bits(address: IpAddr) -> [u64; 2] {
     let bytes = match address {
@@ -425,113 +348,4 @@ fn address_of(neighbour: &Neighbour) -> IpAddr {
     address
         .to_ipv4_mapped()
         .map_or(IpAddr::V6(address), IpAddr::V4)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PORT: PortId = PortId(1);
-    const MAC: Mac = Mac([2, 4, 10, 2, 0, 11]);
-
-    fn address(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    fn seconds(seconds: u32) -> Ticks {
-        Ticks::from_seconds(seconds)
-    }
-
-    fn age(table: &NeighbourTable, now: Ticks) -> Vec<Probe> {
-        let mut asked = Vec::new();
-        table.age(0, 1, now, &mut |probe| asked.push(probe));
-        asked
-    }
-
-    #[test]
-    fn an_unknown_neighbour_is_pending_until_it_answers() {
-        let table = NeighbourTable::new(64);
-        let server = address("10.2.0.11");
-        let id = table.intern(PORT, server, seconds(1)).unwrap();
-        assert_eq!(table.intern(PORT, server, seconds(1)), Ok(id));
-        assert_eq!(table.resolve(id, seconds(1)), Resolution::Pending(PORT));
-        let probe = Probe {
-            address: server,
-            port: PORT,
-            mac: None,
-        };
-        assert_eq!(table.claim_probe(id, seconds(1)), Some(probe));
-        assert_eq!(
-            table.claim_probe(id, seconds(1)),
-            None,
-            "asked twice in one second"
-        );
-        assert!(
-            !table.learn(PortId(0), server, MAC, seconds(1)),
-            "learnt from another port"
-        );
-        assert!(table.learn(PORT, server, MAC, seconds(1)));
-        assert_eq!(table.resolve(id, seconds(1)), Resolution::Mac(MAC, PORT));
-    }
-
-    #[test]
-    fn a_neighbour_in_use_is_asked_again_and_fails_after_three_requests() {
-        let table = NeighbourTable::new(64);
-        let id = table
-            .intern(PORT, address("fd00:2::11"), seconds(0))
-            .unwrap();
-        table.learn(PORT, address("fd00:2::11"), MAC, seconds(0));
-        let mut unicast = 0;
-        for now in 1..=40 {
-            let _ = table.resolve(id, seconds(now));
-            unicast += age(&table, seconds(now))
-                .iter()
-                .filter(|probe| probe.mac == Some(MAC))
-                .count();
-        }
-        assert_eq!(unicast, 3);
-        assert_eq!(table.resolve(id, seconds(41)), Resolution::Failed);
-        assert!(table.claim_probe(id, seconds(41)).is_some());
-        assert_eq!(table.resolve(id, seconds(41)), Resolution::Pending(PORT));
-        assert!(table.learn(PORT, address("fd00:2::11"), Mac([9; 6]), seconds(41)));
-        assert_eq!(
-            table.resolve(id, seconds(41)),
-            Resolution::Mac(Mac([9; 6]), PORT)
-        );
-    }
-
-    #[test]
-    fn an_unused_neighbour_is_forgotten_and_its_old_id_finds_nothing() {
-        let table = NeighbourTable::new(64);
-        let id = table
-            .intern(PORT, address("10.2.0.11"), seconds(0))
-            .unwrap();
-        table.learn(PORT, address("10.2.0.11"), MAC, seconds(0));
-        assert_eq!(age(&table, seconds(601)), []);
-        assert_eq!(table.resolve(id, seconds(601)), Resolution::Gone);
-        assert_eq!(table.list(), []);
-        assert_eq!(
-            table.resolve(NeighbourId::NONE, seconds(601)),
-            Resolution::Gone
-        );
-    }
-
-    #[test]
-    fn a_full_window_refuses_and_everybody_else_stays() {
-        let table = NeighbourTable::new(1);
-        let ids: Vec<_> = (0u8..16)
-            .map(|host| table.intern(PORT, IpAddr::from([10, 0, 0, host]), seconds(0)))
-            .collect();
-        assert!(ids.iter().all(Result::is_ok));
-        assert_eq!(
-            table.intern(PORT, address("10.0.0.99"), seconds(0)),
-            Err(NeighbourTableFull)
-        );
-        for id in ids {
-            assert_eq!(
-                table.resolve(id.unwrap(), seconds(0)),
-                Resolution::Pending(PORT)
-            );
-        }
-    }
 }

@@ -12,6 +12,7 @@ mod model;
 mod prefix;
 mod read;
 mod reader;
+mod routing;
 
 pub use check::check;
 pub use mistake::{Finding, KeyPath, MISTAKES_TOLD, Mistake, Mistakes, Problem, Step};

@@ -1,4 +1,4 @@
-//! A configuration as a value: each field is within its limits; [`check`](super::check) looks at them together.
+//! A configuration as a value: each field is within its limits; [`check`](super::check()) looks at them together.
 
 use super::Prefix;
 use conntrack::Method;

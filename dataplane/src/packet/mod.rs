@@ -19,7 +19,7 @@ pub use parse::parse;
 
 use crate::reason::Reason;
 
-/// What [`parse`] makes of a frame.
+/// What [`parse()`] makes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// A valid IPv4 packet.

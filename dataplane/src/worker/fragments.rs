@@ -19,10 +19,11 @@ mod firsts;
 mod held;
 
 use super::Flows;
-use super::connection::{Found, may_fragment_outside, reply_translation, request_translation};
+use super::connection::Found;
 use super::egress::{Egress, Hop};
 use super::family::Ip;
 use super::lookup::asked;
+use super::onward::{may_fragment_outside, reply_translation, request_translation};
 use super::services::{Picked, Services};
 use crate::frame::{Frame, Gso};
 use crate::packet::wire::{IPV6, SCTP, TCP, UDP};

@@ -24,13 +24,12 @@
 //! Source: observed, `tests/scenario/recorded/ftp-*.json`; Linux net/netfilter/ipvs/ip_vs_ftp.c, ip_vs_app.c.
 
 use super::Flows;
-use super::connection::{
-    Found, Ready, counted_len, ready, reply_translation, to_client, to_server,
-};
+use super::connection::Found;
 use super::defence;
 use super::egress::{Egress, LARGEST_FRAME, Way};
 use super::expected::Expectation;
 use super::family::Ip;
+use super::onward::{Ready, counted_len, ready, reply_translation, to_client, to_server};
 use super::services::Services;
 use crate::frame::{Frame, Gso, Offload};
 use crate::helper::ftp::{self, Command, TEXT};

@@ -1,11 +1,9 @@
 //! ICMP errors that belong to a connection: the packet they quote is looked up, and they go on to the other end.
 
-use super::connection::{
-    Ready, ready, reply_translation, request_translation, to_server_unchanged,
-};
 use super::egress::{Egress, Hop, Way};
 use super::family::Ip;
 use super::lookup::asked;
+use super::onward::{Ready, ready, reply_translation, request_translation, to_server_unchanged};
 use super::services::Services;
 use super::{Flows, Worker};
 use crate::frame::Frame;

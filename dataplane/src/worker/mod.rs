@@ -24,6 +24,7 @@ mod lips;
 mod local;
 mod lookup;
 mod new_flow;
+mod onward;
 mod persistence;
 mod run;
 mod services;

@@ -1,10 +1,11 @@
 //! A packet of no known connection: find its service, let the scheduler pick a server, make the connection.
 
 use super::Flows;
-use super::connection::{Found, counted_len, to_server_unchanged, translated};
+use super::connection::Found;
 use super::egress::Egress;
 use super::family::Ip;
 use super::lookup::{Asked, FTP_DATA, asked};
+use super::onward::{counted_len, to_server_unchanged, translated};
 use super::persistence::{real_port, template_key};
 use super::services::{Picked, Services};
 use super::sip::call_of;

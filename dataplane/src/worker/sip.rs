@@ -3,10 +3,11 @@
 //! Source: RFC 3261 §7.3.1 (folding), §20.8, §25.1; observed with the kernel's ip_vs_pe_sip.
 
 use super::Flows;
-use super::connection::{Found, translated};
+use super::connection::Found;
 use super::egress::Egress;
 use super::family::Ip;
 use super::new_flow::Planned;
+use super::onward::translated;
 use super::persistence::Remembered;
 use super::services::Services;
 use crate::calls::CallId;

@@ -46,6 +46,28 @@ fn write(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {
         )?;
     }
     writeln!(text)?;
+    write_workers(text, status)?;
+    write_tables(text, status)?;
+    for (what, count) in LOSSES {
+        let sum: u64 = status.workers.iter().map(count).sum();
+        if sum > 0 {
+            writeln!(text, "{what}: {sum}")?;
+        }
+    }
+    if let Some(ports) = &status.lip_ports
+        && ports.capacity > 0
+    {
+        writeln!(
+            text,
+            "LIP ports: {} of {} in use",
+            ports.in_use, ports.capacity
+        )?;
+    }
+    write_drops(text, status)?;
+    write_neighbours(text, status)
+}
+
+fn write_workers(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {
     writeln!(
         text,
         "{:<8}{:>14}{:>14}{:>12}{:>12}{:>12}{:>12}{:>12}",
@@ -66,7 +88,10 @@ fn write(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {
             worker.connections
         )?;
     }
-    writeln!(text)?;
+    writeln!(text)
+}
+
+fn write_tables(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {
     for table in &status.tables {
         let each = table.bytes.checked_div(table.capacity).unwrap_or(0);
         writeln!(
@@ -82,21 +107,10 @@ fn write(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {
             table.bytes >> 20
         )?;
     }
-    for (what, count) in LOSSES {
-        let sum: u64 = status.workers.iter().map(count).sum();
-        if sum > 0 {
-            writeln!(text, "{what}: {sum}")?;
-        }
-    }
-    if let Some(ports) = &status.lip_ports
-        && ports.capacity > 0
-    {
-        writeln!(
-            text,
-            "LIP ports: {} of {} in use",
-            ports.in_use, ports.capacity
-        )?;
-    }
+    Ok(())
+}
+
+fn write_drops(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {
     let met: Vec<_> = status
         .drops
         .iter()
@@ -108,6 +122,10 @@ fn write(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {
             writeln!(text, "{:<28}{:>14}", drop.reason, drop.packets)?;
         }
     }
+    Ok(())
+}
+
+fn write_neighbours(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {
     if !status.neighbours.is_empty() {
         writeln!(
             text,

@@ -207,31 +207,7 @@ impl Queue {
             _ => failed("open a packet socket")(error),
         })?;
         let interface = usable_interface(&socket, &config.interface)?;
-        let set = |option, value: i32, action| {
-            socket
-                .set(option, &value.to_ne_bytes())
-                .map_err(failed(action))
-        };
-        set(
-            libc::PACKET_VERSION,
-            libc::tpacket_versions::TPACKET_V2 as i32,
-            "select TPACKET_V2",
-        )?;
-        set(
-            libc::PACKET_VNET_HDR,
-            1,
-            "ask for virtio-net headers (PACKET_VNET_HDR)",
-        )?;
-        set(
-            libc::PACKET_RESERVE,
-            ring::RESERVE.cast_signed(),
-            "reserve headroom (PACKET_RESERVE)",
-        )?;
-        set(
-            libc::PACKET_IGNORE_OUTGOING,
-            1,
-            "ignore what others send (PACKET_IGNORE_OUTGOING, Linux 4.20)",
-        )?;
+        set_options(&socket).map_err(|(action, source)| failed(action)(source))?;
 
         // Not PACKET_QDISC_BYPASS: past the queueing discipline a GSO frame is lost, without a word, where the interface
         // cannot cut it itself; what it gains on a veth pair is less than the noise.
@@ -278,6 +254,38 @@ impl Queue {
             transmit,
         })
     }
+}
+
+/// The options that every socket of ours has. What was tried stands beside the error.
+fn set_options(socket: &PacketSocket) -> Result<(), (&'static str, io::Error)> {
+    let options = [
+        (
+            libc::PACKET_VERSION,
+            libc::tpacket_versions::TPACKET_V2 as i32,
+            "select TPACKET_V2",
+        ),
+        (
+            libc::PACKET_VNET_HDR,
+            1,
+            "ask for virtio-net headers (PACKET_VNET_HDR)",
+        ),
+        (
+            libc::PACKET_RESERVE,
+            ring::RESERVE.cast_signed(),
+            "reserve headroom (PACKET_RESERVE)",
+        ),
+        (
+            libc::PACKET_IGNORE_OUTGOING,
+            1,
+            "ignore what others send (PACKET_IGNORE_OUTGOING, Linux 4.20)",
+        ),
+    ];
+    for (option, value, action) in options {
+        socket
+            .set(option, &value.to_ne_bytes())
+            .map_err(|source| (action, source))?;
+    }
+    Ok(())
 }
 
 fn usable_interface(socket: &PacketSocket, name: &str) -> Result<Interface, OpenError> {

@@ -1,0 +1,98 @@
+//! Ports, routes and pools of local addresses.
+
+use super::{Checks, family};
+use crate::config::mistake::{KeyPath, Problem};
+use crate::config::model::{Driver, Route};
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+impl Checks<'_> {
+    pub(super) fn ports(&mut self) {
+        let ports = &self.configuration.ports;
+        if ports.is_empty() {
+            let accepted = "one [port.NAME] or more".to_owned();
+            self.wrong(
+                KeyPath::top("port"),
+                Problem::Missing {
+                    what: "a port",
+                    accepted,
+                },
+            );
+        }
+        let mut interfaces = HashMap::new();
+        for port in ports {
+            let path = KeyPath::top("port").key(&port.name);
+            if let Driver::AfPacket { interface } = &port.driver
+                && !interface.is_empty()
+            {
+                self.once(&mut interfaces, interface, path.key("interface"));
+            }
+            for (place, prefix) in port.addresses.iter().enumerate() {
+                self.own(prefix.address, path.key("addresses").index(place));
+            }
+        }
+    }
+
+    pub(super) fn routes(&mut self) {
+        let mut destinations = HashMap::new();
+        for (place, route) in self.configuration.routes.iter().enumerate() {
+            let path = KeyPath::top("route").index(place);
+            self.once(&mut destinations, &route.to, path.key("to"));
+            if let Some(name) = &route.port
+                && self.configuration.port_of(route).is_none()
+            {
+                let names = self
+                    .configuration
+                    .ports
+                    .iter()
+                    .map(|port| port.name.as_str())
+                    .collect::<Vec<_>>();
+                self.not_a(
+                    path.key("port"),
+                    name,
+                    "the name of a port",
+                    names.join(", "),
+                );
+                continue;
+            }
+            let Some(via) = route.via else { continue };
+            if via.is_ipv4() != route.to.address.is_ipv4() {
+                self.not_a(
+                    path.key("via"),
+                    &via,
+                    "a gateway for this destination",
+                    format!("an {} address", family(route.to.address.is_ipv4())),
+                );
+            } else if self.is_sound("port") && !self.on_link(via, route) {
+                self.not_a(
+                    path.key("via"),
+                    &via,
+                    "an address in a port's subnet",
+                    self.subnets_in_words(),
+                );
+            }
+        }
+    }
+
+    /// Whether the gateway of a route is a neighbour. Link-local ones are, on the port that is named.
+    fn on_link(&self, via: IpAddr, route: &Route) -> bool {
+        let link_local = matches!(via, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let port = self.configuration.port_of(route);
+        (link_local && route.port.is_some())
+            || self
+                .configuration
+                .subnets()
+                .any(|(of, subnet)| Some(of) == port && subnet.contains(via))
+    }
+
+    pub(super) fn lip_pools(&mut self) {
+        let mut names = HashMap::new();
+        for (place, pool) in self.configuration.lip_pools.iter().enumerate() {
+            let path = KeyPath::top("lip_pool").index(place);
+            self.once(&mut names, &pool.name, path.key("name"));
+            for (place, address) in pool.addresses.iter().enumerate() {
+                self.own(*address, path.key("addresses").index(place));
+            }
+        }
+    }
+}

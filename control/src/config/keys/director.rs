@@ -1,0 +1,130 @@
+//! Keys of the director itself and of how it stands in the network: ports and routes.
+
+use super::{Accepts, Table, of, optional, required};
+
+/// Largest number of a CPU that a worker can be bound to.
+pub(in crate::config) const LAST_CPU: u64 = 1023;
+
+/// `[director]`.
+pub const DIRECTOR: Table = Table {
+    name: "director",
+    keys: &[
+        optional(
+            "workers",
+            "a number of workers",
+            Accepts::Number(1, 64),
+            "1",
+            "packet threads; each owns one queue of every port",
+        ),
+        optional(
+            "connections",
+            "a number of connections",
+            Accepts::Number(1, 1_000_000_000),
+            "1000000",
+            "capacity of the connection table, per address family; all its memory is taken at the start",
+        ),
+        optional(
+            "servers",
+            "a number of servers",
+            Accepts::Number(1, 131_072),
+            "4096",
+            "room for real servers, removed ones included while connections refer to them",
+        ),
+        optional(
+            "half_open_percent",
+            "a percentage",
+            Accepts::Number(1, 100),
+            "25",
+            "share of the table that half-open TCP connections, and those that FTP announces, may fill",
+        ),
+        optional(
+            "idle",
+            "what a worker does without packets",
+            Accepts::Word(&["sleep", "poll"]),
+            "\"sleep\"",
+            "sleep: wait in the kernel for packets; poll: never give the core away",
+        ),
+        optional(
+            "pin",
+            "a choice of CPUs",
+            Accepts::Form(
+                "true (worker N on CPU N), false, or one CPU number (0 to 1023) per worker, each once, such as [2, 3]",
+            ),
+            "false",
+            "binds each worker to a CPU",
+        ),
+        optional(
+            "control",
+            "a control socket",
+            Accepts::Form("\"unix:\" and an absolute path of at most 100 bytes"),
+            "\"unix:/run/uvs/uvs.sock\"",
+            "where the gRPC service listens",
+        ),
+    ],
+};
+
+/// `[port.NAME]`.
+pub const PORT: Table = Table {
+    name: "port",
+    keys: &[
+        required(
+            "driver",
+            "a driver",
+            Accepts::Word(&["af_packet", "memory"]),
+            "af_packet: a kernel interface; memory: nothing outside the process, for tests",
+        ),
+        optional(
+            "interface",
+            "an interface name",
+            Accepts::Form("1 to 15 bytes without '/', ':' or blanks"),
+            "none; af_packet needs it",
+            "the kernel interface",
+        ),
+        of(
+            "an own address with its prefix length",
+            optional(
+                "addresses",
+                "a list of the director's addresses",
+                Accepts::Form(
+                    "at most 64 unicast addresses with their prefix lengths, such as [\"10.1.0.1/24\", \"fd00:1::1/64\"]",
+                ),
+                "[]",
+                "the director's own addresses (DIP) and, by their prefixes, the subnets on the port's link",
+            ),
+        ),
+        optional(
+            "answered_by",
+            "who answers for the port's addresses",
+            Accepts::Word(&["uvs", "kernel"]),
+            "\"uvs\"",
+            "uvs: nobody else has `addresses`, ARP, ND and ping are answered here; kernel: the kernel's interface has them too and answers itself",
+        ),
+    ],
+};
+
+/// `[[route]]`.
+pub const ROUTE: Table = Table {
+    name: "route",
+    keys: &[
+        required(
+            "to",
+            "a destination network",
+            Accepts::Form("a network without host bits, such as \"10.3.0.0/16\" or \"::/0\""),
+            "the destinations",
+        ),
+        optional(
+            "via",
+            "a gateway",
+            Accepts::Form("a unicast address in a port's subnet"),
+            "none: on the link of `port`",
+            "the next hop",
+        ),
+        optional(
+            "port",
+            "the name of a port",
+            Accepts::Form("the NAME of a [port.NAME]"),
+            "the port in whose subnet `via` lies",
+            "the port to leave by",
+        ),
+    ],
+};

@@ -1,0 +1,95 @@
+//! Why a director does not start, or does not take a configuration over.
+
+use crate::compile::NoRoom;
+use crate::config::Finding;
+use conntrack::TableError;
+use dataplane::port::af_packet;
+use std::fmt;
+
+/// What is wrong with a configuration that was not read from a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Findings(pub Vec<Finding>);
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let told: Vec<_> = self
+            .0
+            .iter()
+            .map(|finding| format!("{}: {}", finding.path, finding.problem))
+            .collect();
+        f.write_str(&told.join("\n"))
+    }
+}
+
+/// Why a director does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration cannot work.
+    #[error("{0}")]
+    Invalid(Findings),
+    /// A port cannot be opened.
+    #[error("port {port}: {error}")]
+    Port {
+        /// Its name.
+        port: String,
+        /// Why.
+        error: af_packet::OpenError,
+    },
+    /// The ports handed over are not those of the configuration.
+    #[error(
+        "{given} ports with {queues} queues were handed over; accepted: {ports} ports with {workers} queues each"
+    )]
+    Ports {
+        /// Ports handed over.
+        given: usize,
+        /// Queues of the first port that has the wrong number, or of the first at all.
+        queues: usize,
+        /// Ports of the configuration.
+        ports: usize,
+        /// Workers of the configuration.
+        workers: usize,
+    },
+    /// The connection table cannot be made.
+    #[error("director.connections: {0}")]
+    Table(#[from] TableError),
+    /// There are more servers than numbers.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+    /// A worker cannot be bound to its CPU.
+    #[error(
+        "director.pin: worker {worker} cannot run on CPU {cpu}: {error}; accepted: a CPU this process may use"
+    )]
+    Pin {
+        /// Its number.
+        worker: u16,
+        /// The CPU.
+        cpu: usize,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// A worker's thread cannot be made.
+    #[error("worker {worker} has no thread: {error}")]
+    Thread {
+        /// Its number.
+        worker: u16,
+        /// What the system says.
+        error: std::io::Error,
+    },
+}
+
+/// Why a configuration is not taken over. The old one goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// It cannot work.
+    #[error("{0}")]
+    Invalid(Findings),
+    /// It changes what is fixed at the start.
+    #[error("{}: fixed while the director runs; accepted: as they are, or a restart of uvsd", keys.join(", "))]
+    NeedsRestart {
+        /// The keys that differ.
+        keys: Vec<String>,
+    },
+    /// There are more servers than numbers.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+}

@@ -1,0 +1,69 @@
+//! The ports of a director: opened, or handed over and looked at.
+
+use super::StartError;
+use crate::config::{Configuration, Driver, PortSettings};
+use dataplane::port::any::AnyPort;
+use dataplane::port::{Mac, Port, PortId, PortInfo, af_packet, memory::MemoryPort};
+
+/// Buffers of a memory port, and bytes of each.
+const MEMORY_BUFFERS: (u32, u32) = (256, 2048);
+/// Largest IP packet of a memory port.
+const MEMORY_MTU: u32 = 1500;
+
+pub(super) fn open(
+    id: PortId,
+    port: &PortSettings,
+    workers: u16,
+) -> Result<Vec<AnyPort>, StartError> {
+    match &port.driver {
+        Driver::AfPacket { interface } => {
+            let config = af_packet::Config {
+                name: port.name.clone(),
+                workers,
+                ..af_packet::Config::new(id, interface)
+            };
+            let queues = af_packet::open(config);
+            let queues = queues.map_err(|error| StartError::Port {
+                port: port.name.clone(),
+                error,
+            })?;
+            Ok(queues.into_iter().map(AnyPort::AfPacket).collect())
+        }
+        Driver::Memory => {
+            let [high, low] = id.0.to_be_bytes();
+            let info = PortInfo {
+                name: port.name.clone(),
+                mac: Mac([0x02, 0, 0, 0, high, low]),
+                mtu: MEMORY_MTU,
+                driver: "memory",
+            };
+            let (buffers, buffer_len) = MEMORY_BUFFERS;
+            let queue =
+                |_| AnyPort::Memory(MemoryPort::new(id, info.clone(), buffers, buffer_len).0);
+            Ok((0..workers).map(queue).collect())
+        }
+    }
+}
+
+/// What the ports say of themselves, if they are as many as the configuration wants.
+pub(super) fn infos<P: Port>(
+    configuration: &Configuration,
+    ports: &[Vec<P>],
+) -> Result<Vec<PortInfo>, StartError> {
+    let workers = usize::from(configuration.director.workers);
+    let wrong = ports.iter().find(|queues| queues.len() != workers);
+    if ports.len() != configuration.ports.len() || wrong.is_some() {
+        let queues = wrong.or(ports.first()).map_or(0, Vec::len);
+        return Err(StartError::Ports {
+            given: ports.len(),
+            queues,
+            ports: configuration.ports.len(),
+            workers,
+        });
+    }
+    Ok(ports
+        .iter()
+        .filter_map(|queues| queues.first())
+        .map(|queue| queue.info().clone())
+        .collect())
+}
