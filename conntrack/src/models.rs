@@ -5,7 +5,7 @@
 //! attempt soon.
 
 use crate::V4;
-use crate::entry::{ConnectionId, NewConnection};
+use crate::entry::{ConnectionId, NewConnection, TEMPLATE};
 use crate::index::{Index, SLOTS, Slot};
 use crate::insert::InsertError;
 use crate::method::Method;
@@ -402,6 +402,32 @@ fn a_key_is_free_at_once_for_another_worker() {
         let id = b.insert(&new, NOW).unwrap();
         let mut a = thread.join().unwrap();
         a.advance_timers(NOW, 8, &mut |_, _| Expiry::Remove);
+        assert_eq!(
+            table.lookup(&new.request_tuple()),
+            Some((id, Direction::Request))
+        );
+        assert_eq!(table.statistics().keys, 1);
+    });
+}
+
+#[test]
+fn a_voided_templates_key_is_free_whoever_ends_it_meanwhile() {
+    explore(Some(3), || {
+        let table = table(2, 2);
+        let [mut a, mut b] = owners(&table);
+        let new = NewConnection {
+            state: State::None,
+            flags: TEMPLATE,
+            ..flow(1, Method::Nat)
+        };
+        let old = a.insert(&new, NOW).unwrap();
+        let thread = thread::spawn(move || {
+            a.remove(old);
+            a
+        });
+        b.void_template(old);
+        let id = b.insert(&new, NOW).unwrap();
+        let _a = thread.join().unwrap();
         assert_eq!(
             table.lookup(&new.request_tuple()),
             Some((id, Direction::Request))
