@@ -85,8 +85,7 @@ fn count_told<P: Port>(egress: &Egress<P>, server: RealServerId, told: u32) {
 /// Differs from IPVS: where a server has connections by NAT and by DR, the kernel may send the latter by the route that
 /// it keeps for the former, and ask the link for the VIP in vain.
 ///
-/// Returns the length of the error that the client was sent instead, IP header
-/// included; 0 if there was none.
+/// Returns the length of the error that the client was sent instead, IP header included; 0 if there was none.
 #[inline]
 pub(super) fn to_server_unchanged<F: Ip, P: Port>(
     egress: &mut Egress<P>,

@@ -147,7 +147,7 @@ fn build(config: &Config, kind: &Kind) -> (Vec<u8>, Offload) {
         let service = &config.services[usize::from(service) % config.services.len()];
         match service.helper {
             Some(_) => TEXTS[usize::from(len) % TEXTS.len()].as_bytes().to_vec(),
-            None if service.protocol == UDP && len % 4 > 0 => {
+            None if service.protocol == UDP && !len.is_multiple_of(4) => {
                 format!("INVITE sip:a@x SIP/2.0\r\nCall-ID: {len}@x\r\n\r\n").into_bytes()
             }
             None => vec![0x5a; usize::from(len)],
