@@ -45,11 +45,13 @@ pub struct Hash {
 /// Which slots of a home bucket may hold the key. The default names none; `find` then looks at all of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Probe {
+    /// The first of them, as it was; empty where there is none.
+    pub(crate) first: Slot,
     pub(crate) candidates: u8,
 }
 
-/// The contents of a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The contents of a slot. The default is an empty one's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Slot(u64);
 
 const REPLY: u64 = 1 << 47;
@@ -68,6 +70,11 @@ impl Slot {
     /// The same, standing for the connection.
     pub(crate) fn confirmed(self) -> Slot {
         Slot(self.0 & !PENDING)
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
     }
 
     #[inline]
@@ -201,11 +208,18 @@ impl Index {
     #[inline]
     pub(crate) fn probe(&self, hash: Hash) -> Probe {
         let bucket = self.home(hash);
+        let tag = u64::from(hash.tag) << 48;
         let mut candidates = 0;
-        for slot in 0..SLOTS {
-            candidates |= u8::from(bucket.load(slot).has_tag(hash)) << slot;
+        for slot in (0..SLOTS).rev() {
+            // With the tag taken off it is below all tags: a comparison and an addition with carry.
+            let rest = bucket.load(slot).0 ^ tag;
+            candidates += candidates + u8::from(rest < 1 << 48);
         }
-        Probe { candidates }
+        let first = match candidates {
+            0 => Slot::default(),
+            _ => bucket.load(candidates.trailing_zeros() as usize),
+        };
+        Probe { first, candidates }
     }
 
     /// Shows every slot with the key's tag, from home on, to `visit`, until it has an answer.

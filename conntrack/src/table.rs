@@ -141,13 +141,7 @@ impl<F: Family> Table<F> {
     #[must_use]
     pub fn probe(&self, hash: Hash) -> Probe {
         let probe = self.index.probe(hash);
-        if probe.candidates != 0 {
-            let slot = self
-                .index
-                .home(hash)
-                .load(probe.candidates.trailing_zeros() as usize);
-            memory::prefetch(self.entry(slot.id()));
-        }
+        memory::prefetch(self.entry(probe.first.id()));
         probe
     }
 
@@ -157,6 +151,22 @@ impl<F: Family> Table<F> {
     #[inline]
     #[must_use]
     pub fn find(
+        &self,
+        hash: Hash,
+        probe: Probe,
+        tuple: &Tuple<F>,
+    ) -> Option<(ConnectionId, Direction)> {
+        // Nearly always it is the first.
+        if !probe.first.is_empty()
+            && let Some(found) = self.connection_at(probe.first, tuple)
+        {
+            return Some(found);
+        }
+        self.find_further(hash, probe, tuple)
+    }
+
+    #[inline(never)]
+    fn find_further(
         &self,
         hash: Hash,
         probe: Probe,

@@ -38,6 +38,13 @@ impl Offload {
         header_len: 0,
     };
 
+    /// Whether nothing is left to do: the checksum is final, and there is nothing to cut.
+    #[inline]
+    #[must_use]
+    pub const fn is_done(&self) -> bool {
+        !self.partial_checksum && matches!(self.gso, Gso::None)
+    }
+
     /// Whether the unfinished checksum is a CRC32c: SCTP's is 8 bytes into its header, and no other protocol's is.
     #[inline]
     #[must_use]

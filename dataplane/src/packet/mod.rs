@@ -6,7 +6,7 @@ pub mod crc32c;
 pub mod icmp;
 pub mod ndp;
 mod parse;
-mod plain;
+pub mod plain;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod sctp;

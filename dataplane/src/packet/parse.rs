@@ -1,6 +1,5 @@
 //! From a frame's bytes to offsets, refusing what no correct host sends.
 
-use super::plain::plain_ipv4;
 use super::wire::{
     self, ETHERNET_LEN, ICMP_LEN, IPV4_LEN, IPV6_LEN, SCTP_LEN, TCP_LEN, UDP_LEN, Wire, read_array,
     read_u16, read_u32,
@@ -31,7 +30,7 @@ pub fn parse(frame: &[u8], offload: &Offload) -> Parsed {
         return Parsed::Drop(Reason::Truncated);
     };
     match read_u16(ethernet, 12) {
-        wire::ETHER_TYPE_IPV4 => match plain_ipv4(frame).map_or_else(|| ipv4(frame), Ok) {
+        wire::ETHER_TYPE_IPV4 => match ipv4(frame) {
             Ok(packet) if partial_checksum_fits(offload, &packet) => Parsed::Ipv4(packet),
             Ok(_) => Parsed::Drop(Reason::Malformed),
             Err(reason) => Parsed::Drop(reason),
@@ -142,7 +141,7 @@ pub(super) fn ipv4(frame: &[u8]) -> Result<Packet<V4>, Reason> {
     })
 }
 
-fn ipv6(frame: &[u8]) -> Result<Packet<V6>, Reason> {
+pub(super) fn ipv6(frame: &[u8]) -> Result<Packet<V6>, Reason> {
     let l3 = ETHERNET_LEN;
     let header = frame[l3..]
         .first_chunk::<IPV6_LEN>()

@@ -3,6 +3,7 @@
 
 mod encapsulation;
 pub mod fragment;
+pub(crate) mod plain;
 pub mod related;
 pub mod segment;
 pub mod translate;
@@ -11,7 +12,9 @@ pub mod tunnel;
 pub use fragment::{fragment, fragment_ipv4, fragment_ipv6};
 pub use related::translate_error;
 pub use segment::{tcp_segments, udp_segments};
-pub use translate::{Expired, Translation, decrement_ttl, restore_ttl, set_macs, translate};
+pub use translate::{
+    Endpoint, Expired, Translation, decrement_ttl, restore_ttl, set_macs, translate,
+};
 pub use tunnel::{Encapsulation, Outer, Tunnel, encapsulate};
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The stages of a burst: parse and hash all, prefetching buckets; probe all, prefetching entries; decide each.
+//! The stages of a burst: read and hash all plain packets, prefetching buckets; probe all, prefetching entries; decide each
+//! frame, in order.
 
 use super::connection::Found;
 use super::egress::Egress;
@@ -7,102 +8,78 @@ use super::fragments::may_belong_to_a_flow;
 use super::services::Services;
 use super::{Flows, Worker};
 use crate::frame::Frame;
-use crate::packet::wire::has_ports;
+use crate::packet::plain::Plain;
+use crate::packet::wire::{ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, ETHERNET_LEN, has_ports, read_u16};
 use crate::packet::{Fragment, Packet, Parsed, parse};
 use crate::port::{BURST, Burst, Port};
 use crate::reason::Reason;
 use arrayvec::ArrayVec;
 use conntrack::{Hash, Probe, V4, V6};
 
-/// A packet of a flow between the stages.
+/// A plain packet between the stages.
 struct Lookup<F: Ip> {
-    packet: Packet<F>,
+    plain: Plain<F>,
     hash: Hash,
     probe: Probe,
 }
 
-/// A frame between the stages.
-enum Staged {
-    Ipv4(Lookup<V4>),
-    Ipv6(Lookup<V6>),
+/// What a frame is to the stages.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// The next one of the plain IPv4 packets.
+    Ipv4,
+    /// The next one of the plain IPv6 packets.
+    Ipv6,
     /// Rare enough to be looked at when its turn comes.
-    Other(Parsed),
+    Other,
 }
+
+/// The plain packets of a burst.
+type Lookups<F> = ArrayVec<Lookup<F>, BURST>;
 
 impl<P: Port> Worker<P> {
     /// Decides every frame of a burst, in order, and leaves it empty.
     pub(super) fn handle(&mut self, burst: &mut Burst) {
-        let mut staged: ArrayVec<Staged, BURST> = ArrayVec::new();
+        let mut kinds: ArrayVec<Kind, BURST> = ArrayVec::new();
+        let (mut ipv4, mut ipv6) = (Lookups::<V4>::new(), Lookups::<V6>::new());
+        let has = [false, true].map(|ipv6| self.services.has_family(ipv6));
         for frame in burst.iter() {
-            staged.push(self.stage(frame));
+            let kind = match ether_type(frame) {
+                ETHER_TYPE_IPV4 if has[0] && self.ipv4.begin(frame, &mut ipv4) => Kind::Ipv4,
+                ETHER_TYPE_IPV6 if has[1] && self.ipv6.begin(frame, &mut ipv6) => Kind::Ipv6,
+                _ => Kind::Other,
+            };
+            kinds.push(kind);
         }
-        for one in &mut staged {
-            match one {
-                Staged::Ipv4(lookup) => lookup.probe = self.ipv4.table.probe(lookup.hash),
-                Staged::Ipv6(lookup) => lookup.probe = self.ipv6.table.probe(lookup.hash),
-                Staged::Other(_) => {}
-            }
+        for lookup in &mut ipv4 {
+            lookup.probe = self.ipv4.table.probe(lookup.hash);
         }
-        for (frame, one) in burst.drain(..).zip(&staged) {
-            match one {
-                Staged::Ipv4(lookup) => self.flow_v4(frame, lookup),
-                Staged::Ipv6(lookup) => self.flow_v6(frame, lookup),
-                Staged::Other(parsed) => self.other(frame, parsed),
+        for lookup in &mut ipv6 {
+            lookup.probe = self.ipv6.table.probe(lookup.hash);
+        }
+        let (mut ipv4, mut ipv6) = (ipv4.iter(), ipv6.iter());
+        for (frame, kind) in burst.drain(..).zip(kinds) {
+            match kind {
+                Kind::Ipv4 => {
+                    let lookup = ipv4.next().expect("pushed with the kind");
+                    self.ipv4
+                        .flow(&mut self.services, &mut self.egress, frame, lookup);
+                }
+                Kind::Ipv6 => {
+                    let lookup = ipv6.next().expect("pushed with the kind");
+                    self.ipv6
+                        .flow(&mut self.services, &mut self.egress, frame, lookup);
+                }
+                Kind::Other => self.other(frame),
             }
         }
     }
 
-    #[inline]
-    fn stage(&self, frame: &Frame) -> Staged {
-        match parse(frame.bytes(), &frame.offload) {
-            Parsed::Ipv4(packet) if is_flow(&packet) && self.services.has_family(false) => {
-                Staged::Ipv4(self.ipv4.begin(packet))
-            }
-            Parsed::Ipv6(packet) if is_flow(&packet) && self.services.has_family(true) => {
-                Staged::Ipv6(self.ipv6.begin(packet))
-            }
-            other => Staged::Other(other),
-        }
-    }
-
-    #[inline]
-    fn flow_v4(&mut self, frame: Frame, lookup: &Lookup<V4>) {
-        let found = self.ipv4.find(lookup);
-        match found {
-            Some(found) => self.ipv4.forward(
-                &mut self.services,
-                &mut self.egress,
-                frame,
-                &lookup.packet,
-                found,
-            ),
-            None => self
-                .ipv4
-                .new_flow(&mut self.services, &mut self.egress, frame, &lookup.packet),
-        }
-    }
-
-    #[inline]
-    fn flow_v6(&mut self, frame: Frame, lookup: &Lookup<V6>) {
-        let found = self.ipv6.find(lookup);
-        match found {
-            Some(found) => self.ipv6.forward(
-                &mut self.services,
-                &mut self.egress,
-                frame,
-                &lookup.packet,
-                found,
-            ),
-            None => self
-                .ipv6
-                .new_flow(&mut self.services, &mut self.egress, frame, &lookup.packet),
-        }
-    }
-
-    #[cold]
-    fn other(&mut self, frame: Frame, parsed: &Parsed) {
+    #[inline(never)]
+    fn other(&mut self, frame: Frame) {
+        let parsed = parse(frame.bytes(), &frame.offload);
         let (services, egress) = (&mut self.services, &mut self.egress);
-        match parsed {
+        match &parsed {
             Parsed::Ipv4(packet) if is_transport(packet) && !services.has_family(false) => {
                 egress.exception(frame);
             }
@@ -115,13 +92,11 @@ impl<P: Port> Worker<P> {
             Parsed::Ipv6(packet) if may_belong_to_a_flow(packet) => {
                 self.ipv6.fragment(services, egress, frame, packet);
             }
-            Parsed::Ipv4(packet) if is_from_port_zero(packet) => {
-                self.ipv4
-                    .without_client_port(services, egress, frame, packet);
+            Parsed::Ipv4(packet) if is_flow(packet) => {
+                self.ipv4.any_flow(services, egress, frame, packet);
             }
-            Parsed::Ipv6(packet) if is_from_port_zero(packet) => {
-                self.ipv6
-                    .without_client_port(services, egress, frame, packet);
+            Parsed::Ipv6(packet) if is_flow(packet) => {
+                self.ipv6.any_flow(services, egress, frame, packet);
             }
             Parsed::Ipv4(packet) => self.control_v4(frame, packet),
             Parsed::Ipv6(packet) => self.control_v6(frame, packet),
@@ -133,19 +108,48 @@ impl<P: Port> Worker<P> {
 }
 
 impl<F: Ip> Flows<F> {
+    /// Takes a frame for the next stage, if it is a plain packet.
     #[inline]
-    fn begin(&self, packet: Packet<F>) -> Lookup<F> {
-        let hash = self.table.hash(&packet.tuple);
+    fn begin(&self, frame: &Frame, lookups: &mut Lookups<F>) -> bool {
+        let Some(plain) = F::plain(frame.bytes()).filter(|_| frame.offload.is_done()) else {
+            return false;
+        };
+        if plain.tuple.source_port == 0 {
+            return false;
+        }
+        let hash = self.table.hash(&plain.tuple);
         self.table.prefetch(hash);
-        Lookup {
-            packet,
+        lookups.push(Lookup {
+            plain,
             hash,
             probe: Probe::default(),
+        });
+        true
+    }
+
+    #[inline]
+    fn flow<P: Port>(
+        &mut self,
+        services: &mut Services,
+        egress: &mut Egress<P>,
+        frame: Frame,
+        lookup: &Lookup<F>,
+    ) {
+        let plain = &lookup.plain;
+        match self.table.find(lookup.hash, lookup.probe, &plain.tuple) {
+            Some((id, direction)) => {
+                let found = Found { id, direction };
+                self.forward_plain(services, egress, frame, plain, found);
+            }
+            None => {
+                let packet = F::whole(frame.bytes(), plain);
+                self.new_flow(services, egress, frame, &packet);
+            }
         }
     }
 
-    #[cold]
-    fn without_client_port<P: Port>(
+    /// A packet of a flow that is no plain one: of SCTP, with options, from port 0, or with something left for a NIC to do.
+    fn any_flow<P: Port>(
         &mut self,
         services: &mut Services,
         egress: &mut Egress<P>,
@@ -159,34 +163,24 @@ impl<F: Ip> Flows<F> {
             None => self.new_flow(services, egress, frame, packet),
         }
     }
+}
 
-    #[inline]
-    fn find(&self, lookup: &Lookup<F>) -> Option<Found> {
-        let (id, direction) = self
-            .table
-            .find(lookup.hash, lookup.probe, &lookup.packet.tuple)?;
-        // Templates of calls stand at ports that a client may speak from.
-        let is_template = self.table.entry(id).is_template();
-        (!is_template).then_some(Found { id, direction })
+/// The frame's `EtherType`; 0 where it has none.
+#[inline]
+fn ether_type(frame: &Frame) -> u16 {
+    match frame.bytes() {
+        bytes if bytes.len() >= ETHERNET_LEN => read_u16(bytes, ETHERNET_LEN - 2),
+        _ => 0,
     }
 }
 
 /// Whether a packet is one of those that connections carry, or may be: IPv6 fragments do not always say.
 fn is_transport<F: Ip>(packet: &Packet<F>) -> bool {
-    may_belong_to_a_flow(packet) || is_from_port_zero(packet)
+    may_belong_to_a_flow(packet) || is_flow(packet)
 }
 
 /// Whether a packet is looked up by its own addresses and ports.
-#[inline]
 fn is_flow<F: Ip>(packet: &Packet<F>) -> bool {
-    has_ports(packet.tuple.protocol)
-        && packet.fragment == Fragment::None
-        && packet.tuple.source_port != 0
-}
-
-/// Whether a packet is one of those from port 0: persistence templates stand under such keys.
-#[inline]
-fn is_from_port_zero<F: Ip>(packet: &Packet<F>) -> bool {
     has_ports(packet.tuple.protocol) && packet.fragment == Fragment::None
 }
 

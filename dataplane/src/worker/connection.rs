@@ -19,7 +19,7 @@ use conntrack::{ConnectionId, Direction, Entry, Method, State, Ticks};
 use scheduler::RealServerId;
 
 /// How much later than it should a timer may be armed without being armed anew: deadlines are kept no more exactly.
-const TIMER_GRAIN: Ticks = Ticks::from_millis(500);
+pub(super) const TIMER_GRAIN: Ticks = Ticks::from_millis(500);
 
 /// A connection that a packet belongs to, and which way the packet goes.
 #[derive(Clone, Copy, Debug)]
@@ -86,11 +86,16 @@ impl<F: Ip> Flows<F> {
         if next != state {
             self.change_state(services, egress, found.id, state, next);
         }
-        let entry = self.table.entry(found.id);
-        let deadline = egress.now.after(timeout);
+        self.prolong(found.id, egress.now.after(timeout));
+    }
+
+    /// Moves a connection's end.
+    #[inline(never)]
+    pub(super) fn prolong(&mut self, id: ConnectionId, deadline: Ticks) {
+        let entry = self.table.entry(id);
         if deadline.after(TIMER_GRAIN).has_passed(entry.expires_at()) {
             // The configuration has shortened the timeout: the timer is armed for later.
-            self.owner.shorten(found.id, deadline);
+            self.owner.shorten(id, deadline);
         } else {
             entry.touch(deadline);
         }

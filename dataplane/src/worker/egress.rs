@@ -164,8 +164,9 @@ impl<P: Port> Egress<P> {
         }
     }
 
+    /// Sends a frame that is complete.
     #[inline]
-    fn transmit(&mut self, frame: Frame, port: PortId) {
+    pub(super) fn transmit(&mut self, frame: Frame, port: PortId) {
         match self.ports[usize::from(port.0)].transmit(frame) {
             Sent::Taken => add(&self.stats.verdicts.forwarded, 1),
             Sent::Copied(frame) => {
@@ -339,6 +340,15 @@ impl<P: Port> Egress<P> {
             .lookup(destination)
             .ok_or(Reason::NoRoute)?;
         self.intern(port, address)
+    }
+
+    /// The hardware address of a neighbour that is known, where no packet waits for any.
+    #[inline]
+    pub(super) fn known(&self, id: NeighbourId) -> Option<(Mac, PortId)> {
+        match self.neighbours.resolve(id, self.now) {
+            Resolution::Mac(mac, port) if self.waiting.is_empty() => Some((mac, port)),
+            _ => None,
+        }
     }
 
     #[inline]

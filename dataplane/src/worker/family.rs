@@ -3,6 +3,7 @@
 use crate::packet::Packet;
 use crate::packet::icmp::Quote;
 use crate::packet::icmp::{self, ErrorKind};
+use crate::packet::plain::PlainFamily;
 use crate::packet::wire::{IPV6_LEN, read_u16};
 use conntrack::{V4, V6};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,7 +13,7 @@ const FRAGMENT: u8 = 44;
 const FRAGMENT_LEN: usize = 8;
 
 /// A family as the worker's code is generic over it.
-pub(super) trait Ip: Quote {
+pub(super) trait Ip: Quote + PlainFamily {
     /// Bytes of the header that fragments alone have.
     const FRAGMENT_HEADER_LEN: u32;
 

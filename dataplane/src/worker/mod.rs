@@ -29,6 +29,7 @@ mod persistence;
 mod run;
 mod services;
 mod sip;
+mod steady;
 mod sweep;
 #[cfg(test)]
 mod tests;

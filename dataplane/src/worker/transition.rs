@@ -89,7 +89,7 @@ pub(super) fn is_reset<F: Ip>(frame: &[u8], packet: &Packet<F>) -> bool {
 }
 
 #[inline]
-fn path(method: Method, direction: Direction) -> Path {
+pub(super) fn path(method: Method, direction: Direction) -> Path {
     match method {
         Method::Dr | Method::Tun => Path::OneWay,
         _ => Path::TwoWay(direction),

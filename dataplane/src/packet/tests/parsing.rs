@@ -1,5 +1,5 @@
 use crate::frame::Offload;
-use crate::packet::plain::plain_ipv4;
+use crate::packet::plain::PlainFamily;
 use crate::packet::sample::{self, Sample, client_v4, client_v6, fix_header, tcp, udp};
 use crate::packet::wire::{TCP, UDP};
 use crate::packet::{Fragment, Packet, Parsed, TcpFlags, V4, V6, parse};
@@ -356,8 +356,8 @@ proptest! {
         }
         frame.truncate(frame.len() - cut.min(frame.len()));
         let long = crate::packet::parse::ipv4(&frame);
-        match plain_ipv4(&frame) {
-            Some(packet) => prop_assert_eq!(Ok(packet), long),
+        match V4::plain(&frame) {
+            Some(plain) => prop_assert_eq!(Ok(V4::whole(&frame, &plain)), long),
             None => {
                 let is_plain = |packet: &Packet<V4>| {
                     packet.l4 == 34
