@@ -34,9 +34,20 @@ impl Method {
 
     #[inline]
     pub(crate) fn from_byte(byte: u8) -> Method {
-        Self::ALL[usize::from(byte)]
+        METHOD_OF[usize::from(byte)]
     }
 }
+
+/// The methods by their numbers; no entry has a byte beyond.
+static METHOD_OF: [Method; 256] = {
+    let mut methods = [Method::Local; 256];
+    let mut number = 0;
+    while number < Method::ALL.len() {
+        methods[number] = Method::ALL[number];
+        number += 1;
+    }
+    methods
+};
 
 #[cfg(test)]
 mod tests {

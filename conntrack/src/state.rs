@@ -133,12 +133,20 @@ impl State {
 
     #[inline]
     pub(crate) fn from_byte(byte: u8) -> State {
-        Self::ALL
-            .get(usize::from(byte))
-            .copied()
-            .unwrap_or(State::Dead)
+        STATE_OF[usize::from(byte)]
     }
 }
+
+/// The states by their numbers; all bytes beyond are `Dead`.
+static STATE_OF: [State; 256] = {
+    let mut states = [State::Dead; 256];
+    let mut number = 0;
+    while number < State::COUNT {
+        states[number] = State::ALL[number];
+        number += 1;
+    }
+    states
+};
 
 /// How long a connection may stay silent in each state.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -37,6 +37,14 @@ impl TcpFlags {
     /// Congestion window reduced.
     pub const CWR: TcpFlags = TcpFlags(0x80);
 
+    /// Whether the segment acknowledges and neither opens nor closes: an established connection stays so, whoever sends
+    /// it and whatever the rules.
+    #[inline]
+    #[must_use]
+    pub const fn is_mere_ack(self) -> bool {
+        self.0 & (Self::FIN.0 | Self::SYN.0 | Self::RST.0 | Self::ACK.0) == Self::ACK.0
+    }
+
     /// Whether all of `flags` are set.
     #[inline]
     #[must_use]
@@ -322,6 +330,29 @@ mod tests {
         let first = |path| tcp_next(TcpRules::Secure, State::None, path, TcpFlags::SYN);
         assert_eq!(first(request), State::SynRecv);
         assert_eq!(first(Path::OneWay), State::SynAck);
+    }
+
+    #[test]
+    fn a_mere_acknowledgement_leaves_an_established_connection_as_it_is() {
+        let paths = [
+            Path::TwoWay(Direction::Request),
+            Path::TwoWay(Direction::Reply),
+            Path::OneWay,
+        ];
+        let mut mere = 0;
+        for flags in (0..=u8::MAX).map(TcpFlags) {
+            if flags.is_mere_ack() {
+                mere += 1;
+                for (rules, path) in [TcpRules::Normal, TcpRules::Secure]
+                    .into_iter()
+                    .flat_map(|rules| paths.map(|path| (rules, path)))
+                {
+                    let next = tcp_next(rules, State::Established, path, flags);
+                    assert_eq!(next, State::Established);
+                }
+            }
+        }
+        assert_eq!(mere, 16);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::packet::wire::UDP;
 use crate::port::Port;
 use crate::reason::Reason;
 use crate::stats::count_bytes;
-use conntrack::{ConnectionId, Direction, Entry, Method, State, Ticks};
+use conntrack::{ConnectionId, Direction, Entry, Method, Owner, State, Ticks};
 use scheduler::RealServerId;
 
 /// How much later than it should a timer may be armed without being armed anew: deadlines are kept no more exactly.
@@ -86,19 +86,12 @@ impl<F: Ip> Flows<F> {
         if next != state {
             self.change_state(services, egress, found.id, state, next);
         }
-        self.prolong(found.id, egress.now.after(timeout));
-    }
-
-    /// Moves a connection's end.
-    #[inline(never)]
-    pub(super) fn prolong(&mut self, id: ConnectionId, deadline: Ticks) {
-        let entry = self.table.entry(id);
-        if deadline.after(TIMER_GRAIN).has_passed(entry.expires_at()) {
-            // The configuration has shortened the timeout: the timer is armed for later.
-            self.owner.shorten(id, deadline);
-        } else {
-            entry.touch(deadline);
-        }
+        prolong(
+            &mut self.owner,
+            self.table.entry(found.id),
+            found.id,
+            egress.now.after(timeout),
+        );
     }
 
     /// Counts a packet whose connection has its state, and sends it to the other end.
@@ -236,6 +229,22 @@ impl<F: Ip> Flows<F> {
         if let Some((server, state)) = ended {
             services.connection_ended(server, state);
         }
+    }
+}
+
+/// Moves a connection's end.
+#[inline(never)]
+pub(super) fn prolong<F: Ip>(
+    owner: &mut Owner<F>,
+    entry: &Entry<F>,
+    id: ConnectionId,
+    deadline: Ticks,
+) {
+    if deadline.after(TIMER_GRAIN).has_passed(entry.expires_at()) {
+        // The configuration has shortened the timeout: the timer is armed for later.
+        owner.shorten(id, deadline);
+    } else {
+        entry.touch(deadline);
     }
 }
 

@@ -165,7 +165,7 @@ impl<P: Port> Egress<P> {
     }
 
     /// Sends a frame that is complete.
-    #[inline]
+    #[inline(always)]
     pub(super) fn transmit(&mut self, frame: Frame, port: PortId) {
         match self.ports[usize::from(port.0)].transmit(frame) {
             Sent::Taken => add(&self.stats.verdicts.forwarded, 1),

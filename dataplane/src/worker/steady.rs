@@ -3,7 +3,7 @@
 //! out of it alike.
 
 use super::Flows;
-use super::connection::{Found, TIMER_GRAIN};
+use super::connection::{Found, TIMER_GRAIN, prolong};
 use super::defence;
 use super::egress::Egress;
 use super::family::Ip;
@@ -22,7 +22,7 @@ use crate::port::{Mac, Port, PortId};
 use crate::rewrite::plain::{Change, has_no_checksum, step, translate};
 use crate::rewrite::set_macs;
 use crate::stats::count_bytes;
-use conntrack::{Direction, Entry, Method, TEMPLATE, tcp_next};
+use conntrack::{Direction, Entry, Method, State, TEMPLATE, tcp_next};
 use scheduler::RealServerId;
 
 /// Connections with one of these marks take the long way.
@@ -39,17 +39,16 @@ impl<F: Ip> Flows<F> {
         plain: &Plain<F>,
         found: Found,
     ) {
-        let entry = self.table.entry(found.id);
-        let Some((mac, port)) =
-            steady_hop(services, egress, &frame, plain, (entry, found.direction))
+        let Flows { table, owner, .. } = self;
+        let entry = table.entry(found.id);
+        let Some(link) = steady_link(services, egress, &frame, plain, (entry, found.direction))
         else {
             return self.unsteady(services, egress, frame, plain, found);
         };
         let deadline = egress.now.after(egress.snapshot.timeouts.of(entry.state()));
         if deadline.distance(entry.expires_at()).0 >= TIMER_GRAIN.0 {
-            self.prolong(found.id, deadline);
+            prolong(owner, entry, found.id, deadline);
         }
-        let entry = self.table.entry(found.id);
         if found.direction == Direction::Request && egress.defence.counts_packets() {
             defence::count_packet(entry);
         }
@@ -66,8 +65,8 @@ impl<F: Ip> Flows<F> {
             }
             Method::Dr | Method::Local => step::<F>(bytes),
         }
-        set_macs(bytes, mac, egress.snapshot.ports[usize::from(port.0)].mac);
-        egress.transmit(frame, port);
+        set_macs(bytes, link.destination, link.source);
+        egress.transmit(frame, link.port);
     }
 
     /// Forwards any other plain packet whose key was found.
@@ -89,15 +88,22 @@ impl<F: Ip> Flows<F> {
     }
 }
 
+/// The way to the next hop.
+struct Link {
+    destination: Mac,
+    source: Mac,
+    port: PortId,
+}
+
 /// Where a steady packet goes next; `None` for any other.
 #[inline]
-fn steady_hop<F: Ip, P: Port>(
+fn steady_link<F: Ip, P: Port>(
     services: &mut Services,
     egress: &Egress<P>,
     frame: &Frame,
     plain: &Plain<F>,
     (entry, direction): (&Entry<F>, Direction),
-) -> Option<(Mac, PortId)> {
+) -> Option<Link> {
     let (state, method) = (entry.state(), entry.method());
     let is_marked = entry.flags() & UNSTEADY != 0;
     if is_marked || plain.ttl <= 1 || method == Method::Local {
@@ -105,8 +111,10 @@ fn steady_hop<F: Ip, P: Port>(
     }
     if plain.tuple.protocol == TCP {
         let rules = egress.defence.tcp_rules();
-        let next = tcp_next(rules, state, path(method, direction), plain.tcp_flags);
-        if next != state || plain.tcp_flags.has(TcpFlags::SYN) {
+        let stays = plain.tcp_flags.is_mere_ack() && state == State::Established
+            || !plain.tcp_flags.has(TcpFlags::SYN)
+                && tcp_next(rules, state, path(method, direction), plain.tcp_flags) == state;
+        if !stays {
             return None;
         }
     } else if method.sees_replies() && has_no_checksum::<F>(frame.bytes()) {
@@ -125,9 +133,13 @@ fn steady_hop<F: Ip, P: Port>(
             NeighbourId::from_bits(neighbour)
         }
     };
-    let (mac, port) = egress.known(neighbour)?;
-    let fits = len(plain) <= egress.snapshot.ports[usize::from(port.0)].mtu;
-    fits.then_some((mac, port))
+    let (destination, port) = egress.known(neighbour)?;
+    let view = &egress.snapshot.ports[usize::from(port.0)];
+    (len(plain) <= view.mtu).then_some(Link {
+        destination,
+        source: view.mac,
+        port,
+    })
 }
 
 /// The length of the IP packet.
