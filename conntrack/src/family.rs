@@ -41,17 +41,19 @@ impl Family for V4 {
 
     #[inline]
     fn load(cell: &AtomicU32) -> Ipv4Addr {
-        Ipv4Addr::from_bits(cell.load(Relaxed))
+        // In the order of the packet's bytes, as the address itself is kept.
+        Ipv4Addr::from(cell.load(Relaxed).to_ne_bytes())
     }
 
     #[inline]
     fn store(cell: &AtomicU32, address: Ipv4Addr) {
-        cell.store(address.to_bits(), Relaxed);
+        cell.store(u32::from_ne_bytes(address.octets()), Relaxed);
     }
 
     #[inline]
     fn hash_pair<H: Hasher>(source: Ipv4Addr, destination: Ipv4Addr, hasher: &mut H) {
-        hasher.write_u64(u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits()));
+        let word = |address: Ipv4Addr| u64::from(u32::from_ne_bytes(address.octets()));
+        hasher.write_u64(word(source) << 32 | word(destination));
     }
 }
 

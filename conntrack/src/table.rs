@@ -156,13 +156,25 @@ impl<F: Family> Table<F> {
         probe: Probe,
         tuple: &Tuple<F>,
     ) -> Option<(ConnectionId, Direction)> {
+        self.find_entry(hash, probe, tuple).map(|(found, _)| found)
+    }
+
+    /// As [`find`](Self::find), with the entry.
+    #[inline]
+    #[must_use]
+    pub fn find_entry(
+        &self,
+        hash: Hash,
+        probe: Probe,
+        tuple: &Tuple<F>,
+    ) -> Option<((ConnectionId, Direction), &Entry<F>)> {
         // Nearly always it is the first.
-        if !probe.first.is_empty()
-            && let Some(found) = self.connection_at(probe.first, tuple)
-        {
-            return Some(found);
+        let (slot, entry) = (probe.first, self.entry(probe.first.id()));
+        if !slot.is_empty() && Self::is_connection(slot, entry, tuple) {
+            return Some(((slot.id(), slot.direction()), entry));
         }
-        self.find_further(hash, probe, tuple)
+        let (id, direction) = self.find_further(hash, probe, tuple)?;
+        Some(((id, direction), self.entry(id)))
     }
 
     #[inline(never)]
@@ -201,11 +213,15 @@ impl<F: Family> Table<F> {
 
     #[inline]
     fn connection_at(&self, slot: Slot, tuple: &Tuple<F>) -> Option<(ConnectionId, Direction)> {
-        let entry = self.entry(slot.id());
-        let is_it = !slot.is_pending()
+        Self::is_connection(slot, self.entry(slot.id()), tuple)
+            .then(|| (slot.id(), slot.direction()))
+    }
+
+    #[inline]
+    fn is_connection(slot: Slot, entry: &Entry<F>, tuple: &Tuple<F>) -> bool {
+        !slot.is_pending()
             && entry.matches(slot.direction(), tuple)
-            && entry.vitality() == Vitality::Alive;
-        is_it.then(|| (slot.id(), slot.direction()))
+            && entry.vitality() == Vitality::Alive
     }
 
     /// The entry that an id names, in whatever life it is: for ids found since the last quiescent state.

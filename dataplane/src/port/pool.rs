@@ -174,7 +174,9 @@ impl Buffers {
     pub(super) fn give_back(&mut self, frame: Frame) -> u32 {
         let index = frame.token;
         let ours = (index as usize) < self.lent.len() && frame.is_window_of(self.buffer(index));
-        assert!(ours, "{frame:?} is not of this port's buffers");
+        if !ours {
+            foreign(self.port, frame.port, index);
+        }
         self.lent[index as usize] = false;
         index
     }
@@ -190,6 +192,13 @@ impl Buffers {
                 .add(index as usize * self.stride as usize)
         }
     }
+}
+
+/// Out of the way, and of what it is told: the frame need not be in memory for it.
+#[cold]
+#[inline(never)]
+fn foreign(port: PortId, claimed: PortId, index: u32) -> ! {
+    panic!("buffer {index} of {claimed:?} is not of this port's buffers: those of {port:?}");
 }
 
 impl Drop for Buffers {

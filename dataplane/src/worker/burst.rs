@@ -6,12 +6,12 @@ use super::egress::Egress;
 use super::family::Ip;
 use super::fragments::may_belong_to_a_flow;
 use super::services::Services;
-use super::{Flows, Worker};
+use super::{Flows, Worker, steady};
 use crate::frame::Frame;
 use crate::packet::plain::Plain;
 use crate::packet::wire::{ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, ETHERNET_LEN, has_ports, read_u16};
 use crate::packet::{Fragment, Packet, Parsed, parse};
-use crate::port::{BURST, Burst, Port};
+use crate::port::{BURST, Burst, Port, PortId};
 use crate::reason::Reason;
 use arrayvec::ArrayVec;
 use conntrack::{Hash, Probe, V4, V6};
@@ -26,10 +26,10 @@ struct Lookup<F: Ip> {
 /// What a frame is to the stages.
 #[derive(Clone, Copy)]
 enum Kind {
-    /// The next one of the plain IPv4 packets.
-    Ipv4,
-    /// The next one of the plain IPv6 packets.
-    Ipv6,
+    /// The plain IPv4 packet of this number.
+    Ipv4(u8),
+    /// The plain IPv6 packet of this number.
+    Ipv6(u8),
     /// Rare enough to be looked at when its turn comes.
     Other,
 }
@@ -45,8 +45,12 @@ impl<P: Port> Worker<P> {
         let has = [false, true].map(|ipv6| self.services.has_family(ipv6));
         for frame in burst.iter() {
             let kind = match ether_type(frame) {
-                ETHER_TYPE_IPV4 if has[0] && self.ipv4.begin(frame, &mut ipv4) => Kind::Ipv4,
-                ETHER_TYPE_IPV6 if has[1] && self.ipv6.begin(frame, &mut ipv6) => Kind::Ipv6,
+                ETHER_TYPE_IPV4 if has[0] && self.ipv4.begin(frame, &mut ipv4) => {
+                    Kind::Ipv4(last(&ipv4))
+                }
+                ETHER_TYPE_IPV6 if has[1] && self.ipv6.begin(frame, &mut ipv6) => {
+                    Kind::Ipv6(last(&ipv6))
+                }
                 _ => Kind::Other,
             };
             kinds.push(kind);
@@ -57,20 +61,35 @@ impl<P: Port> Worker<P> {
         for lookup in &mut ipv6 {
             lookup.probe = self.ipv6.table.probe(lookup.hash);
         }
-        let (mut ipv4, mut ipv6) = (ipv4.iter(), ipv6.iter());
-        for (frame, kind) in burst.drain(..).zip(kinds) {
-            match kind {
-                Kind::Ipv4 => {
-                    let lookup = ipv4.next().expect("pushed with the kind");
-                    self.ipv4
-                        .flow(&mut self.services, &mut self.egress, frame, lookup);
+        // Up to the first frame that is not steady, all are ready where they are before any is handed over.
+        let mut ready: ArrayVec<PortId, BURST> = ArrayVec::new();
+        for (frame, kind) in burst.iter_mut().zip(&kinds) {
+            let (services, egress) = (&mut self.services, &mut self.egress);
+            let port = match kind {
+                Kind::Ipv4(at) => self
+                    .ipv4
+                    .steady(services, egress, frame, &ipv4[*at as usize]),
+                Kind::Ipv6(at) => self
+                    .ipv6
+                    .steady(services, egress, frame, &ipv6[*at as usize]),
+                Kind::Other => None,
+            };
+            match port {
+                Some(port) => ready.push(port),
+                None => break,
+            }
+        }
+        for (number, frame) in burst.drain(..).enumerate() {
+            let (services, egress) = (&mut self.services, &mut self.egress);
+            match (ready.get(number), kinds[number]) {
+                (Some(port), _) => egress.transmit(frame, *port),
+                (None, Kind::Ipv4(at)) => {
+                    self.ipv4.flow(services, egress, frame, &ipv4[at as usize]);
                 }
-                Kind::Ipv6 => {
-                    let lookup = ipv6.next().expect("pushed with the kind");
-                    self.ipv6
-                        .flow(&mut self.services, &mut self.egress, frame, lookup);
+                (None, Kind::Ipv6(at)) => {
+                    self.ipv6.flow(services, egress, frame, &ipv6[at as usize]);
                 }
-                Kind::Other => self.other(frame),
+                (None, Kind::Other) => self.other(frame),
             }
         }
     }
@@ -127,24 +146,51 @@ impl<F: Ip> Flows<F> {
         true
     }
 
+    /// Readies a frame for the port that is returned, if it is steady; otherwise it stays as it is.
     #[inline]
+    fn steady<P: Port>(
+        &mut self,
+        services: &mut Services,
+        egress: &mut Egress<P>,
+        frame: &mut Frame,
+        lookup: &Lookup<F>,
+    ) -> Option<PortId> {
+        let plain = &lookup.plain;
+        let (found, entry) = self
+            .table
+            .find_entry(lookup.hash, lookup.probe, &plain.tuple)?;
+        steady::forward(
+            &mut self.owner,
+            services,
+            egress,
+            frame,
+            plain,
+            (found.0, found.1, entry),
+        )
+    }
+
+    /// The same for a frame behind one that was not steady; decides it in any case.
+    #[inline(never)]
     fn flow<P: Port>(
         &mut self,
         services: &mut Services,
         egress: &mut Egress<P>,
-        frame: Frame,
+        mut frame: Frame,
         lookup: &Lookup<F>,
     ) {
+        if let Some(port) = self.steady(services, egress, &mut frame, lookup) {
+            return egress.transmit(frame, port);
+        }
         let plain = &lookup.plain;
-        match self.table.find(lookup.hash, lookup.probe, &plain.tuple) {
+        let packet = &F::whole(frame.bytes(), plain);
+        let found = self.table.find(lookup.hash, lookup.probe, &plain.tuple);
+        // Templates of calls stand at ports that a client may speak from.
+        match found.filter(|(id, _)| !self.table.entry(*id).is_template()) {
             Some((id, direction)) => {
                 let found = Found { id, direction };
-                self.forward_plain(services, egress, frame, plain, found);
+                self.forward(services, egress, frame, packet, found);
             }
-            None => {
-                let packet = F::whole(frame.bytes(), plain);
-                self.new_flow(services, egress, frame, &packet);
-            }
+            None => self.new_flow(services, egress, frame, packet),
         }
     }
 
@@ -163,6 +209,13 @@ impl<F: Ip> Flows<F> {
             None => self.new_flow(services, egress, frame, packet),
         }
     }
+}
+
+/// The number of the last of them.
+#[inline]
+#[allow(clippy::cast_possible_truncation, reason = "below BURST")]
+fn last<F: Ip>(lookups: &Lookups<F>) -> u8 {
+    (lookups.len() - 1) as u8
 }
 
 /// The frame's `EtherType`; 0 where it has none.

@@ -2,129 +2,50 @@
 //! otherwise takes the long way (`connection.rs`), which does the same for all packets; a packet of this kind would come
 //! out of it alike.
 
-use super::Flows;
-use super::connection::{Found, TIMER_GRAIN, prolong};
+use super::connection::{TIMER_GRAIN, prolong};
 use super::defence;
 use super::egress::Egress;
 use super::family::Ip;
 use super::helped::HELPED;
-use super::onward::to_server;
+use super::onward::may_fragment_outside;
 use super::persistence::UNASSURED;
-use super::services::Services;
+use super::services::{ServerState, Services};
 use super::transition::path;
 use crate::frame::Frame;
 use crate::neighbour::NeighbourId;
-use crate::packet::TcpFlags;
 use crate::packet::checksum::Delta;
 use crate::packet::plain::Plain;
 use crate::packet::wire::{ETHERNET_LEN, TCP};
-use crate::port::{Mac, Port, PortId};
+use crate::packet::{Packet, TcpFlags};
+use crate::port::{Port, PortId};
 use crate::rewrite::plain::{Change, has_no_checksum, step, translate};
-use crate::rewrite::set_macs;
+use crate::rewrite::{encapsulate, set_macs};
 use crate::stats::count_bytes;
-use conntrack::{Direction, Entry, Method, State, TEMPLATE, tcp_next};
+use conntrack::{ConnectionId, Direction, Entry, Method, Owner, State, TEMPLATE, tcp_next};
 use scheduler::RealServerId;
 
 /// Connections with one of these marks take the long way.
 const UNSTEADY: u16 = TEMPLATE | HELPED | UNASSURED;
 
-impl<F: Ip> Flows<F> {
-    /// Forwards a plain packet whose key was found.
-    #[inline]
-    pub(super) fn forward_plain<P: Port>(
-        &mut self,
-        services: &mut Services,
-        egress: &mut Egress<P>,
-        mut frame: Frame,
-        plain: &Plain<F>,
-        found: Found,
-    ) {
-        let Flows { table, owner, .. } = self;
-        let entry = table.entry(found.id);
-        let Some(link) = steady_link(services, egress, &frame, plain, (entry, found.direction))
-        else {
-            return self.unsteady(services, egress, frame, plain, found);
-        };
-        let deadline = egress.now.after(egress.snapshot.timeouts.of(entry.state()));
-        if deadline.distance(entry.expires_at()).0 >= TIMER_GRAIN.0 {
-            prolong(owner, entry, found.id, deadline);
-        }
-        if found.direction == Direction::Request && egress.defence.counts_packets() {
-            defence::count_packet(entry);
-        }
-        let server = RealServerId(entry.server());
-        count_bytes(&egress.stats, server, found.direction, len(plain));
-        let bytes = frame.bytes_mut();
-        match entry.method() {
-            Method::Nat | Method::FullNat => {
-                translate::<F>(bytes, plain.tuple.protocol, &change(entry, found.direction));
-            }
-            Method::Tun => {
-                let packet = F::whole(bytes, plain);
-                return to_server(services, egress, frame, &packet, entry);
-            }
-            Method::Dr | Method::Local => step::<F>(bytes),
-        }
-        set_macs(bytes, link.destination, link.source);
-        egress.transmit(frame, link.port);
-    }
-
-    /// Forwards any other plain packet whose key was found.
-    #[inline(never)]
-    fn unsteady<P: Port>(
-        &mut self,
-        services: &mut Services,
-        egress: &mut Egress<P>,
-        frame: Frame,
-        plain: &Plain<F>,
-        found: Found,
-    ) {
-        let packet = F::whole(frame.bytes(), plain);
-        // Templates of calls stand at ports that a client may speak from.
-        if self.table.entry(found.id).is_template() {
-            return self.new_flow(services, egress, frame, &packet);
-        }
-        self.forward(services, egress, frame, &packet, found);
-    }
-}
-
-/// The way to the next hop.
-struct Link {
-    destination: Mac,
-    source: Mac,
-    port: PortId,
-}
-
-/// Where a steady packet goes next; `None` for any other.
+/// Readies a plain packet of the connection at `entry` for the port that is returned: all that is left is to hand it over.
+/// `None`, and nothing was done, where it is not steady.
 #[inline]
-fn steady_link<F: Ip, P: Port>(
+pub(super) fn forward<F: Ip, P: Port>(
+    owner: &mut Owner<F>,
     services: &mut Services,
-    egress: &Egress<P>,
-    frame: &Frame,
+    egress: &mut Egress<P>,
+    frame: &mut Frame,
     plain: &Plain<F>,
-    (entry, direction): (&Entry<F>, Direction),
-) -> Option<Link> {
+    (id, direction, entry): (ConnectionId, Direction, &Entry<F>),
+) -> Option<PortId> {
     let (state, method) = (entry.state(), entry.method());
-    let is_marked = entry.flags() & UNSTEADY != 0;
-    if is_marked || plain.ttl <= 1 || method == Method::Local {
+    let server = RealServerId(entry.server());
+    if !is_steady(egress, frame, plain, (entry, state, method, direction)) {
         return None;
     }
-    if plain.tuple.protocol == TCP {
-        let rules = egress.defence.tcp_rules();
-        let stays = plain.tcp_flags.is_mere_ack() && state == State::Established
-            || !plain.tcp_flags.has(TcpFlags::SYN)
-                && tcp_next(rules, state, path(method, direction), plain.tcp_flags) == state;
-        if !stays {
-            return None;
-        }
-    } else if method.sees_replies() && has_no_checksum::<F>(frame.bytes()) {
-        return None;
-    }
-    let server = services
-        .server(RealServerId(entry.server()))
-        .filter(|server| server.present)?;
+    let kept = services.server(server).filter(|server| server.present)?;
     let neighbour = match direction {
-        Direction::Request => server.neighbour,
+        Direction::Request => kept.neighbour,
         Direction::Reply => {
             let (neighbour, generation) = entry.reply_neighbour();
             if generation != egress.snapshot.route_generation {
@@ -134,12 +55,82 @@ fn steady_link<F: Ip, P: Port>(
         }
     };
     let (destination, port) = egress.known(neighbour)?;
-    let view = &egress.snapshot.ports[usize::from(port.0)];
-    (len(plain) <= view.mtu).then_some(Link {
-        destination,
-        source: view.mac,
-        port,
-    })
+    let link = &egress.snapshot.ports[usize::from(port.0)];
+    let (source, mtu) = (link.mac, link.mtu);
+    if len(plain) > mtu {
+        return None;
+    }
+    match method {
+        Method::Nat | Method::FullNat => {
+            let change = change(entry, direction);
+            translate::<F>(frame.bytes_mut(), plain.tuple.protocol, &change);
+        }
+        Method::Dr => step::<F>(frame.bytes_mut()),
+        Method::Tun => into_tunnel(egress, frame, plain, kept, mtu)?,
+        Method::Local => return None,
+    }
+    set_macs(frame.bytes_mut(), destination, source);
+    let deadline = egress.now.after(egress.snapshot.timeouts.of(state));
+    if deadline.distance(entry.expires_at()).0 >= TIMER_GRAIN.0 {
+        prolong(owner, entry, id, deadline);
+    }
+    if direction == Direction::Request && egress.defence.counts_packets() {
+        defence::count_packet(entry);
+    }
+    count_bytes(&egress.stats, server, direction, len(plain));
+    Some(port)
+}
+
+/// Whether a packet changes nothing but its connection's end.
+#[inline]
+fn is_steady<F: Ip, P: Port>(
+    egress: &Egress<P>,
+    frame: &Frame,
+    plain: &Plain<F>,
+    (entry, state, method, direction): (&Entry<F>, State, Method, Direction),
+) -> bool {
+    if entry.flags() & UNSTEADY != 0 || plain.ttl <= 1 {
+        return false;
+    }
+    let flags = plain.tcp_flags;
+    match plain.tuple.protocol {
+        TCP if flags.is_mere_ack() && state == State::Established => true,
+        TCP => {
+            let rules = egress.defence.tcp_rules();
+            !flags.has(TcpFlags::SYN)
+                && tcp_next(rules, state, path(method, direction), flags) == state
+        }
+        _ => !(method.sees_replies() && has_no_checksum::<F>(frame.bytes())),
+    }
+}
+
+/// Puts a packet into its server's tunnel, if that takes it whole.
+#[inline(never)]
+fn into_tunnel<F: Ip, P: Port>(
+    egress: &mut Egress<P>,
+    frame: &mut Frame,
+    plain: &Plain<F>,
+    server: &ServerState,
+    mtu: u32,
+) -> Option<()> {
+    let tunnel = server.tunnel.as_ref()?;
+    let way = server.way(egress.now);
+    let outer_len = len(plain) as usize + way.overhead;
+    // No outer header says more than 65535.
+    let limit = mtu.min(way.path_mtu).min(u32::from(u16::MAX));
+    if outer_len > limit as usize || frame.headroom() < way.overhead {
+        return None;
+    }
+    let packet = F::whole(frame.bytes(), plain);
+    let packet = Packet {
+        dont_fragment: packet.dont_fragment && !may_fragment_outside::<F>(tunnel),
+        ..packet
+    };
+    step::<F>(frame.bytes_mut());
+    let identification = egress.next_identification();
+    encapsulate(frame, &packet, tunnel, identification)
+        .expect("there is room, and the link takes it");
+    Some(())
 }
 
 /// The length of the IP packet.
