@@ -130,6 +130,22 @@ impl Bucket {
         // Acquire, with the Release of `claim` and `confirm`: whoever sees a slot sees the entry behind it.
         Slot(self.slots[slot].load(Ordering::Acquire))
     }
+
+    /// The slots that seem to have the tag, a bit each: whoever relies on one loads it.
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    #[inline]
+    fn matching(&self, tag: u16) -> u8 {
+        memory::upper_words(self, tag) & ((1 << SLOTS) - 1)
+    }
+
+    /// The slots that seem to have the tag, a bit each: whoever relies on one loads it.
+    #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+    fn matching(&self, tag: u16) -> u8 {
+        (0..SLOTS).fold(0, |found, slot| {
+            let has_tag = self.load(slot).0 >> 48 == u64::from(tag);
+            found | u8::from(has_tag) << slot
+        })
+    }
 }
 
 /// All buckets.
@@ -208,13 +224,7 @@ impl Index {
     #[inline]
     pub(crate) fn probe(&self, hash: Hash) -> Probe {
         let bucket = self.home(hash);
-        let tag = u64::from(hash.tag) << 48;
-        let mut candidates = 0;
-        for slot in (0..SLOTS).rev() {
-            // With the tag taken off it is below all tags: a comparison and an addition with carry.
-            let rest = bucket.load(slot).0 ^ tag;
-            candidates += candidates + u8::from(rest < 1 << 48);
-        }
+        let candidates = bucket.matching(hash.tag);
         let first = match candidates {
             0 => Slot::default(),
             _ => bucket.load(candidates.trailing_zeros() as usize),

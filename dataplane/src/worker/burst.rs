@@ -79,17 +79,15 @@ impl<P: Port> Worker<P> {
                 None => break,
             }
         }
-        for (number, frame) in burst.drain(..).enumerate() {
+        for (frame, &port) in burst.drain(..ready.len()).zip(&ready) {
+            self.egress.transmit(frame, port);
+        }
+        for (frame, kind) in burst.drain(..).zip(&kinds[ready.len()..]) {
             let (services, egress) = (&mut self.services, &mut self.egress);
-            match (ready.get(number), kinds[number]) {
-                (Some(port), _) => egress.transmit(frame, *port),
-                (None, Kind::Ipv4(at)) => {
-                    self.ipv4.flow(services, egress, frame, &ipv4[at as usize]);
-                }
-                (None, Kind::Ipv6(at)) => {
-                    self.ipv6.flow(services, egress, frame, &ipv6[at as usize]);
-                }
-                (None, Kind::Other) => self.other(frame),
+            match kind {
+                Kind::Ipv4(at) => self.ipv4.flow(services, egress, frame, &ipv4[*at as usize]),
+                Kind::Ipv6(at) => self.ipv6.flow(services, egress, frame, &ipv6[*at as usize]),
+                Kind::Other => self.other(frame),
             }
         }
     }
