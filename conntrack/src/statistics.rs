@@ -63,6 +63,8 @@ pub struct TableStatistics {
     pub requests_lost: u64,
     /// Memory taken, bytes.
     pub bytes: u64,
+    /// What of it is the index's, bytes.
+    pub index_bytes: u64,
     /// Memory taken for each connection of the capacity, bytes.
     pub bytes_per_connection: f64,
 }

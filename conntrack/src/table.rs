@@ -347,6 +347,7 @@ impl<F: Family> Table<F> {
             half_open: self.half_open.0.load(Relaxed),
             half_open_limit: self.half_open_limit,
             bytes: self.bytes(),
+            index_bytes: self.index.memory().bytes() as u64,
             ..TableStatistics::default()
         };
         for worker in &self.workers {

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use cli::demo::{self, Interrupt};
-use cli::{lab, replay, show};
+use cli::{bench, lab, replay, show};
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
@@ -27,6 +27,11 @@ enum Command {
     ///
     /// Writes what the director would have sent, and prints a table of verdicts and drop reasons.
     Replay(replay::Options),
+    /// Measure how fast the director is on this machine, without a network and without root.
+    ///
+    /// Its own worker over memory ports: connections are made, then packets of them forwarded, each of a connection
+    /// at random. Prints a table; ends within a minute unless asked for more.
+    Bench(bench::Options),
     /// Say how a running director does: workers, connections, drops, neighbours.
     Status(show::Options),
     /// List a running director's services and real servers with their connections.
@@ -37,6 +42,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Demo(options) => run_demo(&options),
         Command::Replay(options) => run_replay(&options),
+        Command::Bench(options) => run_bench(&options),
         Command::Status(options) => show::status(&options).map_err(Into::into).map(print),
         Command::List(options) => show::list(&options).map_err(Into::into).map(print),
     };
@@ -61,6 +67,15 @@ fn run_demo(options: &demo::Options) -> Result<ExitCode, Box<dyn Error>> {
         None if report.passed() => ExitCode::SUCCESS,
         None => ExitCode::FAILURE,
     })
+}
+
+fn run_bench(options: &bench::Options) -> Result<ExitCode, Box<dyn Error>> {
+    let interrupt = Interrupt::catch()?;
+    let report = bench::run(options, &interrupt)?;
+    let code = print(report.to_string());
+    Ok(interrupt
+        .signal()
+        .map_or(code, |signal| ExitCode::from(128 + signal)))
 }
 
 fn run_replay(options: &replay::Options) -> Result<ExitCode, Box<dyn Error>> {

@@ -147,6 +147,7 @@ fn dependencies(folder: &str) -> BTreeSet<String> {
         "control",
         "proto",
         "cli",
+        "benches",
     ];
     section
         .lines()
@@ -170,9 +171,10 @@ fn crates_use_only_those_that_the_picture_allows() {
     of("conntrack", &[]);
     of("control/proto", &[]);
     of("dataplane", &["scheduler", "conntrack"]);
+    of("benches", &["scheduler", "conntrack", "dataplane"]);
     of("control", &["scheduler", "conntrack", "dataplane", "proto"]);
     of(
         "control/cli",
-        &["conntrack", "dataplane", "control", "proto"],
+        &["benches", "conntrack", "dataplane", "control", "proto"],
     );
 }

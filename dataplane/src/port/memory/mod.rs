@@ -1,6 +1,8 @@
-//! A port without a NIC, for tests: a [`MemoryWire`] puts frames in and takes what was sent. For benches: [`LoopPort`].
+//! A port without a NIC, for tests: a [`MemoryWire`] puts frames in and takes what was sent. For benches: [`LoopPort`]
+//! and [`SourcePort`].
 
 mod looping;
+mod sourced;
 
 use super::pool::Pool;
 use super::{Burst, Port, PortCounters, PortId, PortInfo, Sent};
@@ -11,6 +13,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 pub use looping::{LoopCounters, LoopPort};
+pub use sourced::{Source, SourcePort};
 
 /// Frames that the wire holds in each direction.
 pub const WIRE_LEN: usize = 65_536;
