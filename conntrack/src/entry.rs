@@ -2,20 +2,19 @@
 //!
 //! ```text
 //!  bytes  IPv4                                      IPv6
-//!  0      client, virtual address                   0    client, virtual address
-//!  8      client, virtual, real, local port         32   client, virtual, real, local port
-//!  16     state, protocol, method, spare            40   state, protocol, method, spare
-//!  20     expires_at                                44   expires_at
-//!  24     server                                    48   server
-//!  28     reply_neighbour                           52   reply_neighbour
-//!  32     ip_delta, l4_delta                        56   ip_delta, l4_delta
-//!  36     flags, route_generation                   60   flags, route_generation
-//!  40     generation, owner                    ── second line ──
-//!  44     control index                             64   generation, owner
-//!  48     control generation, packets               68   control index
-//!  52     extension                                 72   control generation, packets
-//!  56     real, local address                       76   extension
-//!  64     end                                       80   real, local address
+//!  0      client, virtual, real, local address      0    client, virtual, real, local address
+//!  16     client, virtual, real, local port          ── second line ──
+//!  24     state, protocol, method, spare            64   client, virtual, real, local port
+//!  28     expires_at                                72   state, protocol, method, spare
+//!  32     server                                    76   expires_at
+//!  36     reply_neighbour                           80   server
+//!  40     ip_delta, l4_delta                        84   reply_neighbour
+//!  44     flags, route_generation                   88   ip_delta, l4_delta
+//!  48     generation, owner                         92   flags, route_generation
+//!  52     control index                             96   generation, owner
+//!  56     control generation, packets               100  control index
+//!  60     extension                                 104  control generation, packets
+//!  64     end                                       108  extension
 //!                                                   112  16 bytes unused
 //! ```
 //! All fields are atomics, read and written `Relaxed`: a confirmed slot of the index publishes them (Release), and
@@ -76,12 +75,9 @@ const VOID_PORT: u16 = 0xffff;
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct Entry<F: Family> {
-    client: F::Cell,
-    virtual_address: F::Cell,
-    client_port: AtomicU16,
-    virtual_port: AtomicU16,
-    real_port: AtomicU16,
-    local_port: AtomicU16,
+    /// By [`CLIENT`] to [`LOCAL`]: a request's source and destination, then a reply's.
+    addresses: [F::Cell; 4],
+    ports: [AtomicU16; 4],
     state: AtomicU8,
     protocol: AtomicU8,
     method: AtomicU8,
@@ -99,9 +95,13 @@ pub struct Entry<F: Family> {
     control_generation: AtomicU16,
     packets: AtomicU16,
     extension: AtomicU32,
-    real: F::Cell,
-    local: F::Cell,
 }
+
+/// Places of the ends.
+const CLIENT: usize = 0;
+const VIRTUAL: usize = 1;
+const REAL: usize = 2;
+const LOCAL: usize = 3;
 
 #[cfg(not(loom))]
 const _: () = {
@@ -114,43 +114,46 @@ impl<F: Family> Entry<F> {
     /// The client's address.
     #[inline]
     pub fn client(&self) -> F::Address {
-        F::load(&self.client)
+        F::load(&self.addresses[CLIENT])
     }
 
     /// The client's port, host byte order.
     #[inline]
     pub fn client_port(&self) -> u16 {
-        self.client_port.load(Relaxed)
+        self.ports[CLIENT].load(Relaxed)
     }
 
     /// The virtual server's address.
     #[inline]
     pub fn virtual_address(&self) -> F::Address {
-        F::load(&self.virtual_address)
+        F::load(&self.addresses[VIRTUAL])
     }
 
     /// The virtual server's port, host byte order.
     #[inline]
     pub fn virtual_port(&self) -> u16 {
-        self.virtual_port.load(Relaxed)
+        self.ports[VIRTUAL].load(Relaxed)
     }
 
     /// The real server's address; unspecified where a tunnel leads to the other family.
     #[inline]
     pub fn real_address(&self) -> F::Address {
-        F::load(&self.real)
+        F::load(&self.addresses[REAL])
     }
 
     /// The real server's port, host byte order.
     #[inline]
     pub fn real_port(&self) -> u16 {
-        self.real_port.load(Relaxed)
+        self.ports[REAL].load(Relaxed)
     }
 
     /// What the real server sees as its peer: the local address and port of FULLNAT, the client's otherwise.
     #[inline]
     pub fn local_end(&self) -> (F::Address, u16) {
-        (F::load(&self.local), self.local_port.load(Relaxed))
+        (
+            F::load(&self.addresses[LOCAL]),
+            self.ports[LOCAL].load(Relaxed),
+        )
     }
 
     /// The local address and port, host byte order; FULLNAT alone has them.
@@ -303,9 +306,9 @@ impl<F: Family> Entry<F> {
 
     /// Makes a template show what the kernel shows of one that leads nowhere: port 65535 on both sides.
     pub(crate) fn set_void(&self) {
-        self.client_port.store(0, Relaxed);
-        self.virtual_port.store(VOID_PORT, Relaxed);
-        self.real_port.store(VOID_PORT, Relaxed);
+        self.ports[CLIENT].store(0, Relaxed);
+        self.ports[VIRTUAL].store(VOID_PORT, Relaxed);
+        self.ports[REAL].store(VOID_PORT, Relaxed);
     }
 
     /// A word for whatever hangs on the connection: a helper's record, or for a template the count of
@@ -329,6 +332,15 @@ impl<F: Family> Entry<F> {
     /// Uncounts it. Returns how many are left.
     pub fn release(&self) -> u32 {
         self.extension.fetch_sub(1, Relaxed).wrapping_sub(1)
+    }
+
+    /// The source and the destination, each with its port, of a packet that NAT or FULLNAT has translated.
+    #[inline]
+    pub fn translated_ends(&self, direction: Direction) -> [(F::Address, u16); 2] {
+        // A request then has a reply's ends, turned around, and a reply a request's.
+        let source = LOCAL - source_place(direction);
+        [source, source - 1]
+            .map(|end| (F::load(&self.addresses[end]), self.ports[end].load(Relaxed)))
     }
 
     /// The key of requests.
@@ -360,23 +372,22 @@ impl<F: Family> Entry<F> {
     /// Whether a packet with `tuple` belongs to this connection in that direction.
     #[inline]
     pub(crate) fn matches(&self, direction: Direction, tuple: &Tuple<F>) -> bool {
-        let (source, destination, source_port, destination_port) = match direction {
-            Direction::Request => (
-                &self.client,
-                &self.virtual_address,
-                &self.client_port,
-                &self.virtual_port,
-            ),
-            Direction::Reply => (&self.real, &self.local, &self.real_port, &self.local_port),
-        };
-        F::load(source) == tuple.source
-            && F::load(destination) == tuple.destination
-            && source_port.load(Relaxed) == tuple.source_port
-            && destination_port.load(Relaxed) == tuple.destination_port
+        // Without a branch: of NAT's packets every other one is a reply, and which is next nobody can foresee.
+        let source = source_place(direction);
+        F::load(&self.addresses[source]) == tuple.source
+            && F::load(&self.addresses[source + 1]) == tuple.destination
+            && self.ports[source].load(Relaxed) == tuple.source_port
+            && self.ports[source + 1].load(Relaxed) == tuple.destination_port
             && self.protocol() == tuple.protocol
     }
 
     pub(crate) fn set_expires_at(&self, deadline: Ticks) {
         self.expires_at.store(deadline.0, Relaxed);
     }
+}
+
+/// Where the source of a direction's packets is; their destination is the next.
+#[inline]
+fn source_place(direction: Direction) -> usize {
+    REAL * usize::from(direction == Direction::Reply)
 }

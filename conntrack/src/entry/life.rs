@@ -28,15 +28,12 @@ pub(crate) enum Vitality {
 impl<F: Family> Entry<F> {
     /// Fills an entry that is in no slot.
     pub(crate) fn fill(&self, new: &NewConnection<F>, owner: u16, expires_at: Ticks) {
-        let (local, local_port) = new.local.unwrap_or(new.client);
-        F::store(&self.client, new.client.0);
-        F::store(&self.virtual_address, new.virtual_server.0);
-        F::store(&self.real, new.real_server.0);
-        F::store(&self.local, local);
-        self.client_port.store(new.client.1, Relaxed);
-        self.virtual_port.store(new.virtual_server.1, Relaxed);
-        self.real_port.store(new.real_server.1, Relaxed);
-        self.local_port.store(local_port, Relaxed);
+        let local = new.local.unwrap_or(new.client);
+        let ends = [new.client, new.virtual_server, new.real_server, local];
+        for (place, (address, port)) in ends.into_iter().enumerate() {
+            F::store(&self.addresses[place], address);
+            self.ports[place].store(port, Relaxed);
+        }
         self.protocol.store(new.protocol, Relaxed);
         self.method.store(new.method as u8, Relaxed);
         self.expires_at.store(expires_at.0, Relaxed);

@@ -44,16 +44,14 @@ pub(super) fn forward<F: Ip, P: Port>(
         return None;
     }
     let kept = services.server(server).filter(|server| server.present)?;
-    let neighbour = match direction {
-        Direction::Request => kept.neighbour,
-        Direction::Reply => {
-            let (neighbour, generation) = entry.reply_neighbour();
-            if generation != egress.snapshot.route_generation {
-                return None;
-            }
-            NeighbourId::from_bits(neighbour)
-        }
-    };
+    // Which way the packet goes is as good as random: no branch may depend on it but those that hardly ever part.
+    let is_reply = direction == Direction::Reply;
+    let (towards_client, generation) = entry.reply_neighbour();
+    if is_reply & (generation != egress.snapshot.route_generation) {
+        return None;
+    }
+    let towards_client = NeighbourId::from_bits(towards_client);
+    let neighbour = std::hint::select_unpredictable(is_reply, towards_client, kept.neighbour);
     let (destination, port) = egress.known(neighbour)?;
     let link = &egress.snapshot.ports[usize::from(port.0)];
     let (source, mtu) = (link.mac, link.mtu);
@@ -74,7 +72,7 @@ pub(super) fn forward<F: Ip, P: Port>(
     if deadline.distance(entry.expires_at()).0 >= TIMER_GRAIN.0 {
         prolong(owner, entry, id, deadline);
     }
-    if direction == Direction::Request && egress.defence.counts_packets() {
+    if egress.defence.counts_packets() && !is_reply {
         defence::count_packet(entry);
     }
     count_bytes(&egress.stats, server, direction, len(plain));
@@ -143,19 +141,15 @@ fn len<F: Ip>(plain: &Plain<F>) -> u32 {
 /// What NAT and FULLNAT write: both ends, also where one of them stays as it is.
 #[inline]
 fn change<F: Ip>(entry: &Entry<F>, direction: Direction) -> Change<F> {
-    let (ip_delta, l4_delta) = (Delta(entry.ip_delta()), Delta(entry.l4_delta()));
-    match direction {
-        Direction::Request => Change {
-            source: entry.local_end(),
-            destination: (entry.real_address(), entry.real_port()),
-            ip_delta,
-            l4_delta,
-        },
-        Direction::Reply => Change {
-            source: (entry.virtual_address(), entry.virtual_port()),
-            destination: (entry.client(), entry.client_port()),
-            ip_delta: ip_delta.negated(),
-            l4_delta: l4_delta.negated(),
-        },
+    let [source, destination] = entry.translated_ends(direction);
+    let delta = |delta| match direction {
+        Direction::Request => Delta(delta),
+        Direction::Reply => Delta(delta).negated(),
+    };
+    Change {
+        source,
+        destination,
+        ip_delta: delta(entry.ip_delta()),
+        l4_delta: delta(entry.l4_delta()),
     }
 }
