@@ -220,6 +220,20 @@ impl Index {
         memory::prefetch(self.home(hash));
     }
 
+    /// Whether no key with this home lives further on.
+    #[inline]
+    pub(crate) fn is_at_home(&self, hash: Hash) -> bool {
+        self.home(hash).overflow.load(Relaxed) == 0
+    }
+
+    /// Asks for the bucket behind home, if a key of that home may live there.
+    #[inline]
+    pub(crate) fn prefetch_further(&self, hash: Hash) {
+        if !self.is_at_home(hash) {
+            memory::prefetch(self.bucket(hash, 1));
+        }
+    }
+
     /// Compares all tags of the home bucket.
     #[inline]
     pub(crate) fn probe(&self, hash: Hash) -> Probe {

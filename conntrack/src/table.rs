@@ -141,6 +141,9 @@ impl<F: Family> Table<F> {
     #[must_use]
     pub fn probe(&self, hash: Hash) -> Probe {
         let probe = self.index.probe(hash);
+        if probe.candidates == 0 {
+            self.index.prefetch_further(hash);
+        }
         memory::prefetch(self.entry(probe.first.id()));
         probe
     }
@@ -173,18 +176,14 @@ impl<F: Family> Table<F> {
         if !slot.is_empty() && Self::is_connection(slot, entry, tuple) {
             return Some(((slot.id(), slot.direction()), entry));
         }
-        let (id, direction) = self.find_further(hash, probe, tuple)?;
+        let (id, direction) = self.find_further(hash, tuple)?;
         Some(((id, direction), self.entry(id)))
     }
 
     #[inline(never)]
-    fn find_further(
-        &self,
-        hash: Hash,
-        probe: Probe,
-        tuple: &Tuple<F>,
-    ) -> Option<(ConnectionId, Direction)> {
-        let mut candidates = probe.candidates;
+    fn find_further(&self, hash: Hash, tuple: &Tuple<F>) -> Option<(ConnectionId, Direction)> {
+        // What came since `probe` is among them.
+        let mut candidates = self.index.probe(hash).candidates;
         while candidates != 0 {
             let slot = self
                 .index
@@ -196,6 +195,9 @@ impl<F: Family> Table<F> {
                 return Some(found);
             }
             candidates &= candidates - 1;
+        }
+        if self.index.is_at_home(hash) {
+            return None;
         }
         self.search(hash, tuple)
     }
