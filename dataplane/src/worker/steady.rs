@@ -139,17 +139,15 @@ fn len<F: Ip>(plain: &Plain<F>) -> u32 {
 }
 
 /// What NAT and FULLNAT write: both ends, also where one of them stays as it is.
-#[inline]
+#[inline(always)]
 fn change<F: Ip>(entry: &Entry<F>, direction: Direction) -> Change<F> {
     let [source, destination] = entry.translated_ends(direction);
-    let delta = |delta| match direction {
-        Direction::Request => Delta(delta),
-        Direction::Reply => Delta(delta).negated(),
-    };
+    // Negated for a reply, without a branch.
+    let sign = 0_u16.wrapping_sub(u16::from(direction == Direction::Reply));
     Change {
         source,
         destination,
-        ip_delta: delta(entry.ip_delta()),
-        l4_delta: delta(entry.l4_delta()),
+        ip_delta: Delta(entry.ip_delta() ^ sign),
+        l4_delta: Delta(entry.l4_delta() ^ sign),
     }
 }

@@ -24,4 +24,5 @@ mod recorded_fragments;
 mod removal;
 mod sctp;
 mod settings;
+mod steady;
 mod workers;
