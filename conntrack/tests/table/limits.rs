@@ -292,12 +292,12 @@ fn a_table_says_whether_it_lies_where_it_was_asked_to() {
 /// a chain are full independently of each other, so a chain of 24 is once in 10^19 inserts.
 #[test]
 fn a_table_that_is_full_and_stays_full_refuses_nothing_for_a_full_chain() {
-    const CAPACITY: u32 = 1 << 16;
+    const CAPACITY: u32 = 1 << 15;
     let mut owner = Owner::new(table::<V4>(CAPACITY, 100, 1), 0);
     let mut ids = fill(&mut owner, 0);
     assert_eq!(ids.len(), CAPACITY as usize);
     let mut random = 0x2545_f491_u32;
-    for client in CAPACITY..CAPACITY * 8 {
+    for client in CAPACITY..CAPACITY * 4 {
         random ^= random << 13;
         random ^= random >> 17;
         random ^= random << 5;
