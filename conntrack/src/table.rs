@@ -277,6 +277,20 @@ impl<F: Family> Table<F> {
         self.half_open.0.load(Relaxed) > self.half_open_limit / 2
     }
 
+    /// Whether another connection may be half open.
+    #[must_use]
+    pub fn has_room_for_half_open(&self) -> bool {
+        self.half_open.0.load(Relaxed) < self.half_open_limit
+    }
+
+    /// Whether it may be anybody's: the last sixteenth of the share is for those whom the caller prefers. Inserting does
+    /// not know whom he prefers, and fills the share.
+    #[inline]
+    #[must_use]
+    pub fn has_room_for_newcomers(&self) -> bool {
+        self.half_open.0.load(Relaxed) < self.half_open_limit - self.half_open_limit / 16
+    }
+
     /// Counts a half-open connection that is to come. False when there are as many as may be.
     pub(crate) fn reserve_half_open(&self) -> bool {
         let reserved = self.half_open.0.fetch_add(1, Relaxed) < self.half_open_limit;

@@ -24,6 +24,7 @@ mod lips;
 mod local;
 mod lookup;
 mod new_flow;
+mod newcomers;
 mod onward;
 mod persistence;
 mod run;
@@ -53,6 +54,7 @@ use egress::Egress;
 use family::Ip;
 use fragments::Fragments;
 use lips::LipPools;
+use newcomers::Newcomers;
 use scheduler::RealServerId;
 use services::Services;
 use std::sync::Arc;
@@ -103,6 +105,9 @@ struct Flows<F: Ip> {
     helpers: Arc<Records>,
     fragments: Fragments<F>,
     calls: Arc<Calls>,
+    newcomers: Newcomers,
+    /// The place of the table that `drop_entry` looked at last.
+    defence_hand: u32,
     /// More timers were due than the last call had room for.
     timers_behind: bool,
     /// Where the walk over connections of removed servers goes on, while there is one.
@@ -268,6 +273,8 @@ impl<F: Ip> Flows<F> {
             fragments: Fragments::new(),
             calls: Arc::clone(&shared.calls),
             table,
+            newcomers: Newcomers::new(),
+            defence_hand: 0,
             timers_behind: false,
             sweep_at: None,
         }

@@ -9,7 +9,7 @@ use super::onward::{counted_len, to_server_unchanged, translated};
 use super::persistence::{real_port, template_key};
 use super::services::{Picked, Services};
 use super::sip::call_of;
-use super::transition::{first_state, is_established, is_reset, may_begin};
+use super::transition::{first_state, is_established, is_reset, may_begin, starts_anew};
 use crate::calls::CallId;
 use crate::frame::Frame;
 use crate::neighbour::NeighbourId;
@@ -61,6 +61,9 @@ impl<F: Ip> Flows<F> {
         let beside_ftp = asked.is_beside_ftp(tuple.destination_port);
         if tuple.source_port == FTP_DATA || (beside_ftp && asked.persistence.is_none()) {
             return egress.exception(frame);
+        }
+        if starts_anew(frame.bytes(), packet) && !self.may_come_in(services, egress, tuple) {
+            return egress.drop(frame, Reason::HalfOpenFull);
         }
         let plan = match self.schedule(services, egress, tuple, &asked, || {
             call_of(frame.bytes(), packet)
