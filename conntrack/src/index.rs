@@ -43,13 +43,13 @@ pub struct Hash {
 impl Hash {
     /// The hash as one of `1 << bits` places, at most 32 bits, and a fingerprint of 16 bits that is never 0 and tells
     /// nothing of the place.
-    #[must_use]
-    pub fn print(self, bits: u32) -> (usize, u16) {
+    #[inline]
+    pub(crate) fn print(self, bits: u32) -> (u32, u16) {
         let rest = u64::from(self.bucket) << 16 | u64::from(self.step);
         // The bits above are mixed the best. Source: Knuth, The Art of Computer Programming 6.4 (Fibonacci hashing).
         let mixed = rest.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let place = (mixed << bits) >> 32;
-        (usize::try_from(place).expect("32 bits at most"), self.tag)
+        (u32::try_from(place).expect("32 bits at most"), self.tag)
     }
 }
 

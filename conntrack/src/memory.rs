@@ -77,6 +77,8 @@ unsafe impl Zeroed for crate::index::Bucket {}
 unsafe impl<F: crate::Family> Zeroed for crate::entry::Entry<F> {}
 // SAFETY: two atomic integers.
 unsafe impl Zeroed for crate::wheel::Link {}
+// SAFETY: an array of atomic integers.
+unsafe impl Zeroed for crate::refused::Line {}
 
 #[cfg(loom)]
 pub(crate) use checked::Slab;
@@ -113,11 +115,7 @@ mod mapped {
         /// `count` zeroed values on the NUMA nodes named, or anywhere where none is. Their pages are present already, so
         /// that using them never faults.
         pub(crate) fn new(count: usize, nodes: &[u16]) -> io::Result<Self> {
-            const { assert!(align_of::<T>() <= 4096 && !std::mem::needs_drop::<T>()) };
-            let wanted = count
-                .checked_mul(size_of::<T>())
-                .filter(|&len| len > 0 && len <= isize::MAX as usize - GIGANTIC_PAGE)
-                .ok_or(io::ErrorKind::InvalidInput)?;
+            let wanted = Self::len_of(count)?;
             let taken = take(wanted)?;
             let placement = place_on(taken.start, wanted, nodes);
             let before = transparent_bytes();
@@ -145,7 +143,27 @@ mod mapped {
             })
         }
 
-        /// What they lie in.
+        /// `count` zeroed values, whose pages come as they are used. Those set aside are left to others.
+        pub(crate) fn untouched(count: usize) -> io::Result<Self> {
+            let taken = carve(Self::len_of(count)?, 0, 0)?;
+            Ok(Slab {
+                start: taken.start.cast(),
+                count,
+                _mapping: taken.mapping,
+                pages: Pages::default(),
+                placement: Placement::Anywhere,
+            })
+        }
+
+        fn len_of(count: usize) -> io::Result<usize> {
+            const { assert!(align_of::<T>() <= 4096 && !std::mem::needs_drop::<T>()) };
+            let len = count
+                .checked_mul(size_of::<T>())
+                .filter(|&len| len > 0 && len <= isize::MAX as usize - GIGANTIC_PAGE);
+            Ok(len.ok_or(io::ErrorKind::InvalidInput)?)
+        }
+
+        /// What they lie in, as of the start.
         pub(crate) fn pages(&self) -> Pages {
             self.pages
         }
@@ -381,6 +399,10 @@ mod checked {
     impl<T: Zeroed> Slab<T> {
         pub(crate) fn new(count: usize, _nodes: &[u16]) -> io::Result<Self> {
             Ok(Slab((0..count).map(|_| T::default()).collect()))
+        }
+
+        pub(crate) fn untouched(count: usize) -> io::Result<Self> {
+            Self::new(count, &[])
         }
 
         pub(crate) fn pages(&self) -> Pages {

@@ -105,7 +105,7 @@ struct Flows<F: Ip> {
     helpers: Arc<Records>,
     fragments: Fragments<F>,
     calls: Arc<Calls>,
-    newcomers: Newcomers,
+    newcomers: Newcomers<F>,
     /// The place of the table that `drop_entry` looked at last.
     defence_hand: u32,
     /// More timers were due than the last call had room for.
@@ -164,6 +164,9 @@ impl<P: Port> Worker<P> {
                 add(&self.egress.stats.verdicts.received, count as u64);
                 add(&self.egress.stats.bursts, 1);
                 self.handle(&mut burst);
+                let (services, egress) = (&mut self.services, &mut self.egress);
+                self.ipv4.decide_newcomers(services, egress);
+                self.ipv6.decide_newcomers(services, egress);
             }
         }
         let ticked = now != self.last_tick;

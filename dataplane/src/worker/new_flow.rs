@@ -62,10 +62,24 @@ impl<F: Ip> Flows<F> {
         if tuple.source_port == FTP_DATA || (beside_ftp && asked.persistence.is_none()) {
             return egress.exception(frame);
         }
-        if starts_anew(frame.bytes(), packet) && !self.may_come_in(services, egress, tuple) {
-            return egress.drop(frame, Reason::HalfOpenFull);
+        if !self.table.has_room_for_newcomers() && starts_anew(frame.bytes(), packet) {
+            return self.let_wait(services, egress, frame, packet);
         }
-        let plan = match self.schedule(services, egress, tuple, &asked, || {
+        self.begin_flow(services, egress, frame, packet, &asked);
+    }
+
+    /// Picks a server for a packet that may begin a connection, makes the connection and forwards the packet.
+    pub(super) fn begin_flow<P: Port>(
+        &mut self,
+        services: &mut Services,
+        egress: &mut Egress<P>,
+        frame: Frame,
+        packet: &Packet<F>,
+        asked: &Asked,
+    ) {
+        let tuple = &packet.tuple;
+        let beside_ftp = asked.is_beside_ftp(tuple.destination_port);
+        let plan = match self.schedule(services, egress, tuple, asked, || {
             call_of(frame.bytes(), packet)
         }) {
             Ok(plan) => plan,

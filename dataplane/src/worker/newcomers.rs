@@ -14,28 +14,29 @@
 
 use super::egress::Egress;
 use super::family::Ip;
+use super::lookup::asked;
 use super::services::Services;
 use super::{Flows, settle};
-use crate::packet::Tuple;
-use crate::port::Port;
+use crate::frame::Frame;
+use crate::packet::{Fragment, Packet};
+use crate::port::{BURST, Port};
+use crate::reason::Reason;
 use crate::stats::add;
-use conntrack::{Entry, Hash, State, Ticks};
+use conntrack::{Entry, Print, Refused, State, Ticks};
 
 /// A half-open connection is left alone for so long after its client's last packet.
 pub(super) const MOMENT: Ticks = Ticks::from_seconds(1);
 /// Places of the table looked at in a tick, in search of connections to end.
 pub(super) const PLACES_PER_TICK: u32 = 1024;
-/// Newcomers remembered in a bucket: a cache line with the place of the oldest.
-const PRINTS: usize = 31;
-/// Words of a bucket.
-const WORDS: usize = PRINTS + 1;
-/// Buckets, as a power of two. With 16 million newcomers remembered, a worker that refuses ten million in a second
-/// still knows them when their clients come again.
-const BUCKETS: u32 = 19;
+/// Lines of 31 fingerprints, as a power of two. With 16 million newcomers remembered, a worker that refuses ten million
+/// in a second still knows them when their clients come again.
+const LINES: u32 = 19;
 
 /// Where a worker is with newcomers.
-pub(super) struct Newcomers {
+pub(super) struct Newcomers<F: Ip> {
     refused: Refused,
+    /// Those of this burst for which there is no room, as it seems.
+    waiting: Vec<(Frame, Packet<F>, Print)>,
     /// The place of the table that was looked at last.
     hand: u32,
     /// Places that may be looked at until the tick is over.
@@ -43,10 +44,11 @@ pub(super) struct Newcomers {
     tick: Ticks,
 }
 
-impl Newcomers {
-    pub(super) fn new() -> Newcomers {
+impl<F: Ip> Newcomers<F> {
+    pub(super) fn new() -> Newcomers<F> {
         Newcomers {
-            refused: Refused::new(BUCKETS),
+            refused: Refused::new(LINES).expect("address space for 32 MiB"),
+            waiting: Vec::with_capacity(BURST),
             hand: 0,
             places_left: PLACES_PER_TICK,
             tick: Ticks(0),
@@ -55,31 +57,60 @@ impl Newcomers {
 }
 
 impl<F: Ip> Flows<F> {
-    /// Whether a first packet may leave a half-open connection behind. Where it may not, that is counted in the table.
+    /// Puts a newcomer aside until the end of the burst, so that the line where it may be known comes meanwhile.
     #[inline]
-    pub(super) fn may_come_in<P: Port>(
+    pub(super) fn let_wait<P: Port>(
         &mut self,
-        services: &Services,
-        egress: &Egress<P>,
-        tuple: &Tuple<F>,
-    ) -> bool {
-        self.table.has_room_for_newcomers() || self.comes_again(services, egress, tuple)
+        services: &mut Services,
+        egress: &mut Egress<P>,
+        frame: Frame,
+        packet: &Packet<F>,
+    ) {
+        let newcomers = &mut self.newcomers;
+        let print = newcomers.refused.print(self.table.hash(&packet.tuple));
+        // Whoever remembers fragments wants to know at once.
+        if packet.fragment != Fragment::None || newcomers.waiting.len() == BURST {
+            return self.decide(services, egress, frame, packet, print);
+        }
+        newcomers.refused.prefetch(print);
+        newcomers.waiting.push((frame, *packet, print));
     }
 
-    #[inline(never)]
-    fn comes_again<P: Port>(
+    /// Decides about those that were put aside.
+    #[inline]
+    pub(super) fn decide_newcomers<P: Port>(
         &mut self,
-        services: &Services,
-        egress: &Egress<P>,
-        tuple: &Tuple<F>,
-    ) -> bool {
-        let hash = self.table.hash(tuple);
-        let comes_in = self.newcomers.refused.knows_or_learns(hash)
-            && (self.make_room(services, egress) || self.table.has_room_for_half_open());
-        if !comes_in {
-            self.owner.count_refused_half_open();
+        services: &mut Services,
+        egress: &mut Egress<P>,
+    ) {
+        if self.newcomers.waiting.is_empty() {
+            return;
         }
-        comes_in
+        let mut waiting = std::mem::take(&mut self.newcomers.waiting);
+        for (frame, packet, print) in waiting.drain(..) {
+            self.decide(services, egress, frame, &packet, print);
+        }
+        // Its room is used again.
+        self.newcomers.waiting = waiting;
+    }
+
+    /// Whoever was refused before comes in if there can be room; others are refused and remembered.
+    fn decide<P: Port>(
+        &mut self,
+        services: &mut Services,
+        egress: &mut Egress<P>,
+        frame: Frame,
+        packet: &Packet<F>,
+        print: Print,
+    ) {
+        if self.newcomers.refused.knows_or_learns(print)
+            && let Some(asked) = asked(&egress.snapshot, frame.port, &packet.tuple)
+            && (self.make_room(services, egress) || self.table.has_room_for_half_open())
+        {
+            return self.begin_flow(services, egress, frame, packet, &asked);
+        }
+        self.owner.count_refused_half_open();
+        egress.drop(frame, Reason::HalfOpenFull);
     }
 
     /// Ends a half-open connection of this worker's whose client has been silent for a moment. The search goes on where
@@ -101,14 +132,8 @@ impl<F: Ip> Flows<F> {
             }
             if let Some(state) = self.owner.remove(id) {
                 let shared = (&*self.calls, &*self.helpers);
-                settle(
-                    &self.table,
-                    shared,
-                    &mut self.lips,
-                    services,
-                    (id, entry),
-                    state,
-                );
+                let ended = (id, entry);
+                settle(&self.table, shared, &mut self.lips, services, ended, state);
                 add(&egress.stats.half_open_replaced, 1);
                 return true;
             }
@@ -135,125 +160,4 @@ pub(super) fn is_unanswered(state: State) -> bool {
         state,
         State::SynRecv | State::SynAck | State::SctpInit1 | State::SctpInit
     )
-}
-
-/// Who was refused, as fingerprints: in each bucket the latest ones.
-///
-/// ```text
-///   bucket, 64 bytes   ┌──────┬─────────┬─────────┬──  ──┬──────────┐
-///                      │oldest│ print 0 │ print 1 │  ..  │ print 30 │   print 0: never used
-///                      └──────┴─────────┴─────────┴──  ──┴──────────┘
-/// ```
-/// The memory is taken at the start; its pages come with the first flood.
-struct Refused {
-    words: Box<[u16]>,
-    /// Where the first bucket's line begins.
-    start: usize,
-    bits: u32,
-}
-
-impl Refused {
-    fn new(bits: u32) -> Refused {
-        let words = vec![0; (WORDS << bits) + WORDS].into_boxed_slice();
-        // An offset that the allocator does not tell costs a second cache line, and nothing else.
-        let start = words.as_ptr().align_offset(64);
-        Refused {
-            start: if start < WORDS { start } else { 0 },
-            words,
-            bits,
-        }
-    }
-
-    /// Whether this newcomer was refused before. Remembers it if not, in place of the oldest of its bucket.
-    fn knows_or_learns(&mut self, hash: Hash) -> bool {
-        let (place, print) = hash.print(self.bits);
-        let first = self.start + place * WORDS;
-        let Some((oldest, prints)) = self
-            .words
-            .get_mut(first..first + WORDS)
-            .and_then(<[u16]>::split_first_mut)
-        else {
-            unreachable!("a print is below the number of buckets");
-        };
-        // All are compared, whichever it is: the compiler makes a few vector instructions of it.
-        if prints
-            .iter()
-            .fold(false, |known, &other| known | (other == print))
-        {
-            return true;
-        }
-        prints[usize::from(*oldest)] = print;
-        *oldest = if usize::from(*oldest) + 1 == PRINTS {
-            0
-        } else {
-            *oldest + 1
-        };
-        false
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use conntrack::{Table, TableConfig, V4};
-    use std::net::Ipv4Addr;
-
-    fn hashes(seed: u64) -> impl Iterator<Item = Hash> {
-        let table = Table::<V4>::new(&TableConfig {
-            capacity: 16,
-            half_open_percent: 100,
-            workers: 1,
-            seeds: [seed, 2, 3, 4],
-        })
-        .unwrap();
-        (0..).map(move |number| {
-            table.hash(&Tuple {
-                source: Ipv4Addr::from_bits(number),
-                destination: Ipv4Addr::LOCALHOST,
-                source_port: 1,
-                destination_port: 80,
-                protocol: 6,
-            })
-        })
-    }
-
-    #[test]
-    fn who_was_refused_is_known_until_a_bucket_of_others_came() {
-        let mut refused = Refused::new(0);
-        let hashes: Vec<_> = hashes(1).take(PRINTS + 1).collect();
-        for hash in &hashes[..PRINTS] {
-            assert!(!refused.knows_or_learns(*hash));
-        }
-        for hash in &hashes[..PRINTS] {
-            assert!(refused.knows_or_learns(*hash));
-        }
-        assert!(!refused.knows_or_learns(hashes[PRINTS]));
-        assert!(!refused.knows_or_learns(hashes[0]), "the oldest made room");
-        assert!(refused.knows_or_learns(hashes[2]));
-    }
-
-    #[test]
-    fn of_as_many_as_half_of_all_prints_all_are_known_and_few_others_are() {
-        // A small table, whose buckets do not tell hashes apart.
-        let mut refused = Refused::new(10);
-        let half = (PRINTS << 10) / 2;
-        let hashes: Vec<_> = hashes(1).take(2 * half).collect();
-        let known = |refused: &mut Refused, hashes: &[Hash]| {
-            let known = hashes.iter().map(|hash| refused.knows_or_learns(*hash));
-            known.filter(|known| *known).count()
-        };
-        // One in 2114 newcomers looks like another one of its bucket, and buckets are half full in the end.
-        let mistaken = known(&mut refused, &hashes[..half]);
-        assert!(mistaken < half / 1000, "{mistaken} of {half}");
-        let lost = half - known(&mut refused, &hashes[..half]);
-        assert!(lost < half / 1000, "{lost} of {half}");
-    }
-
-    #[test]
-    fn buckets_are_cache_lines() {
-        let refused = Refused::new(12);
-        let line = refused.words[refused.start..].as_ptr().addr();
-        assert!(line.is_multiple_of(64));
-        assert_eq!(WORDS * size_of::<u16>(), 64);
-    }
 }
