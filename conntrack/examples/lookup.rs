@@ -114,7 +114,7 @@ fn measure<F: Family>(
         statistics.index_load,
         100.0 * statistics.overflowed as f64 / statistics.keys as f64,
         statistics.bytes_per_connection,
-        table.pages(),
+        statistics.pages,
     );
 }
 

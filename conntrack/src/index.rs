@@ -22,16 +22,14 @@
 
 use crate::entry::{ConnectionId, GENERATION};
 use crate::memory::{self, Slab};
+use crate::sizing::buckets;
 use crate::sync::{AtomicU64, Ordering, Ordering::Relaxed};
 use crate::tuple::Direction;
 
 /// Slots of a bucket. Two in a model, so that it reaches a second bucket soon.
 pub(crate) const SLOTS: usize = if cfg!(loom) { 2 } else { 7 };
 /// Buckets that a key may be away from home, and one.
-pub(crate) const CHAIN_LIMIT: u32 = 16;
-const MIN_BUCKETS: u64 = if cfg!(loom) { 2 } else { 32 };
-/// Slots in use of a hundred when the table is full of connections with two keys.
-const LOAD_PERCENT: u64 = 65;
+pub(crate) const CHAIN_LIMIT: u32 = 24;
 
 /// The hash of a tuple, cut into what the index needs.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +38,19 @@ pub struct Hash {
     /// Never 0.
     tag: u16,
     step: u16,
+}
+
+impl Hash {
+    /// The hash as one of `1 << bits` places, at most 32 bits, and a fingerprint of 16 bits that is never 0 and tells
+    /// nothing of the place.
+    #[inline]
+    pub(crate) fn print(self, bits: u32) -> (u32, u16) {
+        let rest = u64::from(self.bucket) << 16 | u64::from(self.step);
+        // The bits above are mixed the best. Source: Knuth, The Art of Computer Programming 6.4 (Fibonacci hashing).
+        let mixed = rest.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let place = (mixed << bits) >> 32;
+        (u32::try_from(place).expect("32 bits at most"), self.tag)
+    }
 }
 
 /// Which slots of a home bucket may hold the key. The default names none; `find` then looks at all of them.
@@ -159,15 +170,12 @@ pub(crate) struct Index {
 
 impl Index {
     /// An index for `capacity` connections of two keys each.
-    pub(crate) fn new(capacity: u32) -> std::io::Result<Index> {
-        let keys = u64::from(capacity) * 2;
-        let count = (keys * 100)
-            .div_ceil(LOAD_PERCENT * SLOTS as u64)
-            .max(MIN_BUCKETS);
+    pub(crate) fn new(capacity: u32, nodes: &[u16]) -> std::io::Result<Index> {
+        let count = buckets(capacity);
         let count = u32::try_from(count).map_err(|_| std::io::ErrorKind::InvalidInput)?;
         let chain_limit = CHAIN_LIMIT.min(count);
         Ok(Index {
-            buckets: Slab::new(count as usize)?,
+            buckets: Slab::new(count as usize, nodes)?,
             count,
             chain_limit,
             longest_stride: (count - 1) / (chain_limit - 1),
@@ -399,7 +407,7 @@ mod tests {
 
     #[test]
     fn no_hash_has_the_tag_of_an_empty_slot() {
-        let index = Index::new(10).unwrap();
+        let index = Index::new(10, &[]).unwrap();
         for word in [0, 0xffff_ffff_ffff_0000, 1, u64::MAX] {
             let hash = index.cut(word);
             assert_eq!(index.probe(hash).candidates, 0, "{word:x}");
@@ -411,7 +419,7 @@ mod tests {
     #[test]
     fn a_chain_takes_as_many_keys_as_its_buckets_have_slots() {
         // The chain begins in the last bucket and goes round.
-        let index = Index::new(10).unwrap();
+        let index = Index::new(10, &[]).unwrap();
         assert_eq!(index.slots(), 32 * SLOTS as u64);
         let limit = CHAIN_LIMIT * u32::try_from(SLOTS).unwrap();
         let places: Vec<_> = (1..=limit)
@@ -419,11 +427,11 @@ mod tests {
             .collect();
         assert!(places.is_sorted());
         assert_eq!(index.claim(HASH, slot(limit + 1)), None);
+        let later = (0..CHAIN_LIMIT).rev().map(|after| after.into());
+        let slots = SLOTS as u64;
         assert_eq!(
             overflows(&index),
-            [
-                105, 98, 91, 84, 77, 70, 63, 56, 49, 42, 35, 28, 21, 14, 7, 0
-            ],
+            later.map(|after: u64| after * slots).collect::<Vec<_>>(),
             "a refused claim leaves no count"
         );
         assert_eq!(index.probe(HASH).candidates, 0x7f);
@@ -447,12 +455,12 @@ mod tests {
                 "once"
             );
         }
-        assert_eq!(overflows(&index), [0; 16]);
+        assert_eq!(overflows(&index), [0; CHAIN_LIMIT as usize]);
     }
 
     #[test]
     fn a_search_ends_where_nothing_overflowed() {
-        let index = Index::new(10).unwrap();
+        let index = Index::new(10, &[]).unwrap();
         for number in 1..=7 {
             index.claim(HASH, slot(number)).unwrap();
         }
@@ -470,7 +478,7 @@ mod tests {
     #[test]
     fn a_chain_never_comes_to_a_bucket_twice() {
         for capacity in [1, 100, 1000, 4099] {
-            let index = Index::new(capacity).unwrap();
+            let index = Index::new(capacity, &[]).unwrap();
             for hash in [0, 0xffff_0000, u64::MAX, 0x8000_0000_7fff_0000] {
                 let hash = index.cut(hash);
                 let chain: std::collections::HashSet<_> = (0..CHAIN_LIMIT)
@@ -484,7 +492,7 @@ mod tests {
     #[test]
     fn every_hash_has_a_bucket() {
         for capacity in [1, 7, 1000, 100_003] {
-            let index = Index::new(capacity).unwrap();
+            let index = Index::new(capacity, &[]).unwrap();
             assert_eq!(index.cut(0).bucket, 0);
             assert_eq!(index.cut(u64::MAX).bucket, index.count - 1);
         }

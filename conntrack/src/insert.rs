@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn a_key_whose_chain_is_full_is_refused_and_counted() {
         let config = TableConfig {
-            capacity: 120,
+            capacity: 200,
             half_open_percent: 100,
             workers: 1,
             seeds: [5, 6, 7, 8],

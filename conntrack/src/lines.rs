@@ -20,7 +20,7 @@ impl Lines {
     /// No memory.
     pub fn new(bytes: u64) -> io::Result<Lines> {
         let count = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)? / LINE_LEN;
-        Slab::new(count.max(1) * STEP).map(Lines)
+        Slab::new(count.max(1) * STEP, &[]).map(Lines)
     }
 
     /// How many lines there are.

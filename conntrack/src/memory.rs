@@ -1,20 +1,67 @@
 //! The table's memory: anonymous pages, huge ones where there are any, taken once and zeroed by the kernel.
 //!
+//! ```text
+//!   ┌ reserved ┬ 1 GiB pages ┬ 2 MiB pages ┬ the rest: transparent huge pages, or ordinary ones ┐
+//!   └ to align ┴─ start ─────┴─────────────┴────────────────────────────────────────────────────┘
+//! ```
+//!
 //! What lies in a [`Slab`] holds indices and no pointers, so that it could as well lie in a shared memory file.
 #![allow(
     unsafe_code,
     reason = "the memory comes from mmap, and prefetching is an instruction"
 )]
 
-/// What kind of pages hold the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pages {
-    /// Huge pages set aside for the purpose (`vm.nr_hugepages`).
-    Huge,
-    /// Huge pages where the kernel finds some (`madvise`).
-    Transparent,
-    /// Ordinary pages.
-    Ordinary,
+use std::ops::AddAssign;
+
+/// Bytes of memory, by the kind of pages that hold them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pages {
+    /// In pages of 1 GiB that were set aside for the purpose.
+    pub gigantic: u64,
+    /// In pages of 2 MiB that were set aside for the purpose (`vm.nr_hugepages`).
+    pub huge: u64,
+    /// In pages of 2 MiB that the kernel found when asked (`madvise`), as of the start.
+    pub transparent: u64,
+    /// In ordinary pages: each costs its own entry of the TLB.
+    pub ordinary: u64,
+}
+
+impl Pages {
+    /// All of it.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.gigantic + self.huge + self.transparent + self.ordinary
+    }
+
+    /// Whether most of the memory lies in ordinary pages, though there is enough of it for huge ones to matter.
+    #[must_use]
+    pub fn are_poor(&self) -> bool {
+        self.bytes() >= HUGE_PAGES_MATTER && self.ordinary > self.bytes() / 2
+    }
+}
+
+impl AddAssign for Pages {
+    fn add_assign(&mut self, other: Pages) {
+        self.gigantic += other.gigantic;
+        self.huge += other.huge;
+        self.transparent += other.transparent;
+        self.ordinary += other.ordinary;
+    }
+}
+
+/// From here on ordinary pages are worth a warning: the second-level TLB of today's CPUs holds about 8 MiB of them.
+const HUGE_PAGES_MATTER: u64 = 8 << 20;
+
+/// Whether memory lies where it was asked to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// No NUMA nodes were named: it lies where the kernel saw fit.
+    #[default]
+    Anywhere,
+    /// On the nodes named, as far as they had room.
+    OnNodes,
+    /// The system does not let itself be asked (`mbind`), so it lies anywhere.
+    Refused,
 }
 
 /// Values for which all-zero bytes are valid, that need no drop, and that are changed through shared references only
@@ -30,6 +77,8 @@ unsafe impl Zeroed for crate::index::Bucket {}
 unsafe impl<F: crate::Family> Zeroed for crate::entry::Entry<F> {}
 // SAFETY: two atomic integers.
 unsafe impl Zeroed for crate::wheel::Link {}
+// SAFETY: an array of atomic integers.
+unsafe impl Zeroed for crate::refused::Line {}
 
 #[cfg(loom)]
 pub(crate) use checked::Slab;
@@ -38,19 +87,23 @@ pub(crate) use mapped::Slab;
 
 #[cfg(not(loom))]
 mod mapped {
-    use super::{Pages, Zeroed};
+    use super::{Pages, Placement, Zeroed};
     use std::io;
     use std::ops::Deref;
     use std::ptr::NonNull;
 
+    const GIGANTIC_PAGE: usize = 1 << 30;
     const HUGE_PAGE: usize = 2 << 20;
+    /// NUMA nodes that a mask has room for, as in the kernel.
+    const NODES: usize = 1024;
 
     /// A fixed number of values in memory of its own.
     pub(crate) struct Slab<T> {
         start: NonNull<T>,
         count: usize,
-        len: usize,
+        _mapping: Mapping,
         pages: Pages,
+        placement: Placement,
     }
 
     // SAFETY: a slab owns its memory, as a Box<[T]> would.
@@ -59,35 +112,65 @@ mod mapped {
     unsafe impl<T: Zeroed> Sync for Slab<T> {}
 
     impl<T: Zeroed> Slab<T> {
-        /// `count` zeroed values, their pages present already, so that using them never faults.
-        pub(crate) fn new(count: usize) -> io::Result<Self> {
-            const { assert!(align_of::<T>() <= 4096 && !std::mem::needs_drop::<T>()) };
-            let wanted = count
-                .checked_mul(size_of::<T>())
-                .filter(|&len| len > 0 && len <= isize::MAX as usize - HUGE_PAGE)
-                .ok_or(io::ErrorKind::InvalidInput)?;
-            let (address, len, pages) = take(wanted)?;
-            let slab = Slab {
-                start: address.cast(),
-                count,
-                len,
-                pages,
-            };
-            match advise(address, len, libc::MADV_POPULATE_WRITE) {
+        /// `count` zeroed values on the NUMA nodes named, or anywhere where none is. Their pages are present already, so
+        /// that using them never faults.
+        pub(crate) fn new(count: usize, nodes: &[u16]) -> io::Result<Self> {
+            let wanted = Self::len_of(count)?;
+            let taken = take(wanted)?;
+            let placement = place_on(taken.start, wanted, nodes);
+            let before = transparent_bytes();
+            match advise(taken.start, wanted, libc::MADV_POPULATE_WRITE) {
                 // Kernels before 5.14 do not know it: the pages come with their first use.
-                Err(error) if error.raw_os_error() != Some(libc::EINVAL) => Err(error),
-                _ => Ok(slab),
+                Err(error) if error.raw_os_error() != Some(libc::EINVAL) => return Err(error),
+                _ => {}
             }
+            let ordinary = (wanted - taken.gigantic - taken.huge) as u64;
+            let transparent = match (before, transparent_bytes()) {
+                (Some(before), Some(after)) => after.saturating_sub(before).min(ordinary),
+                _ => 0,
+            };
+            Ok(Slab {
+                start: taken.start.cast(),
+                count,
+                _mapping: taken.mapping,
+                pages: Pages {
+                    gigantic: taken.gigantic as u64,
+                    huge: taken.huge as u64,
+                    transparent,
+                    ordinary: ordinary - transparent,
+                },
+                placement,
+            })
         }
 
-        /// Bytes taken.
-        pub(crate) fn bytes(&self) -> usize {
-            self.len
+        /// `count` zeroed values, whose pages come as they are used. Those set aside are left to others.
+        pub(crate) fn untouched(count: usize) -> io::Result<Self> {
+            let taken = carve(Self::len_of(count)?, 0, 0)?;
+            Ok(Slab {
+                start: taken.start.cast(),
+                count,
+                _mapping: taken.mapping,
+                pages: Pages::default(),
+                placement: Placement::Anywhere,
+            })
         }
 
-        /// What they lie in.
+        fn len_of(count: usize) -> io::Result<usize> {
+            const { assert!(align_of::<T>() <= 4096 && !std::mem::needs_drop::<T>()) };
+            let len = count
+                .checked_mul(size_of::<T>())
+                .filter(|&len| len > 0 && len <= isize::MAX as usize - GIGANTIC_PAGE);
+            Ok(len.ok_or(io::ErrorKind::InvalidInput)?)
+        }
+
+        /// What they lie in, as of the start.
         pub(crate) fn pages(&self) -> Pages {
             self.pages
+        }
+
+        /// Where they lie.
+        pub(crate) fn placement(&self) -> Placement {
+            self.placement
         }
     }
 
@@ -96,49 +179,113 @@ mod mapped {
 
         #[inline]
         fn deref(&self) -> &[T] {
-            // SAFETY: `start` begins a live mapping of at least `count * size_of::<T>()` bytes, aligned to a page;
+            // SAFETY: `start` begins at least `count * size_of::<T>()` bytes of a live mapping, aligned to a page;
             // its bytes began as zeroes, which `Zeroed` makes valid values, and nobody holds a unique reference.
             unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
         }
     }
 
-    impl<T> Drop for Slab<T> {
+    /// Address space of our own, and what was put there.
+    struct Mapping {
+        address: NonNull<libc::c_void>,
+        len: usize,
+    }
+
+    impl Drop for Mapping {
         fn drop(&mut self) {
-            // SAFETY: the mapping is this slab's own, and no reference into it outlives the slab.
-            unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+            // SAFETY: the range is this mapping's own, and no reference into it outlives the slab that has it.
+            unsafe { libc::munmap(self.address.as_ptr(), self.len) };
         }
     }
 
-    /// Memory of at least `wanted` bytes, how much, and of what kind.
-    fn take(wanted: usize) -> io::Result<(NonNull<libc::c_void>, usize, Pages)> {
-        if wanted >= HUGE_PAGE {
-            let len = wanted.next_multiple_of(HUGE_PAGE);
-            if let Ok(address) = map(len, libc::MAP_HUGETLB) {
-                return Ok((address, len, Pages::Huge));
+    /// Memory, of which the first bytes are in pages of 1 GiB, the next ones in pages of 2 MiB, and the rest is not.
+    struct Taken {
+        mapping: Mapping,
+        start: NonNull<libc::c_void>,
+        gigantic: usize,
+        huge: usize,
+    }
+
+    /// Memory of `wanted` bytes in the largest pages there are. No page that was set aside is taken for less than its
+    /// size: the rest lies in smaller ones.
+    fn take(wanted: usize) -> io::Result<Taken> {
+        let share = |len: usize, page: usize| match len / page {
+            0 => 0,
+            pages => pages.min(set_aside(page)) * page,
+        };
+        let gigantic = share(wanted, GIGANTIC_PAGE);
+        let huge = share(wanted - gigantic, HUGE_PAGE);
+        match carve(wanted, gigantic, huge) {
+            // Somebody else was faster, or a limit of our own holds.
+            Err(_) if gigantic + huge > 0 => carve(wanted, 0, 0),
+            taken => taken,
+        }
+    }
+
+    /// Pages of this size that are set aside and free.
+    fn set_aside(page: usize) -> usize {
+        let read = |name| {
+            let folder = "/sys/kernel/mm/hugepages/hugepages";
+            let text = std::fs::read_to_string(format!("{folder}-{}kB/{name}", page >> 10)).ok()?;
+            text.trim().parse::<usize>().ok()
+        };
+        let free = read("free_hugepages").unwrap_or(0);
+        free.saturating_sub(read("resv_hugepages").unwrap_or(0))
+    }
+
+    fn carve(wanted: usize, gigantic: usize, huge: usize) -> io::Result<Taken> {
+        let align = match wanted {
+            _ if gigantic > 0 => GIGANTIC_PAGE,
+            HUGE_PAGE.. => HUGE_PAGE,
+            _ => 1,
+        };
+        let len = wanted + align;
+        let address = map(
+            std::ptr::null_mut(),
+            len,
+            libc::PROT_NONE,
+            libc::MAP_NORESERVE,
+        )?;
+        // Not to be unmapped on the way out by an error: a mapping that failed may have left a hole, and another thread
+        // may have something there by now. It is address space alone.
+        let mapping = std::mem::ManuallyDrop::new(Mapping { address, len });
+        let first = address.as_ptr().addr();
+        let start = first.next_multiple_of(align) - first;
+        let at = |offset: usize| address.as_ptr().wrapping_byte_add(start + offset);
+        let own = libc::PROT_READ | libc::PROT_WRITE;
+        let rest = gigantic + huge;
+        for (offset, len, flags) in [
+            (0, gigantic, libc::MAP_HUGETLB | libc::MAP_HUGE_1GB),
+            (gigantic, huge, libc::MAP_HUGETLB | libc::MAP_HUGE_2MB),
+            (rest, wanted - rest, 0),
+        ] {
+            if len > 0 {
+                map(at(offset), len, own, libc::MAP_FIXED | flags)?;
             }
         }
-        let address = map(wanted, 0)?;
-        let is_huge = wanted >= HUGE_PAGE && advise(address, wanted, libc::MADV_HUGEPAGE).is_ok();
-        let pages = if is_huge {
-            Pages::Transparent
-        } else {
-            Pages::Ordinary
-        };
-        Ok((address, wanted, pages))
+        if wanted - rest >= HUGE_PAGE {
+            let rest_start = NonNull::new(at(rest)).ok_or(io::ErrorKind::OutOfMemory)?;
+            // Where the kernel has none, the pages are ordinary ones: `Slab::new` finds out.
+            let _ = advise(rest_start, wanted - rest, libc::MADV_HUGEPAGE);
+        }
+        Ok(Taken {
+            start: NonNull::new(at(0)).ok_or(io::ErrorKind::OutOfMemory)?,
+            mapping: std::mem::ManuallyDrop::into_inner(mapping),
+            gigantic,
+            huge,
+        })
     }
 
-    fn map(len: usize, flags: libc::c_int) -> io::Result<NonNull<libc::c_void>> {
-        // SAFETY: a new private mapping at an address of the kernel's choice touches no memory in use.
-        let address = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags,
-                -1,
-                0,
-            )
-        };
+    fn map(
+        at: *mut libc::c_void,
+        len: usize,
+        protection: libc::c_int,
+        flags: libc::c_int,
+    ) -> io::Result<NonNull<libc::c_void>> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags;
+        // SAFETY: a new private mapping, at an address of the kernel's choice or (MAP_FIXED) within a reservation of
+        // ours that nobody uses yet, touches no memory in use.
+        let address = unsafe { libc::mmap(at, len, protection, flags, -1, 0) };
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
@@ -152,11 +299,97 @@ mod mapped {
             _ => Err(io::Error::last_os_error()),
         }
     }
+
+    /// Lets pages that are not present yet come from these nodes: one is preferred, of several each has its share.
+    fn place_on(address: NonNull<libc::c_void>, len: usize, nodes: &[u16]) -> Placement {
+        if nodes.is_empty() {
+            return Placement::Anywhere;
+        }
+        const WORD: usize = libc::c_ulong::BITS as usize;
+        let mut mask: [libc::c_ulong; NODES / WORD] = [0; _];
+        for node in nodes.iter().map(|&node| usize::from(node)) {
+            let Some(word) = mask.get_mut(node / WORD) else {
+                return Placement::Refused;
+            };
+            *word |= 1 << (node % WORD);
+        }
+        let policy = if nodes.len() == 1 {
+            libc::MPOL_PREFERRED
+        } else {
+            libc::MPOL_INTERLEAVE
+        };
+        // SAFETY: the range is a mapping of ours, the mask is as long as it is said to be (the kernel counts one more),
+        // and a policy changes nothing that the memory holds.
+        let placed = unsafe {
+            libc::syscall(
+                libc::SYS_mbind,
+                address.as_ptr(),
+                len,
+                policy,
+                mask.as_ptr(),
+                NODES + 1,
+                0,
+            )
+        };
+        if placed == 0 {
+            Placement::OnNodes
+        } else {
+            Placement::Refused
+        }
+    }
+
+    /// The memory of this process that is in transparent huge pages.
+    fn transparent_bytes() -> Option<u64> {
+        let text = std::fs::read_to_string("/proc/self/smaps_rollup").ok()?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("AnonHugePages:"))?;
+        let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+        Some(kib << 10)
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn memory_is_reserved_where_pages_can_be_aligned_and_can_be_written_to_the_last_byte() {
+            for wanted in [1, 4096, HUGE_PAGE - 1, HUGE_PAGE, 5 * HUGE_PAGE + 4097] {
+                let taken = take(wanted).unwrap();
+                let start = taken.start.as_ptr().addr();
+                assert!(wanted < HUGE_PAGE || start.is_multiple_of(HUGE_PAGE));
+                let end = taken.mapping.address.as_ptr().addr() + taken.mapping.len;
+                assert!(start + wanted <= end);
+                assert!(taken.gigantic + taken.huge <= wanted);
+                advise(taken.start, wanted, libc::MADV_POPULATE_WRITE).unwrap();
+            }
+        }
+
+        #[test]
+        fn pages_that_are_not_there_are_an_error_and_no_crash() {
+            // More than any machine has set aside.
+            let pages = 1 << 40;
+            assert!(carve(pages, 0, pages).is_err());
+            assert!(carve(pages, pages, 0).is_err());
+        }
+
+        #[test]
+        fn a_node_that_exists_takes_memory_and_one_that_does_not_is_told() {
+            let placed = |nodes: &[u16]| {
+                let slab = Slab::<crate::wheel::Link>::new(1000, nodes).unwrap();
+                slab.placement()
+            };
+            assert_eq!(placed(&[]), Placement::Anywhere);
+            assert_eq!(placed(&[0]), Placement::OnNodes);
+            assert_eq!(placed(&[1023]), Placement::Refused);
+            assert_eq!(placed(&[1024]), Placement::Refused);
+        }
+    }
 }
 
 #[cfg(loom)]
 mod checked {
-    use super::{Pages, Zeroed};
+    use super::{Pages, Placement, Zeroed};
     use std::io;
     use std::ops::Deref;
 
@@ -164,16 +397,23 @@ mod checked {
     pub(crate) struct Slab<T>(Box<[T]>);
 
     impl<T: Zeroed> Slab<T> {
-        pub(crate) fn new(count: usize) -> io::Result<Self> {
+        pub(crate) fn new(count: usize, _nodes: &[u16]) -> io::Result<Self> {
             Ok(Slab((0..count).map(|_| T::default()).collect()))
         }
 
-        pub(crate) fn bytes(&self) -> usize {
-            size_of_val(&*self.0)
+        pub(crate) fn untouched(count: usize) -> io::Result<Self> {
+            Self::new(count, &[])
         }
 
         pub(crate) fn pages(&self) -> Pages {
-            Pages::Ordinary
+            Pages {
+                ordinary: size_of_val(&*self.0) as u64,
+                ..Pages::default()
+            }
+        }
+
+        pub(crate) fn placement(&self) -> Placement {
+            Placement::Anywhere
         }
     }
 
@@ -268,10 +508,11 @@ mod tests {
 
     #[test]
     fn a_slab_begins_zeroed_and_holds_what_is_stored() {
-        for count in [1, 5000, 600_000] {
-            let slab = Slab::<Link>::new(count).unwrap();
+        for count in [1, 5000, 600_000, 3 << 20] {
+            let slab = Slab::<Link>::new(count, &[]).unwrap();
             assert_eq!(slab.len(), count);
-            assert!(slab.bytes() >= count * size_of::<Link>());
+            let bytes = (count * size_of::<Link>()) as u64;
+            assert_eq!(slab.pages().bytes(), bytes, "no page is taken for less");
             assert_eq!(slab[count - 1].next.load(Relaxed), 0);
             slab[count - 1].next.store(7, Relaxed);
             assert_eq!(slab[count - 1].next.load(Relaxed), 7);
@@ -281,7 +522,25 @@ mod tests {
 
     #[test]
     fn a_slab_of_nothing_or_of_too_much_is_an_error() {
-        assert!(Slab::<Link>::new(0).is_err());
-        assert!(Slab::<Link>::new(usize::MAX / 4).is_err());
+        assert!(Slab::<Link>::new(0, &[]).is_err());
+        assert!(Slab::<Link>::new(usize::MAX / 4, &[]).is_err());
+    }
+
+    #[test]
+    fn pages_are_poor_where_there_is_much_and_most_is_ordinary() {
+        let pages = |transparent: u64, ordinary: u64| Pages {
+            transparent: transparent << 20,
+            ordinary: ordinary << 20,
+            ..Pages::default()
+        };
+        let mut sum = pages(1, 2);
+        sum += Pages {
+            gigantic: 4,
+            huge: 8,
+            ..Pages::default()
+        };
+        assert_eq!(sum.bytes(), (3 << 20) + 12);
+        let poor = [(0, 8), (7, 8), (8, 7), (8, 8), (0, 7)].map(|(t, o)| pages(t, o).are_poor());
+        assert_eq!(poor, [true, true, false, false, false]);
     }
 }

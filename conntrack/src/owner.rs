@@ -30,8 +30,6 @@ pub struct Owner<F: Family> {
     worker: u16,
     wheel: Wheel,
     hoard: Hoard,
-    /// The place of the table that [`next_place`](Self::next_place) looks at next.
-    place: u32,
 }
 
 impl<F: Family> Owner<F> {
@@ -55,7 +53,6 @@ impl<F: Family> Owner<F> {
             worker,
             wheel: Wheel::new(),
             hoard: Hoard::new(),
-            place: 0,
         }
     }
 
@@ -239,15 +236,22 @@ impl<F: Family> Owner<F> {
         fired
     }
 
-    /// Goes one place on in the table, and round at its end. The connection there, if it is one of this worker's.
-    pub fn next_place(&mut self) -> Option<ConnectionId> {
-        self.place = if self.place < self.table.places() {
-            self.place + 1
+    /// Moves a hand one place on in the table, and round at its end. The connection there, if it is one of this
+    /// worker's. A hand begins at 0.
+    pub fn next_place(&self, hand: &mut u32) -> Option<ConnectionId> {
+        *hand = if *hand < self.table.places() {
+            *hand + 1
         } else {
             1
         };
-        let id = self.table.id_at(self.place)?;
+        let id = self.table.id_at(*hand)?;
         (self.table.entry(id).owner() == self.worker).then_some(id)
+    }
+
+    /// Counts a connection that was refused before it came to [`insert`](Self::insert), because as many were half open
+    /// as may be.
+    pub fn count_refused_half_open(&self) {
+        self.counters().refused_half_open.add(1);
     }
 
     /// Between bursts: this worker holds no reference into the table.

@@ -156,16 +156,33 @@ pub(crate) struct Pool {
 impl Pool {
     /// All entries, from index 1 to `capacity`.
     pub(crate) fn new(capacity: u32, workers: u16) -> Pool {
-        // In a small table a worker's hoard must not starve the others.
-        let share = (capacity / u32::from(workers) / 8).max(1);
-        let chunk = share.min(64);
+        let share = Self::share(capacity, workers);
         Pool {
             unused: Alone(AtomicU32::new(1)),
             capacity,
-            range: share.min(256),
-            chunk,
-            surplus: ArrayQueue::new((capacity / chunk) as usize + 1),
+            range: if share < 256 { share } else { 256 },
+            chunk: Self::chunk(share),
+            surplus: ArrayQueue::new(Self::chunks(capacity, workers)),
         }
+    }
+
+    /// What a worker may hoard: in a small table it must not starve the others.
+    const fn share(capacity: u32, workers: u16) -> u32 {
+        let share = capacity / workers as u32 / 8;
+        if share == 0 { 1 } else { share }
+    }
+
+    const fn chunk(share: u32) -> u32 {
+        if share < 64 { share } else { 64 }
+    }
+
+    const fn chunks(capacity: u32, workers: u16) -> usize {
+        (capacity / Self::chunk(Self::share(capacity, workers))) as usize + 1
+    }
+
+    /// Bytes of the queue for surplus entries, which has a stamp beside each chain.
+    pub(crate) const fn surplus_bytes(capacity: u32, workers: u16) -> u64 {
+        (Self::chunks(capacity, workers) * size_of::<(AtomicU64, Chain)>()) as u64
     }
 
     /// Indices that were ever in use are below this one.
@@ -174,8 +191,8 @@ impl Pool {
         self.unused.0.load(Relaxed)
     }
 
-    pub(crate) fn bytes(&self) -> usize {
-        self.surplus.capacity() * size_of::<Chain>()
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.surplus.capacity() * size_of::<(AtomicU64, Chain)>()) as u64
     }
 
     fn fresh(&self) -> Option<std::ops::Range<u32>> {

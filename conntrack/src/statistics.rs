@@ -1,5 +1,6 @@
 //! What the table counts.
 
+use crate::memory::{Pages, Placement};
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 /// The counts of one worker, who alone writes them. Those of things that come and go may fall below zero (and wrap):
@@ -65,6 +66,10 @@ pub struct TableStatistics {
     pub bytes: u64,
     /// What of it is the index's, bytes.
     pub index_bytes: u64,
+    /// In what kind of pages, but for a few bytes in a hundred connections.
+    pub pages: Pages,
+    /// Whether it lies on the NUMA nodes that were named.
+    pub placement: Placement,
     /// Memory taken for each connection of the capacity, bytes.
     pub bytes_per_connection: f64,
 }

@@ -3,7 +3,7 @@
 use crate::entry::{ConnectionId, ConnectionView, Entry, Vitality};
 use crate::family::Family;
 use crate::index::{Hash, Index, Probe, Slot};
-use crate::memory::{self, Pages, Slab};
+use crate::memory::{self, Pages, Placement, Slab};
 use crate::reclaim::{Epochs, Pool};
 use crate::state::State;
 use crate::statistics::{Counters, TableStatistics};
@@ -88,6 +88,15 @@ impl<F: Family> Table<F> {
     /// # Errors
     /// A number out of range, or no memory.
     pub fn new(config: &TableConfig) -> Result<Arc<Self>, TableError> {
+        Self::on_nodes(config, &[])
+    }
+
+    /// As [`new`](Self::new), its memory on these NUMA nodes: where there are several, each has its share of every part.
+    /// [`TableStatistics::placement`] tells whether it lies there.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn on_nodes(config: &TableConfig, nodes: &[u16]) -> Result<Arc<Self>, TableError> {
         let capacity = config.capacity;
         if capacity == 0 || capacity >= MAX_INDEX {
             return Err(TableError::Capacity(capacity));
@@ -102,9 +111,9 @@ impl<F: Family> Table<F> {
         let half_open_limit = u64::from(capacity) * u64::from(config.half_open_percent) / 100;
         let [a, b, c, d] = config.seeds;
         Ok(Arc::new(Table {
-            entries: Slab::new(capacity as usize + 1).map_err(memory)?,
-            index: Index::new(capacity).map_err(memory)?,
-            links: Slab::new(capacity as usize + 1).map_err(memory)?,
+            entries: Slab::new(capacity as usize + 1, nodes).map_err(memory)?,
+            index: Index::new(capacity, nodes).map_err(memory)?,
+            links: Slab::new(capacity as usize + 1, nodes).map_err(memory)?,
             hasher: ahash::RandomState::with_seeds(a, b, c, d),
             capacity,
             half_open_limit: u32::try_from(half_open_limit).expect("a share of a u32"),
@@ -296,6 +305,20 @@ impl<F: Family> Table<F> {
         self.half_open.0.load(Relaxed) > self.half_open_limit / 2
     }
 
+    /// Whether another connection may be half open.
+    #[must_use]
+    pub fn has_room_for_half_open(&self) -> bool {
+        self.half_open.0.load(Relaxed) < self.half_open_limit
+    }
+
+    /// Whether it may be anybody's: the last sixteenth of the share is for those whom the caller prefers. Inserting does
+    /// not know whom he prefers, and fills the share.
+    #[inline]
+    #[must_use]
+    pub fn has_room_for_newcomers(&self) -> bool {
+        self.half_open.0.load(Relaxed) < self.half_open_limit - self.half_open_limit / 16
+    }
+
     /// Counts a half-open connection that is to come. False when there are as many as may be.
     pub(crate) fn reserve_half_open(&self) -> bool {
         let reserved = self.half_open.0.fetch_add(1, Relaxed) < self.half_open_limit;
@@ -344,12 +367,15 @@ impl<F: Family> Table<F> {
     /// How full the table is, and what it refused. Sums of what each worker counts, which may be a moment apart.
     #[must_use]
     pub fn statistics(&self) -> TableStatistics {
+        let (pages, placement) = self.memory();
         let mut sum = TableStatistics {
             capacity: self.capacity,
             half_open: self.half_open.0.load(Relaxed),
             half_open_limit: self.half_open_limit,
-            bytes: self.bytes(),
-            index_bytes: self.index.memory().bytes() as u64,
+            index_bytes: self.index.memory().pages().bytes(),
+            bytes: pages.bytes() + self.pool.bytes(),
+            pages,
+            placement,
             ..TableStatistics::default()
         };
         for worker in &self.workers {
@@ -363,18 +389,22 @@ impl<F: Family> Table<F> {
         sum
     }
 
-    /// What kind of pages hold the entries and the index.
-    #[must_use]
-    pub fn pages(&self) -> (Pages, Pages) {
-        (self.entries.pages(), self.index.memory().pages())
-    }
-
-    fn bytes(&self) -> u64 {
-        let bytes = self.entries.bytes()
-            + self.index.memory().bytes()
-            + self.links.bytes()
-            + self.pool.bytes();
-        bytes as u64
+    /// The memory of the parts in pages of their own, and whether all of it lies where it was asked to.
+    fn memory(&self) -> (Pages, Placement) {
+        let parts = [
+            (self.entries.pages(), self.entries.placement()),
+            (self.index.memory().pages(), self.index.memory().placement()),
+            (self.links.pages(), self.links.placement()),
+        ];
+        let mut sum = Pages::default();
+        let mut placement = Placement::OnNodes;
+        for (pages, placed) in parts {
+            sum += pages;
+            if placed != Placement::OnNodes {
+                placement = placed;
+            }
+        }
+        (sum, placement)
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod errors;
 mod fixed;
+mod nodes;
 mod ports;
 mod threads;
 
@@ -98,9 +99,10 @@ impl Director {
         valid(&configuration).map_err(StartError::Invalid)?;
         let settings = configuration.director.clone();
         let servers = usize::try_from(settings.servers).expect("a usize holds 32 bits");
+        let nodes = nodes::nodes(&settings);
         let tables = Tables {
-            ipv4: Table::new(&table_config(&settings))?,
-            ipv6: Table::new(&table_config(&settings))?,
+            ipv4: Table::on_nodes(&table_config(&settings), &nodes)?,
+            ipv6: Table::on_nodes(&table_config(&settings), &nodes)?,
             helpers: Arc::default(),
             calls: Arc::default(),
         };

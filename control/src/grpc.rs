@@ -65,6 +65,7 @@ fn status(status: &DirectorStatus) -> v1::GetStatusResponse {
             .collect(),
         ports: status.ports.iter().map(port).collect(),
         tables: vec![table("ipv4", ipv4), table("ipv6", ipv6)],
+        warnings: status.warnings.clone(),
         drops: drops.collect(),
         lip_ports: Some(v1::LipPorts { capacity, in_use }),
         neighbours: status.neighbours.iter().map(neighbour).collect(),
@@ -111,6 +112,9 @@ fn table(family: &str, statistics: &TableStatistics) -> v1::ConnectionTable {
         refused_full: statistics.inserts_refused_full,
         refused_half_open: statistics.inserts_refused_half_open,
         bytes: statistics.bytes,
+        bytes_in_gigantic_pages: statistics.pages.gigantic,
+        bytes_in_huge_pages: statistics.pages.huge,
+        bytes_in_transparent_huge_pages: statistics.pages.transparent,
     }
 }
 

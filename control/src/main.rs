@@ -83,6 +83,9 @@ fn run(file: &Path) -> anyhow::Result<()> {
         "uvsd {version}: {services} services, control socket {}",
         control.display()
     );
+    for warning in director.warnings() {
+        tracing::warn!("{warning}");
+    }
     let served = runtime.block_on(daemon::serve(
         Arc::clone(&director),
         listener,

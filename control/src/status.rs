@@ -3,7 +3,7 @@
 use crate::config::{Listen, Persistence, Service as ServiceSettings, TunnelKind};
 use crate::director::Director;
 use crate::traffic::Traffic;
-use conntrack::{Method, TableStatistics};
+use conntrack::{Method, Placement, TableStatistics};
 use dataplane::helper::Helper;
 use dataplane::port::{Mac, PortInfo};
 use dataplane::reason::Reason;
@@ -31,6 +31,8 @@ pub struct Status {
     pub lip_ports: (u64, u64),
     /// The hosts on the links.
     pub neighbours: Vec<NeighbourStatus>,
+    /// What an operator should see to.
+    pub warnings: Vec<String>,
 }
 
 /// How a worker does. Counters since the start.
@@ -165,7 +167,19 @@ impl Director {
                 lip_ports(|stats| &stats.lip_ports_in_use),
             ),
             neighbours: self.neighbour_statuses(),
+            warnings: self.warnings(),
         }
+    }
+
+    /// What an operator should see to, each a sentence.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let tables = [
+            ("IPv4", self.tables.ipv4.statistics()),
+            ("IPv6", self.tables.ipv6.statistics()),
+        ];
+        let tables = tables.iter().map(|(family, table)| warn(family, table));
+        tables.flatten().flatten().collect()
     }
 
     /// The services with their servers, by protocol, address and port.
@@ -262,5 +276,53 @@ impl Director {
             .collect();
         neighbours.sort_by(|a, b| (&a.port, a.address).cmp(&(&b.port, b.address)));
         neighbours
+    }
+}
+
+/// What is wrong with a table's memory.
+fn warn(family: &str, table: &TableStatistics) -> [Option<String>; 2] {
+    let pages = table.pages.are_poor().then(|| {
+        format!(
+            "{family} connections: {} of {} MiB lie in ordinary pages, which makes packets slower; \
+             set huge pages aside (vm.nr_hugepages), or allow transparent ones",
+            table.pages.ordinary >> 20,
+            table.bytes >> 20
+        )
+    });
+    let placement = (table.placement == Placement::Refused).then(|| {
+        format!(
+            "{family} connections: the system does not let their memory be placed (mbind), which may lie on another \
+             NUMA node than the workers"
+        )
+    });
+    [pages, placement]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use conntrack::Pages;
+
+    #[test]
+    fn ordinary_pages_and_memory_that_cannot_be_placed_are_told() {
+        let mut table = TableStatistics {
+            bytes: 100 << 20,
+            pages: Pages {
+                ordinary: 90 << 20,
+                transparent: 10 << 20,
+                ..Pages::default()
+            },
+            placement: Placement::Refused,
+            ..TableStatistics::default()
+        };
+        let told = warn("IPv4", &table).map(|warning| warning.unwrap_or_default());
+        assert!(
+            told[0].contains("90 of 100 MiB lie in ordinary pages"),
+            "{told:?}"
+        );
+        assert!(told[1].contains("mbind"), "{told:?}");
+        table.pages.huge = 100 << 20;
+        table.placement = Placement::OnNodes;
+        assert_eq!(warn("IPv4", &table), [None, None]);
     }
 }

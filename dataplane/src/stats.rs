@@ -115,6 +115,8 @@ pub struct WorkerStats {
     pub fragments_forgotten: AtomicU64,
     /// Connections that `drop_entry` ended before their time.
     pub entries_dropped: AtomicU64,
+    /// Half-open connections that ended in favour of clients that came again, because they filled their share.
+    pub half_open_replaced: AtomicU64,
     /// Connections that go without their service's helper, because all its records were taken.
     pub helpers_refused: AtomicU64,
     /// LIP ports this worker may use, all pools together. A gauge.
@@ -138,6 +140,7 @@ impl WorkerStats {
             transmit_errors: AtomicU64::new(0),
             fragments_forgotten: AtomicU64::new(0),
             entries_dropped: AtomicU64::new(0),
+            half_open_replaced: AtomicU64::new(0),
             helpers_refused: AtomicU64::new(0),
             lip_ports: AtomicU64::new(0),
             lip_ports_in_use: AtomicU64::new(0),

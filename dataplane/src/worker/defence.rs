@@ -15,6 +15,7 @@
 //! include/net/ip_vs.h (`ip_vs_todrop`).
 
 use super::family::Ip;
+use super::newcomers::is_unanswered;
 use super::services::Services;
 use super::{Flows, settle};
 use crate::snapshot::Ipvs;
@@ -141,7 +142,7 @@ impl Defence {
             return state == State::None && entry.extension() == 0;
         }
         match state {
-            State::SynRecv | State::SynAck | State::SctpInit1 | State::SctpInit => true,
+            state if is_unanswered(state) => true,
             State::Established | State::SctpEstablished | State::Udp => {
                 let silent_since = Ticks(entry.expires_at().0.wrapping_sub(timeouts.of(state).0));
                 silent_since.after(IDLE).has_passed(now) && self.counts_down(entry.packets())
@@ -191,7 +192,7 @@ impl<F: Ip> Flows<F> {
         let ticks = now.0.wrapping_sub(last.0).min(TICKS);
         let per_tick = (self.table.places() / (ROUND_SECONDS * TICKS) + 1).min(PLACES_PER_TICK);
         for _ in 0..ticks.saturating_mul(per_tick).min(PLACES_PER_TICK) {
-            let Some(id) = self.owner.next_place() else {
+            let Some(id) = self.owner.next_place(&mut self.defence_hand) else {
                 continue;
             };
             if !defence.drops_entry(self.table.entry(id), timeouts, now) {

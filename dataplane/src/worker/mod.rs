@@ -24,6 +24,7 @@ mod lips;
 mod local;
 mod lookup;
 mod new_flow;
+mod newcomers;
 mod onward;
 mod persistence;
 mod run;
@@ -54,6 +55,7 @@ use egress::Egress;
 use family::Ip;
 use fragments::Fragments;
 use lips::LipPools;
+use newcomers::Newcomers;
 use scheduler::RealServerId;
 use services::Services;
 use std::sync::Arc;
@@ -104,6 +106,9 @@ struct Flows<F: Ip> {
     helpers: Arc<Records>,
     fragments: Fragments<F>,
     calls: Arc<Calls>,
+    newcomers: Newcomers<F>,
+    /// The place of the table that `drop_entry` looked at last.
+    defence_hand: u32,
     /// More timers were due than the last call had room for.
     timers_behind: bool,
     /// Where the walk over connections of removed servers goes on, while there is one.
@@ -160,6 +165,9 @@ impl<P: Port> Worker<P> {
                 add(&self.egress.stats.verdicts.received, count as u64);
                 add(&self.egress.stats.bursts, 1);
                 self.handle(&mut burst);
+                let (services, egress) = (&mut self.services, &mut self.egress);
+                self.ipv4.decide_newcomers(services, egress);
+                self.ipv6.decide_newcomers(services, egress);
             }
         }
         let ticked = now != self.last_tick;
@@ -269,6 +277,8 @@ impl<F: Ip> Flows<F> {
             fragments: Fragments::new(),
             calls: Arc::clone(&shared.calls),
             table,
+            newcomers: Newcomers::new(),
+            defence_hand: 0,
             timers_behind: false,
             sweep_at: None,
         }

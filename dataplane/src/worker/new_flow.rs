@@ -9,7 +9,7 @@ use super::onward::{counted_len, to_server_unchanged, translated};
 use super::persistence::{real_port, template_key};
 use super::services::{Picked, Services};
 use super::sip::call_of;
-use super::transition::{first_state, is_established, is_reset, may_begin};
+use super::transition::{first_state, is_established, is_reset, may_begin, starts_anew};
 use crate::calls::CallId;
 use crate::frame::Frame;
 use crate::neighbour::NeighbourId;
@@ -62,7 +62,24 @@ impl<F: Ip> Flows<F> {
         if tuple.source_port == FTP_DATA || (beside_ftp && asked.persistence.is_none()) {
             return egress.exception(frame);
         }
-        let plan = match self.schedule(services, egress, tuple, &asked, || {
+        if !self.table.has_room_for_newcomers() && starts_anew(frame.bytes(), packet) {
+            return self.let_wait(services, egress, frame, packet);
+        }
+        self.begin_flow(services, egress, frame, packet, &asked);
+    }
+
+    /// Picks a server for a packet that may begin a connection, makes the connection and forwards the packet.
+    pub(super) fn begin_flow<P: Port>(
+        &mut self,
+        services: &mut Services,
+        egress: &mut Egress<P>,
+        frame: Frame,
+        packet: &Packet<F>,
+        asked: &Asked,
+    ) {
+        let tuple = &packet.tuple;
+        let beside_ftp = asked.is_beside_ftp(tuple.destination_port);
+        let plan = match self.schedule(services, egress, tuple, asked, || {
             call_of(frame.bytes(), packet)
         }) {
             Ok(plan) => plan,

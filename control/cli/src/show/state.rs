@@ -1,6 +1,6 @@
 //! How a director does, as a table.
 
-use proto::v1::{GetStatusResponse, Worker};
+use proto::v1::{ConnectionTable, GetStatusResponse, Worker};
 use std::fmt::Write as _;
 
 /// Neighbours told at most.
@@ -93,10 +93,10 @@ fn write_workers(text: &mut String, status: &GetStatusResponse) -> std::fmt::Res
 
 fn write_tables(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {
     for table in &status.tables {
-        let each = table.bytes.checked_div(table.capacity).unwrap_or(0);
+        let tenths = (table.bytes * 10).checked_div(table.capacity).unwrap_or(0);
         writeln!(
             text,
-            "{} connections: {} of {}, half open {} of {}, refused {} + {}, {} MiB ({each} bytes each)",
+            "{} connections: {} of {}, half open {} of {}, refused {} + {}, {} MiB ({}.{} bytes each) in {}",
             table.family,
             table.connections,
             table.capacity,
@@ -104,10 +104,44 @@ fn write_tables(text: &mut String, status: &GetStatusResponse) -> std::fmt::Resu
             table.half_open_limit,
             table.refused_full,
             table.refused_half_open,
-            table.bytes >> 20
+            table.bytes >> 20,
+            tenths / 10,
+            tenths % 10,
+            pages(table)
         )?;
     }
+    for warning in &status.warnings {
+        writeln!(text, "WARNING: {warning}")?;
+    }
     Ok(())
+}
+
+/// The kinds of pages that a table lies in, with how much, but for less than a hundredth.
+fn pages(table: &ConnectionTable) -> String {
+    let large = table.bytes_in_gigantic_pages
+        + table.bytes_in_huge_pages
+        + table.bytes_in_transparent_huge_pages;
+    let kinds = [
+        ("pages of 1 GiB", table.bytes_in_gigantic_pages),
+        ("pages of 2 MiB", table.bytes_in_huge_pages),
+        (
+            "transparent huge pages",
+            table.bytes_in_transparent_huge_pages,
+        ),
+        ("ordinary pages", table.bytes.saturating_sub(large)),
+    ];
+    let kinds: Vec<_> = kinds
+        .iter()
+        .filter(|(_, bytes)| *bytes > table.bytes / 100)
+        .collect();
+    match kinds[..] {
+        [(kind, _)] => (*kind).to_owned(),
+        _ => kinds
+            .iter()
+            .map(|(kind, bytes)| format!("{kind} ({} MiB)", bytes >> 20))
+            .collect::<Vec<_>>()
+            .join(", "),
+    }
 }
 
 fn write_drops(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {
@@ -173,5 +207,38 @@ mod tests {
             LOSSES.iter().all(|(what, _)| !text.contains(what)),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_table_tells_what_a_connection_takes_and_of_which_pages() {
+        let mut ipv4 = ConnectionTable {
+            family: "ipv4".into(),
+            capacity: 1_000_000,
+            bytes: 99_667_256,
+            bytes_in_transparent_huge_pages: 99_000_000,
+            ..ConnectionTable::default()
+        };
+        let told = |table: &ConnectionTable, warnings: &[&str]| {
+            let status = GetStatusResponse {
+                tables: vec![table.clone()],
+                warnings: warnings.iter().map(ToString::to_string).collect(),
+                ..GetStatusResponse::default()
+            };
+            super::table(&status)
+        };
+        let text = told(&ipv4, &[]);
+        let line = "95 MiB (99.6 bytes each) in transparent huge pages\n";
+        assert!(text.contains(line) && !text.contains("WARNING"), "{text}");
+        ipv4.bytes_in_transparent_huge_pages = 0;
+        let text = told(&ipv4, &["mind the pages"]);
+        assert!(
+            text.contains("in ordinary pages\nWARNING: mind the pages\n"),
+            "{text}"
+        );
+        ipv4.bytes_in_gigantic_pages = 40 << 20;
+        ipv4.bytes_in_huge_pages = 20 << 20;
+        let text = told(&ipv4, &[]);
+        let line = "in pages of 1 GiB (40 MiB), pages of 2 MiB (20 MiB), ordinary pages (35 MiB)\n";
+        assert!(text.contains(line), "{text}");
     }
 }

@@ -1,0 +1,163 @@
+//! Which newcomers get in while half-open connections fill their share of the table: those that come again.
+//!
+//! ```text
+//!   a first packet that leaves its connection half open
+//!     │ is there room?          below 15/16 of the share for everybody, the last 16th is for those that come again
+//!     ├ yes ─▶ as always
+//!     │ was it refused before?
+//!     ├ no ──▶ remembered and refused, before a server is picked or anything is looked for
+//!     ├ yes ─▶ a half-open connection of this worker's that was silent for a second ends in its favour
+//!     └ yes, but there is none ─▶ one of the last places, or refused
+//! ```
+//! A flood from random sources never says the same thing twice; a client's TCP says it again after a second. See
+//! `docs/decisions/0006-newcomers-that-come-again.md`.
+
+use super::egress::Egress;
+use super::family::Ip;
+use super::lookup::asked;
+use super::services::Services;
+use super::{Flows, settle};
+use crate::frame::Frame;
+use crate::packet::{Fragment, Packet};
+use crate::port::{BURST, Port};
+use crate::reason::Reason;
+use crate::stats::add;
+use conntrack::{Entry, Print, Refused, State, Ticks};
+
+/// A half-open connection is left alone for so long after its client's last packet.
+pub(super) const MOMENT: Ticks = Ticks::from_seconds(1);
+/// Places of the table looked at in a tick, in search of connections to end.
+pub(super) const PLACES_PER_TICK: u32 = 1024;
+/// Lines of 31 fingerprints, as a power of two. With 16 million newcomers remembered, a worker that refuses ten million
+/// in a second still knows them when their clients come again.
+const LINES: u32 = 19;
+
+/// Where a worker is with newcomers.
+pub(super) struct Newcomers<F: Ip> {
+    refused: Refused,
+    /// Those of this burst for which there is no room, as it seems.
+    waiting: Vec<(Frame, Packet<F>, Print)>,
+    /// The place of the table that was looked at last.
+    hand: u32,
+    /// Places that may be looked at until the tick is over.
+    places_left: u32,
+    tick: Ticks,
+}
+
+impl<F: Ip> Newcomers<F> {
+    pub(super) fn new() -> Newcomers<F> {
+        Newcomers {
+            refused: Refused::new(LINES).expect("address space for 32 MiB"),
+            waiting: Vec::with_capacity(BURST),
+            hand: 0,
+            places_left: PLACES_PER_TICK,
+            tick: Ticks(0),
+        }
+    }
+}
+
+impl<F: Ip> Flows<F> {
+    /// Puts a newcomer aside until the end of the burst, so that the line where it may be known comes meanwhile.
+    #[inline]
+    pub(super) fn let_wait<P: Port>(
+        &mut self,
+        services: &mut Services,
+        egress: &mut Egress<P>,
+        frame: Frame,
+        packet: &Packet<F>,
+    ) {
+        let newcomers = &mut self.newcomers;
+        let print = newcomers.refused.print(self.table.hash(&packet.tuple));
+        // Whoever remembers fragments wants to know at once.
+        if packet.fragment != Fragment::None || newcomers.waiting.len() == BURST {
+            return self.decide(services, egress, frame, packet, print);
+        }
+        newcomers.refused.prefetch(print);
+        newcomers.waiting.push((frame, *packet, print));
+    }
+
+    /// Decides about those that were put aside.
+    #[inline]
+    pub(super) fn decide_newcomers<P: Port>(
+        &mut self,
+        services: &mut Services,
+        egress: &mut Egress<P>,
+    ) {
+        if self.newcomers.waiting.is_empty() {
+            return;
+        }
+        let mut waiting = std::mem::take(&mut self.newcomers.waiting);
+        for (frame, packet, print) in waiting.drain(..) {
+            self.decide(services, egress, frame, &packet, print);
+        }
+        // Its room is used again.
+        self.newcomers.waiting = waiting;
+    }
+
+    /// Whoever was refused before comes in if there can be room; others are refused and remembered.
+    fn decide<P: Port>(
+        &mut self,
+        services: &mut Services,
+        egress: &mut Egress<P>,
+        frame: Frame,
+        packet: &Packet<F>,
+        print: Print,
+    ) {
+        if self.newcomers.refused.knows_or_learns(print)
+            && let Some(asked) = asked(&egress.snapshot, frame.port, &packet.tuple)
+            && (self.make_room(services, egress) || self.table.has_room_for_half_open())
+        {
+            return self.begin_flow(services, egress, frame, packet, &asked);
+        }
+        self.owner.count_refused_half_open();
+        egress.drop(frame, Reason::HalfOpenFull);
+    }
+
+    /// Ends a half-open connection of this worker's whose client has been silent for a moment. The search goes on where
+    /// the last one ended, and is bounded for each tick.
+    fn make_room<P: Port>(&mut self, services: &Services, egress: &Egress<P>) -> bool {
+        let newcomers = &mut self.newcomers;
+        if newcomers.tick != egress.now {
+            newcomers.tick = egress.now;
+            newcomers.places_left = PLACES_PER_TICK;
+        }
+        while newcomers.places_left > 0 {
+            newcomers.places_left -= 1;
+            let Some(id) = self.owner.next_place(&mut newcomers.hand) else {
+                continue;
+            };
+            let entry = self.table.entry(id);
+            if !is_given_up(entry, egress) {
+                continue;
+            }
+            if let Some(state) = self.owner.remove(id) {
+                let shared = (&*self.calls, &*self.helpers);
+                let ended = (id, entry);
+                settle(&self.table, shared, &mut self.lips, services, ended, state);
+                add(&egress.stats.half_open_replaced, 1);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Whether a connection may end for the sake of another: nobody has answered, and its client has not come again for a
+/// moment.
+fn is_given_up<F: Ip, P: Port>(entry: &Entry<F>, egress: &Egress<P>) -> bool {
+    let state = entry.state();
+    if !is_unanswered(state) {
+        return false;
+    }
+    let timeout = egress.snapshot.timeouts.of(state);
+    let silent_since = Ticks(entry.expires_at().0.wrapping_sub(timeout.0));
+    silent_since.after(MOMENT).has_passed(egress.now)
+}
+
+/// Whether it is a state that a client's first packet alone leads to.
+pub(super) fn is_unanswered(state: State) -> bool {
+    matches!(
+        state,
+        State::SynRecv | State::SynAck | State::SctpInit1 | State::SctpInit
+    )
+}
