@@ -58,6 +58,13 @@ pub fn established(method: Method, flows: u32) -> Worker<LoopPort> {
     director.worker(1, frames)
 }
 
+/// A worker over an empty table, with the first packets of as many flows coming in, each once (and then over and over).
+#[must_use]
+pub fn beginning(method: Method, flows: u32) -> Worker<LoopPort> {
+    let frames = (0..flows).map(|flow| request(scatter(flow, flows), SYN));
+    Director::new(method, flows).worker(0, frames.collect())
+}
+
 struct Director {
     tables: Tables,
     neighbours: Arc<NeighbourTable>,
