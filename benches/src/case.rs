@@ -253,7 +253,7 @@ pub struct Measurement {
     pub bursts: Histogram<u64>,
     /// Memory of the table for each of its connections, bytes.
     pub bytes_per_connection: f64,
-    /// What kind of pages hold the table's entries.
+    /// What kind of pages hold the table, bytes of each.
     pub pages: Pages,
 }
 
@@ -367,7 +367,7 @@ mod tests {
             roofline_ns: Some(25.0),
             bursts: Histogram::new(3).unwrap(),
             bytes_per_connection: 64.0,
-            pages: Pages::Ordinary,
+            pages: Pages::default(),
         };
         let close = |one: f64, other: f64| (one - other).abs() < other * 1e-9;
         let (one, two) = (of(vec![share]), of(vec![share, share]));

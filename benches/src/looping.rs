@@ -13,19 +13,25 @@ use std::net::Ipv4Addr;
 /// The time at which everything happens.
 const NOW: Ticks = Ticks(1000);
 
+/// A worker over an empty table, with the first packets of as many flows coming in, each once (and then over and over).
+///
+/// # Panics
+/// When there is no memory for so many.
+#[must_use]
+pub fn beginning(method: Method, flows: u32) -> Worker<LoopPort> {
+    let frames = (0..flows).map(|flow| request(scatter(flow, flows), SYN));
+    worker(&director(method, flows), 0, frames.collect())
+}
+
 /// A worker over established connections, with 64-byte frames of them coming in for ever.
 ///
 /// # Panics
 /// When there is no memory for so many, or one was not made.
 #[must_use]
 pub fn established(method: Method, flows: u32) -> Worker<LoopPort> {
-    let capacity = flows + flows / 8 + 2048;
-    let director = Director::new::<V4>(method, capacity, 2, NOW).expect("memory for the table");
-    let worker = |index, frames: Vec<_>| {
-        let port = LoopPort::new(PORT, port_info(), &frames);
-        director.worker(index, port, NOW)
-    };
-    let mut maker = worker(0, (0..flows).map(|flow| request(flow, SYN)).collect());
+    let director = director(method, flows);
+    let first = (0..flows).map(|flow| request(flow, SYN));
+    let mut maker = worker(&director, 0, first.collect());
     let mut made = 0;
     while made < flows as usize {
         made += maker.run_once(NOW);
@@ -38,7 +44,17 @@ pub fn established(method: Method, flows: u32) -> Worker<LoopPort> {
     );
     // In an order that no prefetcher of the CPU foresees.
     let frames = (0..flows).map(|flow| request(scatter(flow, flows), ACK));
-    worker(1, frames.collect())
+    worker(&director, 1, frames.collect())
+}
+
+fn director(method: Method, flows: u32) -> Director {
+    let capacity = flows + flows / 8 + 2048;
+    Director::new::<V4>(method, capacity, 2, NOW).expect("memory for the table")
+}
+
+fn worker(director: &Director, index: u16, frames: Vec<(Vec<u8>, Offload)>) -> Worker<LoopPort> {
+    let port = LoopPort::new(PORT, port_info(), &frames);
+    director.worker(index, port, NOW)
 }
 
 /// A 64-byte frame (with its checksum sequence, which is not there) of a client's flow.

@@ -266,7 +266,7 @@ fn measured<F: Ip>(shared: &Shared<'_>, crew: &mut [Member<F>], size: Size, phas
         roofline_ns: case.roofline.then(|| of_floor.ns_per_packet()),
         bursts,
         bytes_per_connection: statistics.bytes_per_connection,
-        pages: F::table(&shared.director.tables).pages().0,
+        pages: statistics.pages,
     };
     crew.iter_mut().for_each(Member::reset);
     Event::Measured(Box::new(measurement))

@@ -88,6 +88,10 @@ pub struct Frame {
     pub offload: Offload,
 }
 
+// SAFETY: by the contract of `from_raw` nobody else touches the buffer: a frame is what a `&mut [u8]` is, which is Send.
+// (Frames stay with their worker, which is sent to its thread before its first burst.)
+unsafe impl Send for Frame {}
+
 impl Frame {
     /// A window of `len` bytes at `start` into the buffer of `capacity` bytes at `base`.
     ///

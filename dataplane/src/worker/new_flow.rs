@@ -40,12 +40,33 @@ impl<F: Ip> Flows<F> {
             Some(Err(reason)) => return egress.drop(frame, reason),
         }
         let tuple = &packet.tuple;
+        let asked = asked(&egress.snapshot, frame.port, tuple);
+        if !self.table.has_room_for_newcomers()
+            && let Some(asked) = &asked
+            && is_newcomer(frame.bytes(), packet, asked)
+        {
+            // Most of a flood ends here, or rather at the end of the burst.
+            return self.let_wait(services, egress, frame, packet);
+        }
+        self.new_flow_of(services, egress, frame, packet, asked);
+    }
+
+    /// As [`new_flow`](Self::new_flow), for what no helper expects and may leave a half-open connection behind.
+    pub(super) fn new_flow_of<P: Port>(
+        &mut self,
+        services: &mut Services,
+        egress: &mut Egress<P>,
+        frame: Frame,
+        packet: &Packet<F>,
+        asked: Option<Asked>,
+    ) {
+        let tuple = &packet.tuple;
         if egress.snapshot.owned.contains_key(&tuple.source.into()) {
             // What the director says itself does not come in from outside. Source: Linux net/ipv4/fib_frontend.c
             // (`fib_validate_source`), recorded.
             return egress.drop(frame, Reason::BadSource);
         }
-        let Some(asked) = asked(&egress.snapshot, frame.port, tuple) else {
+        let Some(asked) = asked else {
             let frame = match self.server_speaks(services, egress, frame, packet) {
                 Ok(()) => return,
                 Err(frame) => frame,
@@ -58,32 +79,16 @@ impl<F: Ip> Flows<F> {
         if egress.defence.drops_packet() {
             return egress.drop(frame, Reason::DropPacket);
         }
-        let beside_ftp = asked.is_beside_ftp(tuple.destination_port);
-        if tuple.source_port == FTP_DATA || (beside_ftp && asked.persistence.is_none()) {
+        if is_kernels(packet, &asked) {
             return egress.exception(frame);
         }
-        if !self.table.has_room_for_newcomers() && starts_anew(frame.bytes(), packet) {
-            return self.let_wait(services, egress, frame, packet);
-        }
-        self.begin_flow(services, egress, frame, packet, &asked);
-    }
-
-    /// Picks a server for a packet that may begin a connection, makes the connection and forwards the packet.
-    pub(super) fn begin_flow<P: Port>(
-        &mut self,
-        services: &mut Services,
-        egress: &mut Egress<P>,
-        frame: Frame,
-        packet: &Packet<F>,
-        asked: &Asked,
-    ) {
-        let tuple = &packet.tuple;
-        let beside_ftp = asked.is_beside_ftp(tuple.destination_port);
-        let plan = match self.schedule(services, egress, tuple, asked, || {
+        let plan = match self.schedule(services, egress, tuple, &asked, || {
             call_of(frame.bytes(), packet)
         }) {
             Ok(plan) => plan,
-            Err(Reason::NoServer) if beside_ftp => return egress.exception(frame),
+            Err(Reason::NoServer) if asked.is_beside_ftp(tuple.destination_port) => {
+                return egress.exception(frame);
+            }
             Err(Reason::NoServer) => {
                 let kind = ErrorKind::PortUnreachable;
                 egress.refuse(frame, packet, kind, tuple.destination, Reason::NoServer);
@@ -285,6 +290,18 @@ impl<F: Ip> Flows<F> {
             }
         }
     }
+}
+
+/// Whether a packet begins what is half open at first.
+fn is_newcomer<F: Ip>(frame: &[u8], packet: &Packet<F>, asked: &Asked) -> bool {
+    starts_anew(frame, packet) && !is_reset(frame, packet) && !is_kernels(packet, asked)
+}
+
+/// Whether a packet for a service is left to the kernel all the same: data of FTP that no helper expects.
+fn is_kernels<F: Ip>(packet: &Packet<F>, asked: &Asked) -> bool {
+    let tuple = &packet.tuple;
+    let beside_ftp = asked.is_beside_ftp(tuple.destination_port);
+    tuple.source_port == FTP_DATA || (beside_ftp && asked.persistence.is_none())
 }
 
 /// Where a new flow goes.

@@ -104,10 +104,10 @@ impl<F: Ip> Flows<F> {
         print: Print,
     ) {
         if self.newcomers.refused.knows_or_learns(print)
-            && let Some(asked) = asked(&egress.snapshot, frame.port, &packet.tuple)
             && (self.make_room(services, egress) || self.table.has_room_for_half_open())
         {
-            return self.begin_flow(services, egress, frame, packet, &asked);
+            let asked = asked(&egress.snapshot, frame.port, &packet.tuple);
+            return self.new_flow_of(services, egress, frame, packet, asked);
         }
         self.owner.count_refused_half_open();
         egress.drop(frame, Reason::HalfOpenFull);

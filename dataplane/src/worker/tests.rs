@@ -6,6 +6,7 @@ mod defence;
 mod director;
 mod edits;
 mod errors;
+mod flood;
 mod fragments;
 mod fuzz;
 mod helped_flows;

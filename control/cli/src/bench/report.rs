@@ -1,7 +1,7 @@
 //! What was measured, as a table or as JSON.
 
 use benches::{Measurement, Share};
-use conntrack::{Method, Pages};
+use conntrack::Method;
 use serde_json::{Value, json};
 use std::fmt;
 
@@ -28,11 +28,12 @@ impl Report {
     fn object(&self, of: &Measurement) -> Value {
         let burst = |percentile| of.bursts.value_at_percentile(percentile);
         let per_worker: Vec<_> = of.shares.iter().map(mpps_of).collect();
-        let pages = match of.pages {
-            Pages::Huge => "huge",
-            Pages::Transparent => "transparent huge",
-            Pages::Ordinary => "ordinary",
-        };
+        let pages = json!({
+            "gigantic": of.pages.gigantic,
+            "huge": of.pages.huge,
+            "transparent": of.pages.transparent,
+            "ordinary": of.pages.ordinary,
+        });
         json!({
             "mode": mode(of.method),
             "family": of.family.name(),
@@ -58,7 +59,7 @@ impl Report {
             },
             "bytes_per_connection": of.bytes_per_connection,
             "connections_per_gib": of.connections_per_gib(),
-            "pages": pages,
+            "table_bytes_by_pages": pages,
         })
     }
 }
