@@ -58,6 +58,19 @@ pub fn established(method: Method, flows: u32) -> Worker<LoopPort> {
     director.worker(1, frames)
 }
 
+/// So many servers of a service, of weights 1 to 10.
+#[must_use]
+pub fn servers(count: u32) -> Vec<RealServer> {
+    let server = |id: u32| RealServer {
+        id: RealServerId(id),
+        address: Ipv4Addr::from_bits(Ipv4Addr::new(10, 2, 0, 0).to_bits() + id).into(),
+        port: 80,
+        weight: Weight(u16::try_from(id % 10).expect("below 10") + 1),
+        load: Arc::default(),
+    };
+    (0..count).map(server).collect()
+}
+
 struct Director {
     tables: Tables,
     neighbours: Arc<NeighbourTable>,
