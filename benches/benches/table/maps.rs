@@ -13,8 +13,8 @@ pub(crate) trait Map: Sync {
     const ROWS: &'static [(&'static str, Form)];
     /// An empty one with room for so many keys.
     fn with_room(room: usize) -> Self;
-    /// The indices of those keys that are there, found under as few locks or guards as the map allows.
-    fn find(&self, keys: &[Key; BURST]) -> [Option<u32>; BURST];
+    /// Finds the indices of those keys that are there, under as few locks or guards as the map allows.
+    fn find(&self, keys: &[Key; BURST], answers: &mut [Option<u32>; BURST]);
     /// Puts a key in.
     fn insert(&self, key: Key, index: u32);
     /// Takes a key out.
@@ -65,7 +65,9 @@ impl<M: Map> Hand<Key> for MappedHand<'_, M> {
     fn lookup(&mut self, _: Form, keys: &[Key; BURST]) -> Found {
         let mut found = Found::default();
         // First all answers, then all states: their cache misses overlap.
-        for index in self.mapped.map.find(keys).into_iter().flatten() {
+        let mut answers = [None; BURST];
+        self.mapped.map.find(keys, &mut answers);
+        for index in answers.into_iter().flatten() {
             found.add(self.mapped.states.read(index as usize));
         }
         found
@@ -91,9 +93,11 @@ impl Map for papaya::HashMap<Key, u32, RandomState> {
         papaya::HashMap::with_capacity_and_hasher(room, RandomState::new())
     }
 
-    fn find(&self, keys: &[Key; BURST]) -> [Option<u32>; BURST] {
+    fn find(&self, keys: &[Key; BURST], answers: &mut [Option<u32>; BURST]) {
         let map = self.pin();
-        keys.each_ref().map(|key| map.get(key).copied())
+        for (key, answer) in keys.iter().zip(answers) {
+            *answer = map.get(key).copied();
+        }
     }
 
     fn insert(&self, key: Key, index: u32) {
@@ -112,8 +116,10 @@ impl Map for dashmap::DashMap<Key, u32, RandomState> {
         dashmap::DashMap::with_capacity_and_hasher(room, RandomState::new())
     }
 
-    fn find(&self, keys: &[Key; BURST]) -> [Option<u32>; BURST] {
-        keys.each_ref().map(|key| self.get(key).map(|index| *index))
+    fn find(&self, keys: &[Key; BURST], answers: &mut [Option<u32>; BURST]) {
+        for (key, answer) in keys.iter().zip(answers) {
+            *answer = self.get(key).map(|index| *index);
+        }
     }
 
     fn insert(&self, key: Key, index: u32) {
@@ -132,9 +138,10 @@ impl Map for scc::HashMap<Key, u32, RandomState> {
         scc::HashMap::with_capacity_and_hasher(room, RandomState::new())
     }
 
-    fn find(&self, keys: &[Key; BURST]) -> [Option<u32>; BURST] {
-        keys.each_ref()
-            .map(|key| self.read_sync(key, |_, &index| index))
+    fn find(&self, keys: &[Key; BURST], answers: &mut [Option<u32>; BURST]) {
+        for (key, answer) in keys.iter().zip(answers) {
+            *answer = self.read_sync(key, |_, &index| index);
+        }
     }
 
     fn insert(&self, key: Key, index: u32) {
@@ -155,9 +162,11 @@ impl Map for scc::HashIndex<Key, u32, RandomState> {
         scc::HashIndex::with_capacity_and_hasher(room, RandomState::new())
     }
 
-    fn find(&self, keys: &[Key; BURST]) -> [Option<u32>; BURST] {
+    fn find(&self, keys: &[Key; BURST], answers: &mut [Option<u32>; BURST]) {
         let guard = scc::Guard::new();
-        keys.each_ref().map(|key| self.peek(key, &guard).copied())
+        for (key, answer) in keys.iter().zip(answers) {
+            *answer = self.peek(key, &guard).copied();
+        }
     }
 
     fn insert(&self, key: Key, index: u32) {
@@ -180,9 +189,11 @@ impl Map for RwLock<HashMap<Key, u32, RandomState>> {
         RwLock::new(HashMap::with_capacity_and_hasher(room, RandomState::new()))
     }
 
-    fn find(&self, keys: &[Key; BURST]) -> [Option<u32>; BURST] {
+    fn find(&self, keys: &[Key; BURST], answers: &mut [Option<u32>; BURST]) {
         let map = self.read();
-        keys.each_ref().map(|key| map.get(key).copied())
+        for (key, answer) in keys.iter().zip(answers) {
+            *answer = map.get(key).copied();
+        }
     }
 
     fn insert(&self, key: Key, index: u32) {

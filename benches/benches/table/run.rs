@@ -19,6 +19,9 @@ pub(crate) enum Operation {
     Mixed,
 }
 
+/// Bursts before a measurement.
+const WARM_UP: usize = 32;
+
 /// All of them.
 pub(crate) const OPERATIONS: [Operation; 4] = [
     Operation::Hit,
@@ -131,6 +134,10 @@ impl<S: Structure> Run<S> {
         let barrier = Barrier::new(threads);
         let work = |thread: &mut Thread<S::Key>| {
             let mut hand = structure.hand(thread.number);
+            // The thread is new, and may have come to another CPU than the one before.
+            for _ in 0..WARM_UP {
+                thread.burst(operation, form, keys, &mut hand);
+            }
             barrier.wait();
             let start = Instant::now();
             let mut done = 0;

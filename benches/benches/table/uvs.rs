@@ -1,8 +1,9 @@
 //! uvs's own connection table.
 
 use crate::structure::{BURST, Form, Found, Hand, Structure, THREADS};
+use arrayvec::ArrayVec;
 use conntrack::{
-    InsertError, Method, NewConnection, Owner, State, Table, TableConfig, Ticks, Tuple, V4,
+    InsertError, Method, NewConnection, Owner, Probe, State, Table, TableConfig, Ticks, Tuple, V4,
 };
 use parking_lot::{Mutex, MutexGuard};
 use std::net::Ipv4Addr;
@@ -20,7 +21,7 @@ impl Structure for Uvs {
     type Key = Tuple<V4>;
     type Hand<'a> = UvsHand<'a>;
     const ROWS: &'static [(&'static str, Form)] =
-        &[("uvs", Form::Burst), ("uvs, one by one", Form::Single)];
+        &[("uvs", Form::Burst), ("uvs-single", Form::Single)];
 
     fn new(room: usize) -> Uvs {
         let table = Table::new(&TableConfig {
@@ -60,13 +61,16 @@ impl Hand<Tuple<V4>> for UvsHand<'_> {
         match form {
             // The stages of a worker's burst.
             Form::Burst => {
-                let hashes = keys.each_ref().map(|key| {
+                let mut staged = ArrayVec::<_, BURST>::new();
+                for key in keys {
                     let hash = table.hash(key);
                     table.prefetch(hash);
-                    hash
-                });
-                let probes = hashes.map(|hash| table.probe(hash));
-                for ((&hash, &probe), key) in hashes.iter().zip(&probes).zip(keys) {
+                    staged.push((hash, Probe::default()));
+                }
+                for (hash, probe) in &mut staged {
+                    *probe = table.probe(*hash);
+                }
+                for (&(hash, probe), key) in staged.iter().zip(keys) {
                     if let Some((id, _)) = table.find(hash, probe, key) {
                         found.add(table.entry(id).server());
                     }
