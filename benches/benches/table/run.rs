@@ -134,11 +134,12 @@ impl<S: Structure> Run<S> {
         let barrier = Barrier::new(threads);
         let work = |thread: &mut Thread<S::Key>| {
             let mut hand = structure.hand(thread.number);
-            // The thread is new, and may have come to another CPU than the one before.
+            barrier.wait();
+            // The thread is new, and may have come to another CPU than the one before. After the barrier: whoever waits
+            // there lets nobody reclaim anything.
             for _ in 0..WARM_UP {
                 thread.burst(operation, form, keys, &mut hand);
             }
-            barrier.wait();
             let start = Instant::now();
             let mut done = 0;
             while done < count {
