@@ -1,7 +1,7 @@
-//! What criterion measured last, as the tables of benches/README.md: `cargo run -p benches --example tables -- [FOLDER]`.
+//! What criterion measured last, as the tables of benches/README.md: `cargo run -p benches --example tables -- [FOLDER…]`.
 //!
-//! Figures are medians in nanoseconds. Rows are named as the benches name them: OPERATION/SIZE/[THREADS/]ROW. Without a
-//! folder it reads target/criterion.
+//! Figures are medians in nanoseconds; of several folders, which are several runs, the lowest. Rows are named as the
+//! benches name them: OPERATION/SIZE/[THREADS/]ROW. Without a folder it reads target/criterion.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,25 +11,40 @@ use std::path::{Path, PathBuf};
 type Tables = BTreeMap<(String, String), BTreeMap<String, BTreeMap<u64, f64>>>;
 
 fn main() {
-    let folder = std::env::args_os().nth(1).map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/criterion"),
-        PathBuf::from,
-    );
-    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| {
-        panic!(
-            "{}: {error}; a folder of criterion's is needed",
-            folder.display()
-        )
-    });
+    let mut folders: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    if folders.is_empty() {
+        folders.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/criterion"));
+    }
     let mut tables = Tables::new();
-    for entry in entries.flatten() {
-        if let Some((id, median)) = read(&entry.path().join("new")) {
-            sort_in(&mut tables, &id, median);
-        }
+    for folder in &folders {
+        assert!(
+            collect(folder, &mut tables),
+            "{}: no results; the folder named `criterion` of the build's target folder is needed",
+            folder.display()
+        );
     }
     for ((operation, threads), rows) in &tables {
         print(operation, threads, rows);
     }
+}
+
+/// Takes all results below a folder, and tells whether there are any.
+fn collect(folder: &Path, tables: &mut Tables) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return false;
+    };
+    let mut has_any = false;
+    for entry in entries.flatten() {
+        let path = entry.path();
+        has_any |= match read(&path.join("new")) {
+            Some((id, median)) => {
+                sort_in(tables, &id, median);
+                true
+            }
+            None => collect(&path, tables),
+        };
+    }
+    has_any
 }
 
 /// A row's name and its median; nothing where there is no result.
@@ -56,10 +71,9 @@ fn sort_in(tables: &mut Tables, id: &str, median: f64) {
         let table = tables
             .entry((operation.to_owned(), threads.to_owned()))
             .or_default();
-        table
-            .entry(row.to_owned())
-            .or_default()
-            .insert(size, median);
+        let medians = table.entry(row.to_owned()).or_default();
+        let lowest = medians.entry(size).or_insert(median);
+        *lowest = lowest.min(median);
     }
 }
 
@@ -75,12 +89,17 @@ fn print(operation: &str, threads: &str, rows: &BTreeMap<String, BTreeMap<u64, f
     print!("\n|---|");
     sizes.iter().for_each(|_| print!("---:|"));
     println!();
-    for (row, medians) in rows {
-        print!("| {row} |");
+    // Ours first, and the fastest of each size in bold.
+    let mut names: Vec<&String> = rows.keys().collect();
+    names.sort_by_key(|name| !name.starts_with("uvs"));
+    for name in names {
+        print!("| {name} |");
         for size in &sizes {
-            match medians.get(size) {
-                Some(median) if *median < 1000.0 => print!(" {median:.1} |"),
-                Some(median) => print!(" {median:.0} |"),
+            let of = |row: &BTreeMap<u64, f64>| row.get(size).copied();
+            let least = rows.values().filter_map(of).fold(f64::MAX, f64::min);
+            match of(&rows[name]) {
+                Some(median) if median <= least => print!(" **{median:.1}** |"),
+                Some(median) => print!(" {median:.1} |"),
                 None => print!(" |"),
             }
         }

@@ -21,6 +21,8 @@ pub(crate) enum Operation {
 
 /// Bursts before a measurement.
 const WARM_UP: usize = 32;
+/// Operations of a measurement at least: fewer would be measured while the caches are still filling.
+const AT_LEAST: u64 = 1 << 14;
 
 /// All of them.
 pub(crate) const OPERATIONS: [Operation; 4] = [
@@ -112,7 +114,7 @@ impl<S: Structure> Run<S> {
         }
     }
 
-    /// The time that each of so many threads takes for `count` operations, in whole bursts: that of the slowest.
+    /// The time that each of so many threads takes for `count` operations: that of the slowest.
     pub(crate) fn measure(
         &mut self,
         operation: Operation,
@@ -142,11 +144,11 @@ impl<S: Structure> Run<S> {
             }
             let start = Instant::now();
             let mut done = 0;
-            while done < count {
+            while done < count.max(AT_LEAST) {
                 done += thread.burst(operation, form, keys, &mut hand);
             }
             let took = start.elapsed().as_secs_f64();
-            // Whole bursts may be more than was asked for.
+            // It may be more than was asked for.
             #[allow(clippy::cast_precision_loss, reason = "counts far below 2^52")]
             Duration::from_secs_f64(took * count as f64 / done as f64)
         };
