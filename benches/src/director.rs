@@ -16,7 +16,7 @@ use dataplane::snapshot::{
 use dataplane::stats::WorkerStats;
 use dataplane::worker::{Tables, Worker, WorkerParts};
 use scheduler::{Load, Options, RealServer, RealServerId, Weight};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -249,4 +249,17 @@ fn server<F: Ip>(id: u32, method: Method, neighbours: &NeighbourTable, now: Tick
         path_mtu: Arc::default(),
         present: true,
     }
+}
+
+/// So many servers of a service, of weights 1 to 10.
+#[must_use]
+pub fn servers(count: u32) -> Vec<RealServer> {
+    let server = |id: u32| RealServer {
+        id: RealServerId(id),
+        address: Ipv4Addr::from_bits(Ipv4Addr::new(10, 2, 0, 0).to_bits() + id).into(),
+        port: 80,
+        weight: Weight(u16::try_from(id % 10).expect("below 10") + 1),
+        load: Arc::default(),
+    };
+    (0..count).map(server).collect()
 }

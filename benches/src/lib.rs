@@ -25,5 +25,6 @@ pub use case::{
     BenchError, Case, FCS_LEN, FRAME_LEN_MAX, FRAME_LEN_MIN, Family, Measurement, Phase, Share,
     Size, SizeError,
 };
+pub use director::servers;
 pub use looping::{beginning, established};
 pub use run::{Event, run};

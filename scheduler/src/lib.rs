@@ -59,6 +59,7 @@ mod twos;
 mod wlc;
 mod wrr;
 
+pub use maglev::maglev_table;
 pub use registry::{NAMES, Options, SchedulerError, create};
 pub use slow_start::has_slow_start;
 

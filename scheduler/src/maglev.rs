@@ -66,8 +66,26 @@ impl Scheduler for Maglev {
     }
 
     fn servers_changed(&mut self, servers: &[RealServer]) {
-        self.slots = Slots::new(self.builder.fill(servers));
+        let slot_count = slot_count(servers.len());
+        self.slots = Slots::new(self.builder.fill(servers, slot_count));
     }
+}
+
+/// For each of `slot_count` slots the index of its server, by the rules of `maglev`, whose own table has as many slots
+/// as its servers need. For whoever compares it with other implementations, at their sizes.
+///
+/// # Panics
+/// When `slot_count` is not a prime above the number of servers: other numbers have no order for some of them.
+#[must_use]
+pub fn maglev_table(servers: &[RealServer], slot_count: u32) -> Vec<u32> {
+    let is_prime =
+        slot_count > 2 && (2..=slot_count.isqrt()).all(|n| !slot_count.is_multiple_of(n));
+    assert!(
+        is_prime && servers.len() < slot_count as usize,
+        "slot_count: {slot_count}; a prime above the number of servers, {}, is needed",
+        servers.len()
+    );
+    Builder::default().fill(servers, slot_count)
 }
 
 impl Slots {
@@ -144,13 +162,12 @@ const DRAWS: u64 = 4096;
 
 impl Builder {
     /// For each slot the index of its server.
-    fn fill(&mut self, servers: &[RealServer]) -> Vec<u32> {
+    fn fill(&mut self, servers: &[RealServer], slot_count: u32) -> Vec<u32> {
         let weights = || servers.iter().map(|server| u64::from(server.weight.0));
         let (total, heaviest): (u64, u64) = (weights().sum(), weights().max().unwrap_or(0));
         if total == 0 {
             return Vec::new();
         }
-        let slot_count = slot_count(servers.len());
         let mut slots = vec![NONE; slot_count as usize];
         self.taken.clear();
         self.taken.resize((slot_count as usize).div_ceil(64), 0);
@@ -392,6 +409,42 @@ mod tests {
         assert_eq!(slot_count(usize::MAX), 4_194_319);
         let shares = shares(&table(&servers(&[1; 3000])), 3000);
         assert!(shares.iter().all(|&share| (172..=176).contains(&share)));
+    }
+
+    #[test]
+    fn a_table_of_any_prime_number_of_slots_can_be_had() {
+        let servers = servers(&[1; 20]);
+        let own: Vec<u32> = table(&servers);
+        assert_eq!(
+            maglev_table(&servers, 65_537),
+            own,
+            "the ids are the indices"
+        );
+        for slot_count in [23, 655_373] {
+            let table = maglev_table(&servers, slot_count);
+            assert_eq!(table.len(), slot_count as usize);
+            let shares = shares(&table, 20);
+            let [least, most] =
+                [shares.iter().min(), shares.iter().max()].map(|share| *share.unwrap());
+            assert!(
+                least > 0 && most <= slot_count.div_ceil(20) * 251 / 250 + 1,
+                "{shares:?}"
+            );
+        }
+    }
+
+    #[test]
+    #[should_panic(
+        expected = "slot_count: 65536; a prime above the number of servers, 2, is needed"
+    )]
+    fn a_number_of_slots_that_is_not_prime_is_refused() {
+        let _ = maglev_table(&servers(&[1, 1]), 65_536);
+    }
+
+    #[test]
+    #[should_panic(expected = "slot_count: 3; a prime above the number of servers, 3, is needed")]
+    fn fewer_slots_than_servers_are_refused() {
+        let _ = maglev_table(&servers(&[1, 1, 1]), 3);
     }
 
     #[test]
