@@ -9,6 +9,7 @@ use conntrack::Ticks;
 use dataplane::port::memory::SourcePort;
 use dataplane::worker::Worker;
 use hdrhistogram::Histogram;
+use nix::time::{ClockId, clock_gettime};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
@@ -171,6 +172,7 @@ impl<F: Ip> Member<F> {
         shared.barrier.wait();
         let come_before = self.traffic().come();
         let busy_before = self.share.busy;
+        let cpu_start = cpu_time();
         let start = Instant::now();
         let mut last = start;
         let mut packets = 0;
@@ -206,6 +208,7 @@ impl<F: Ip> Member<F> {
             packets,
             new_flows,
             busy: last - start,
+            on_cpu: cpu_time().saturating_sub(cpu_start),
         });
     }
 
@@ -232,6 +235,7 @@ pub(crate) enum Until {
 
 /// Rounds for some time. The clock is read after each, as it is where the director is measured.
 fn timed(span: Duration, mut round: impl FnMut() -> usize) -> Share {
+    let cpu_start = cpu_time();
     let start = Instant::now();
     let mut last = start;
     let mut packets = 0;
@@ -243,7 +247,15 @@ fn timed(span: Duration, mut round: impl FnMut() -> usize) -> Share {
         packets,
         new_flows: 0,
         busy: last - start,
+        on_cpu: cpu_time().saturating_sub(cpu_start),
     }
+}
+
+/// For how long the calling thread has had a core.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .expect("Linux has this clock")
+        .into()
 }
 
 /// Lets every worker do something in a thread of its own, all at the same time.

@@ -262,8 +262,8 @@ fn measured<F: Ip>(shared: &Shared<'_>, crew: &mut [Member<F>], size: Size, phas
         phase,
         cross: case.cross,
         shares: crew.iter().map(|member| member.share).collect(),
-        port_ns: of_port.ns_per_packet(),
-        roofline_ns: case.roofline.then(|| of_floor.ns_per_packet()),
+        of_port,
+        of_floor: case.roofline.then_some(of_floor),
         bursts,
         bytes_per_connection: statistics.bytes_per_connection,
         pages: F::table(&shared.director.tables).pages().0,
@@ -336,7 +336,8 @@ mod tests {
                 assert_eq!(phases, expected, "{method:?} {family:?}");
                 for of in &found {
                     assert!(of.packets() >= 300 && of.ns_per_packet() > 0.0, "{of:?}");
-                    assert!(of.port_ns > 0.0 && of.roofline_ns.unwrap() > 0.0);
+                    assert!(of.of_port.ns_per_packet() > 0.0 && of.roofline_ns().unwrap() > 0.0);
+                    assert!(of.total().cpu_share() > 0.0);
                     assert_eq!(of.bursts.len(), of.packets().div_ceil(32));
                 }
                 assert_eq!(found[0].shares[0].new_flows, found[0].packets());
@@ -361,7 +362,7 @@ mod tests {
             for of in &found {
                 assert_eq!((of.shares.len(), of.cross), (2, cross));
                 assert!(of.shares.iter().all(|share| share.packets > 0));
-                assert_eq!(of.roofline_ns, None);
+                assert_eq!(of.roofline_ns(), None);
             }
         }
     }
