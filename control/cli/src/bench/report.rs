@@ -95,7 +95,7 @@ fn short(number: f64) -> String {
 }
 
 /// The columns: a title, and whether its cells end in line instead of beginning so.
-const COLUMNS: [(&str, bool); 18] = [
+const COLUMNS: [(&str, bool); 19] = [
     ("mode", false),
     ("family", false),
     ("size", true),
@@ -104,6 +104,7 @@ const COLUMNS: [(&str, bool); 18] = [
     ("phase", false),
     ("Mpps", true),
     ("ns/packet", true),
+    ("on core", true),
     ("roofline", true),
     ("ratio", true),
     ("port", true),
@@ -130,7 +131,8 @@ fn cells(of: &Measurement) -> [String; COLUMNS.len()] {
     #[allow(clippy::cast_precision_loss, reason = "for people to read")]
     let us = |nanoseconds: u64| format!("{:.2}", nanoseconds as f64 / 1e3);
     let burst = |percentile| us(of.bursts.value_at_percentile(percentile));
-    let ratio = of.roofline_ns().map(|floor| of.ns_per_packet() / floor);
+    let floor = of.of_floor.map(|share| share.cpu_ns_per_packet());
+    let ratio = floor.map(|floor| of.total().cpu_ns_per_packet() / floor);
     [
         mode(of.method).to_owned(),
         of.family.name().to_owned(),
@@ -140,6 +142,7 @@ fn cells(of: &Measurement) -> [String; COLUMNS.len()] {
         of.phase.name().to_owned(),
         format!("{:.2}", of.packets_per_s() / 1e6),
         format!("{:.1}", of.ns_per_packet()),
+        format!("{:.1}", of.total().cpu_ns_per_packet()),
         of.roofline_ns()
             .map_or_else(none, |floor| format!("{floor:.1}")),
         ratio.map_or_else(none, |ratio| format!("{ratio:.2}")),
@@ -200,37 +203,25 @@ impl fmt::Display for Report {
         writeln!(f)?;
         writeln!(
             f,
-            "ns/packet: a worker's time, with that of the memory port (port) and of the clock, read once a burst of at most 32.\n\
+            "ns/packet: a worker's time, with that of the memory port (port) and of the clock, read once a burst of at most 32;\n\
+             on core: what of it the worker had a core for, the same where nobody else wants one.\n\
              p50 to max: how long bursts took. conn/GiB: connections in a GiB of table, its index included.\n\
              Established packets are of flows at random; with nat and fullnat half of them are replies."
         )?;
         if self.measurements.iter().any(|of| of.of_floor.is_some()) {
             writeln!(
                 f,
-                "roofline: ns to read and sum the same frames by the same port, with two random cache lines for each."
+                "roofline: ns to read and sum the same frames by the same port, with two random cache lines for each.\n\
+                 ratio: to it, of the times on a core."
             )?;
         }
         let total = Share::sum(self.measurements.iter().map(Measurement::total));
         if !self.measurements.is_empty() && total.cpu_share() < CPU_SHARE_MIN {
             writeln!(
                 f,
-                "The workers had a core for {:.0} % of the time only: other programs ran, and the machine can do more than this.\n\
-                 On a core of their own it would have been (cpu_ns_per_packet and roofline_cpu_ns of --json):",
+                "The workers had a core for {:.0} % of the time only: other programs ran, and the machine can do more than this.",
                 total.cpu_share() * 100.0
             )?;
-            for of in &self.measurements {
-                let (mode, family) = (mode(of.method), of.family.name());
-                let (flows, size, phase) = (of.flows, of.size, of.phase.name());
-                let ns = of.total().cpu_ns_per_packet();
-                write!(
-                    f,
-                    "  {mode} {family}, {flows} flows, {size}, {phase}: {ns:.1} ns/packet"
-                )?;
-                match of.of_floor.map(|share| share.cpu_ns_per_packet()) {
-                    Some(floor) => writeln!(f, ", roofline {floor:.1}")?,
-                    None => writeln!(f)?,
-                }
-            }
         }
         for note in &self.notes {
             writeln!(f, "{note}")?;
