@@ -19,6 +19,8 @@ pub(crate) const SLICE: Duration = Duration::from_millis(40);
 /// How long the floor's turn is, and the port's.
 const FLOOR_SLICE: Duration = Duration::from_millis(20);
 const PORT_SLICE: Duration = Duration::from_millis(5);
+/// Packets of a turn, at least: where others want the core, time may pass without a packet.
+const TURN_PACKETS: u64 = 1 << 16;
 /// The longest burst that is told apart, nanoseconds.
 const BURST_TIME_MAX: u64 = 10_000_000_000;
 /// The time at which a director begins.
@@ -233,13 +235,13 @@ pub(crate) enum Until {
     Passed(Duration),
 }
 
-/// Rounds for some time. The clock is read after each, as it is where the director is measured.
+/// Rounds for some time, and some packets. The clock is read after each, as it is where the director is measured.
 fn timed(span: Duration, mut round: impl FnMut() -> usize) -> Share {
     let cpu_start = cpu_time();
     let start = Instant::now();
     let mut last = start;
     let mut packets = 0;
-    while last - start < span {
+    while last - start < span || packets < TURN_PACKETS {
         packets += round() as u64;
         last = Instant::now();
     }

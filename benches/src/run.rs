@@ -19,6 +19,9 @@ const UNTIL_FORGOTTEN: Ticks = Ticks::from_seconds(70);
 const STEP: usize = 16;
 /// Fills of a table between two turns of the floor.
 const FILLS_PER_FLOOR: u64 = 32;
+/// Connections made for a turn of the floor, and its turns after a fill at most.
+const FLOWS_PER_FLOOR: u64 = 100_000;
+const FLOORS_PER_FILL: u64 = 20;
 /// Rounds in which ended connections' entries become free.
 const ROUNDS_UNTIL_FREE: u32 = 64;
 /// The part of a measurement's time that passes beforehand, to warm up.
@@ -167,9 +170,11 @@ fn make_connections<F: Ip>(shared: &Shared<'_>, crew: &mut [Member<F>]) -> Resul
             member.traffic().rewind();
             member.measure(shared, Until::End, 0.0);
             fills += 1;
-            // A small table is full in much less time than the floor takes.
+            // A small table is full in much less time than a turn of the floor takes, a large one in much more.
             if fills <= 2 || fills.is_multiple_of(FILLS_PER_FLOOR) {
-                member.measure_floor(shared);
+                for _ in 0..(flows / FLOWS_PER_FLOOR).clamp(1, FLOORS_PER_FILL) {
+                    member.measure_floor(shared);
+                }
             }
             let busy = member.share.busy;
             let goes_on = shared.agree(member, || {
