@@ -172,8 +172,10 @@ pub struct Share {
     pub packets: u64,
     /// Connections made for some of them.
     pub new_flows: u64,
-    /// Time.
+    /// Time that passed.
     pub busy: Duration,
+    /// The part of it that the thread had a core to itself.
+    pub on_cpu: Duration,
 }
 
 impl Share {
@@ -195,13 +197,28 @@ impl Share {
         ratio(self.busy.as_secs_f64() * 1e9, self.packets)
     }
 
+    /// Time of a packet on a core; less than [`ns_per_packet`](Self::ns_per_packet) where others wanted the core too.
+    #[must_use]
+    pub fn cpu_ns_per_packet(&self) -> f64 {
+        ratio(self.on_cpu.as_secs_f64() * 1e9, self.packets)
+    }
+
+    /// The part of the time that the thread had a core, 0 to 1.
+    #[must_use]
+    pub fn cpu_share(&self) -> f64 {
+        self.on_cpu.as_secs_f64() / self.busy.as_secs_f64().max(1e-9)
+    }
+
     pub(crate) fn add(&mut self, other: Share) {
         self.packets += other.packets;
         self.new_flows += other.new_flows;
         self.busy += other.busy;
+        self.on_cpu += other.on_cpu;
     }
 
-    pub(crate) fn sum(shares: impl IntoIterator<Item = Share>) -> Share {
+    /// All of it together.
+    #[must_use]
+    pub fn sum(shares: impl IntoIterator<Item = Share>) -> Share {
         let mut sum = Share::default();
         shares.into_iter().for_each(|share| sum.add(share));
         sum
@@ -246,9 +263,9 @@ pub struct Measurement {
     /// What each worker did.
     pub shares: Vec<Share>,
     /// What it takes the memory port alone to hand the same frames in and out: part of every packet's time.
-    pub port_ns: f64,
+    pub of_port: Share,
     /// What it takes to read and checksum the same frames and to fetch two random lines for each: the floor.
-    pub roofline_ns: Option<f64>,
+    pub of_floor: Option<Share>,
     /// How long bursts took, nanoseconds.
     pub bursts: Histogram<u64>,
     /// Memory of the table for each of its connections, bytes.
@@ -286,7 +303,8 @@ impl Measurement {
     #[must_use]
     pub fn roofline_packets_per_s(&self) -> Option<f64> {
         let workers = u32::try_from(self.shares.len()).expect("workers are counted by a u16");
-        self.roofline_ns.map(|ns| 1e9 / ns * f64::from(workers))
+        self.of_floor
+            .map(|share| share.packets_per_s() * f64::from(workers))
     }
 
     /// How many connections a GiB of table memory holds.
@@ -295,7 +313,15 @@ impl Measurement {
         f64::from(1_u32 << 30) / self.bytes_per_connection
     }
 
-    fn total(&self) -> Share {
+    /// Time of a packet at the floor.
+    #[must_use]
+    pub fn roofline_ns(&self) -> Option<f64> {
+        self.of_floor.map(|share| share.ns_per_packet())
+    }
+
+    /// What all workers did together.
+    #[must_use]
+    pub fn total(&self) -> Share {
         Share::sum(self.shares.iter().copied())
     }
 }
@@ -353,6 +379,11 @@ mod tests {
             packets: 1000,
             new_flows: 10,
             busy: Duration::from_micros(50),
+            on_cpu: Duration::from_micros(25),
+        };
+        let floor = Share {
+            packets: 2000,
+            ..share
         };
         let of = |shares| Measurement {
             method: Method::Dr,
@@ -363,8 +394,8 @@ mod tests {
             phase: Phase::Established,
             cross: false,
             shares,
-            port_ns: 5.0,
-            roofline_ns: Some(25.0),
+            of_port: Share::default(),
+            of_floor: Some(floor),
             bursts: Histogram::new(3).unwrap(),
             bytes_per_connection: 64.0,
             pages: Pages::default(),
@@ -374,6 +405,7 @@ mod tests {
         assert!(close(one.packets_per_s(), 20e6) && close(two.packets_per_s(), 40e6));
         assert!(close(one.ns_per_packet(), 50.0) && close(two.ns_per_packet(), 50.0));
         assert!(close(two.flows_per_s(), 4e5));
+        assert!(close(two.total().cpu_ns_per_packet(), 25.0) && close(share.cpu_share(), 0.5));
         assert!(close(two.roofline_packets_per_s().unwrap(), 80e6));
         assert!(close(one.connections_per_gib(), f64::from(1 << 24)));
     }

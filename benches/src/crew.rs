@@ -9,6 +9,7 @@ use conntrack::Ticks;
 use dataplane::port::memory::SourcePort;
 use dataplane::worker::Worker;
 use hdrhistogram::Histogram;
+use nix::time::{ClockId, clock_gettime};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
@@ -18,6 +19,8 @@ pub(crate) const SLICE: Duration = Duration::from_millis(40);
 /// How long the floor's turn is, and the port's.
 const FLOOR_SLICE: Duration = Duration::from_millis(20);
 const PORT_SLICE: Duration = Duration::from_millis(5);
+/// Packets of a turn, at least: where others want the core, time may pass without a packet.
+const TURN_PACKETS: u64 = 1 << 16;
 /// The longest burst that is told apart, nanoseconds.
 const BURST_TIME_MAX: u64 = 10_000_000_000;
 /// The time at which a director begins.
@@ -171,6 +174,7 @@ impl<F: Ip> Member<F> {
         shared.barrier.wait();
         let come_before = self.traffic().come();
         let busy_before = self.share.busy;
+        let cpu_start = cpu_time();
         let start = Instant::now();
         let mut last = start;
         let mut packets = 0;
@@ -206,6 +210,7 @@ impl<F: Ip> Member<F> {
             packets,
             new_flows,
             busy: last - start,
+            on_cpu: cpu_time().saturating_sub(cpu_start),
         });
     }
 
@@ -230,12 +235,13 @@ pub(crate) enum Until {
     Passed(Duration),
 }
 
-/// Rounds for some time. The clock is read after each, as it is where the director is measured.
+/// Rounds for some time, and some packets. The clock is read after each, as it is where the director is measured.
 fn timed(span: Duration, mut round: impl FnMut() -> usize) -> Share {
+    let cpu_start = cpu_time();
     let start = Instant::now();
     let mut last = start;
     let mut packets = 0;
-    while last - start < span {
+    while last - start < span || packets < TURN_PACKETS {
         packets += round() as u64;
         last = Instant::now();
     }
@@ -243,7 +249,15 @@ fn timed(span: Duration, mut round: impl FnMut() -> usize) -> Share {
         packets,
         new_flows: 0,
         busy: last - start,
+        on_cpu: cpu_time().saturating_sub(cpu_start),
     }
+}
+
+/// For how long the calling thread has had a core.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .expect("Linux has this clock")
+        .into()
 }
 
 /// Lets every worker do something in a thread of its own, all at the same time.

@@ -9,7 +9,7 @@
 //! ```
 //! What a port hands in are records of a few bytes, read one after the other, from which it writes the headers into the
 //! buffers of a ring (frames.rs): ten million flows need no ten million frames, and a payload is in its buffer already,
-//! as a NIC would have put it there. This is part of the measured time, and measured apart too (`port_ns`).
+//! as a NIC would have put it there. This is part of the measured time, and measured apart too ([`Measurement::of_port`]).
 
 mod case;
 mod crew;

@@ -19,6 +19,9 @@ const UNTIL_FORGOTTEN: Ticks = Ticks::from_seconds(70);
 const STEP: usize = 16;
 /// Fills of a table between two turns of the floor.
 const FILLS_PER_FLOOR: u64 = 32;
+/// Connections made for a turn of the floor, and its turns after a fill at most.
+const FLOWS_PER_FLOOR: u64 = 100_000;
+const FLOORS_PER_FILL: u64 = 20;
 /// Rounds in which ended connections' entries become free.
 const ROUNDS_UNTIL_FREE: u32 = 64;
 /// The part of a measurement's time that passes beforehand, to warm up.
@@ -148,8 +151,8 @@ fn newcomers_of<F: Ip>(case: &Case, worker: usize) -> Result<Records<F>, BenchEr
     newcomers(case, worker, u64::from(case.flows), newcomer_count(case))
 }
 
-/// Fills the empty table again and again, and leaves it full. The first time warms up: it counts only where it took all
-/// the time.
+/// Fills the empty table again and again, and leaves it full. The first time does not count: memory that was never used
+/// before is slow.
 fn make_connections<F: Ip>(shared: &Shared<'_>, crew: &mut [Member<F>]) -> Result<(), BenchError> {
     let (case, director) = (shared.case, shared.director);
     let flows = u64::from(case.flows);
@@ -167,15 +170,16 @@ fn make_connections<F: Ip>(shared: &Shared<'_>, crew: &mut [Member<F>]) -> Resul
             member.traffic().rewind();
             member.measure(shared, Until::End, 0.0);
             fills += 1;
-            // A small table is full in much less time than the floor takes.
+            // A small table is full in much less time than a turn of the floor takes, a large one in much more.
             if fills <= 2 || fills.is_multiple_of(FILLS_PER_FLOOR) {
-                member.measure_floor(shared);
+                for _ in 0..(flows / FLOWS_PER_FLOOR).clamp(1, FLOORS_PER_FILL) {
+                    member.measure_floor(shared);
+                }
             }
             let busy = member.share.busy;
             let goes_on = shared.agree(member, || {
-                let is_enough =
-                    busy >= case.time || (fills > 1 && start.elapsed() >= 2 * case.time);
-                !is_enough && !(shared.stop)()
+                let is_enough = busy >= case.time || start.elapsed() >= 3 * case.time;
+                (fills == 1 || !is_enough) && !(shared.stop)()
             });
             if !goes_on {
                 return fills;
@@ -262,8 +266,8 @@ fn measured<F: Ip>(shared: &Shared<'_>, crew: &mut [Member<F>], size: Size, phas
         phase,
         cross: case.cross,
         shares: crew.iter().map(|member| member.share).collect(),
-        port_ns: of_port.ns_per_packet(),
-        roofline_ns: case.roofline.then(|| of_floor.ns_per_packet()),
+        of_port,
+        of_floor: case.roofline.then_some(of_floor),
         bursts,
         bytes_per_connection: statistics.bytes_per_connection,
         pages: statistics.pages,
@@ -336,7 +340,8 @@ mod tests {
                 assert_eq!(phases, expected, "{method:?} {family:?}");
                 for of in &found {
                     assert!(of.packets() >= 300 && of.ns_per_packet() > 0.0, "{of:?}");
-                    assert!(of.port_ns > 0.0 && of.roofline_ns.unwrap() > 0.0);
+                    assert!(of.of_port.ns_per_packet() > 0.0 && of.roofline_ns().unwrap() > 0.0);
+                    assert!(of.total().cpu_share() > 0.0);
                     assert_eq!(of.bursts.len(), of.packets().div_ceil(32));
                 }
                 assert_eq!(found[0].shares[0].new_flows, found[0].packets());
@@ -361,7 +366,7 @@ mod tests {
             for of in &found {
                 assert_eq!((of.shares.len(), of.cross), (2, cross));
                 assert!(of.shares.iter().all(|share| share.packets > 0));
-                assert_eq!(of.roofline_ns, None);
+                assert_eq!(of.roofline_ns(), None);
             }
         }
     }

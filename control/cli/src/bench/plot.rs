@@ -69,7 +69,7 @@ pub(super) fn svg(measurements: &[Measurement], cpu: &str) -> String {
         let y = TOP + 22.0 * (index as f64 + 0.5);
         key(&mut svg, y, colour, "", &one.name);
     }
-    if measurements.iter().any(|of| of.roofline_ns.is_some()) {
+    if measurements.iter().any(|of| of.of_floor.is_some()) {
         #[allow(clippy::cast_precision_loss, reason = "a few lines")]
         let y = TOP + 22.0 * (series.len() as f64 + 0.5);
         key(&mut svg, y, "#555555", DASHES, "roofline of each");

@@ -5,6 +5,9 @@ use conntrack::Method;
 use serde_json::{Value, json};
 use std::fmt;
 
+/// Where the workers had a core for a smaller part of the time, this is said.
+const CPU_SHARE_MIN: f64 = 0.95;
+
 /// All that was measured.
 #[derive(Debug)]
 pub struct Report {
@@ -43,14 +46,18 @@ impl Report {
             "phase": of.phase.name(),
             "mpps": of.packets_per_s() / 1e6,
             "ns_per_packet": of.ns_per_packet(),
-            "roofline_ns": of.roofline_ns,
+            "roofline_ns": of.roofline_ns(),
             "flows_per_s": of.flows_per_s(),
             "size": of.size.to_string(),
             "packets": of.packets(),
             "new_flows_per_second": self.new_flows_per_second,
             "cross": of.cross,
             "mpps_per_worker": per_worker,
-            "port_ns": of.port_ns,
+            "port_ns": of.of_port.ns_per_packet(),
+            "cpu_share": of.total().cpu_share(),
+            "cpu_ns_per_packet": of.total().cpu_ns_per_packet(),
+            "roofline_cpu_ns": of.of_floor.map(|share| share.cpu_ns_per_packet()),
+            "port_cpu_ns": of.of_port.cpu_ns_per_packet(),
             "burst_ns": {
                 "p50": burst(50.0),
                 "p99": burst(99.0),
@@ -89,7 +96,7 @@ fn short(number: f64) -> String {
 }
 
 /// The columns: a title, and whether its cells end in line instead of beginning so.
-const COLUMNS: [(&str, bool); 18] = [
+const COLUMNS: [(&str, bool); 19] = [
     ("mode", false),
     ("family", false),
     ("size", true),
@@ -98,6 +105,7 @@ const COLUMNS: [(&str, bool); 18] = [
     ("phase", false),
     ("Mpps", true),
     ("ns/packet", true),
+    ("on core", true),
     ("roofline", true),
     ("ratio", true),
     ("port", true),
@@ -124,7 +132,8 @@ fn cells(of: &Measurement) -> [String; COLUMNS.len()] {
     #[allow(clippy::cast_precision_loss, reason = "for people to read")]
     let us = |nanoseconds: u64| format!("{:.2}", nanoseconds as f64 / 1e3);
     let burst = |percentile| us(of.bursts.value_at_percentile(percentile));
-    let ratio = of.roofline_ns.map(|floor| of.ns_per_packet() / floor);
+    let floor = of.of_floor.map(|share| share.cpu_ns_per_packet());
+    let ratio = floor.map(|floor| of.total().cpu_ns_per_packet() / floor);
     [
         mode(of.method).to_owned(),
         of.family.name().to_owned(),
@@ -134,10 +143,11 @@ fn cells(of: &Measurement) -> [String; COLUMNS.len()] {
         of.phase.name().to_owned(),
         format!("{:.2}", of.packets_per_s() / 1e6),
         format!("{:.1}", of.ns_per_packet()),
-        of.roofline_ns
+        format!("{:.1}", of.total().cpu_ns_per_packet()),
+        of.roofline_ns()
             .map_or_else(none, |floor| format!("{floor:.1}")),
         ratio.map_or_else(none, |ratio| format!("{ratio:.2}")),
-        format!("{:.1}", of.port_ns),
+        format!("{:.1}", of.of_port.ns_per_packet()),
         if new_flows > 0.0 {
             short(new_flows)
         } else {
@@ -194,14 +204,24 @@ impl fmt::Display for Report {
         writeln!(f)?;
         writeln!(
             f,
-            "ns/packet: a worker's time, with that of the memory port (port) and of the clock, read once a burst of at most 32.\n\
+            "ns/packet: a worker's time, with that of the memory port (port) and of the clock, read once a burst of at most 32;\n\
+             on core: what of it the worker had a core for, the same where nobody else wants one.\n\
              p50 to max: how long bursts took. conn/GiB: connections in a GiB of table, its index included.\n\
              Established packets are of flows at random; with nat and fullnat half of them are replies."
         )?;
-        if self.measurements.iter().any(|of| of.roofline_ns.is_some()) {
+        if self.measurements.iter().any(|of| of.of_floor.is_some()) {
             writeln!(
                 f,
-                "roofline: ns to read and sum the same frames by the same port, with two random cache lines for each."
+                "roofline: ns to read and sum the same frames by the same port, with two random cache lines for each.\n\
+                 ratio: to it, of the times on a core."
+            )?;
+        }
+        let total = Share::sum(self.measurements.iter().map(Measurement::total));
+        if !self.measurements.is_empty() && total.cpu_share() < CPU_SHARE_MIN {
+            writeln!(
+                f,
+                "The workers had a core for {:.0} % of the time only: other programs ran, and the machine can do more than this.",
+                total.cpu_share() * 100.0
             )?;
         }
         for note in &self.notes {
