@@ -11,6 +11,9 @@
 //! ```
 //! A flood from random sources never says the same thing twice; a client's TCP says it again after a second. See
 //! `docs/decisions/0006-newcomers-that-come-again.md`.
+//!
+//! Differs from IPVS: there every SYN makes a connection, as long as there is memory. Here the half-open ones have a share of
+//! the table, and while it is full a newcomer gets in when its client says its SYN again.
 
 use super::egress::Egress;
 use super::family::Ip;
