@@ -106,8 +106,8 @@ mod tests {
     /// Every fingerprint is another one, and goes to the next line.
     fn print(number: usize, lines: u32) -> Print {
         Print {
-            line: u32::try_from(number).unwrap() % lines,
-            print: u16::try_from(number / lines as usize % 65_535 + 1).unwrap(),
+            line: u32::try_from(number).expect("few") % lines,
+            print: u16::try_from(number / lines as usize % 65_535 + 1).expect("16 bits"),
         }
     }
 

@@ -86,6 +86,7 @@ fn worker(index: u32, status: &WorkerStatus) -> v1::Worker {
         bursts: status.bursts,
         sleeps: status.sleeps,
         helpers_refused: status.helpers_refused,
+        half_open_replaced: status.half_open_replaced,
         fragments_forgotten: status.fragments_forgotten,
         receive_missed: status.receive_missed,
         transmit_errors: status.transmit_errors,

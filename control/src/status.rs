@@ -60,6 +60,8 @@ pub struct WorkerStatus {
     pub sleeps: u64,
     /// Connections that go without their service's helper, because as many as may have one.
     pub helpers_refused: u64,
+    /// Half-open connections that ended in favour of clients that came again.
+    pub half_open_replaced: u64,
     /// Frames that its ports lost before it saw them.
     pub receive_missed: u64,
     /// Frames that its ports took and could not send.
@@ -242,6 +244,7 @@ impl Director {
             bursts: get(&stats.bursts),
             sleeps: get(&stats.sleeps),
             helpers_refused: get(&stats.helpers_refused),
+            half_open_replaced: get(&stats.half_open_replaced),
             receive_missed: get(&stats.receive_missed),
             transmit_errors: get(&stats.transmit_errors),
             fragments_forgotten: get(&stats.fragments_forgotten),

@@ -68,15 +68,19 @@ impl Sources {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        let [a, b, c, d, e, f, ..] = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d).to_be_bytes();
-        // From 32.0.0.0 to 63.255.255.255, and no port below 1024.
-        let address = [0x20 | a & 0x1f, b, c, d];
-        let port = [e | 4, f];
-        frame[26..30].copy_from_slice(&address);
-        frame[34..36].copy_from_slice(&port);
-        let words = [[address[0], b], [c, d], port].map(|word| u32::from(u16::from_be_bytes(word)));
-        add_to(&mut frame[24..26], words[0] + words[1]);
-        add_to(&mut frame[50..52], words[0] + words[1] + words[2]);
+        let random = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d);
+        let frame: &mut [u8; LEN] = frame.try_into().expect("frames of one length");
+        #[allow(clippy::cast_possible_truncation, reason = "some bits of it")]
+        let (address, port) = (
+            // From 32.0.0.0 to 63.255.255.255, and no port below 1024.
+            0x2000_0000 | (random >> 35) as u32,
+            0x0400 | random as u16,
+        );
+        frame[26..30].copy_from_slice(&address.to_be_bytes());
+        frame[34..36].copy_from_slice(&port.to_be_bytes());
+        let words = (address >> 16) + (address & 0xffff);
+        add_to(&mut frame[24..26], words);
+        add_to(&mut frame[50..52], words + u32::from(port));
     }
 }
 

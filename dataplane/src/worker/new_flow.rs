@@ -9,7 +9,7 @@ use super::onward::{counted_len, to_server_unchanged, translated};
 use super::persistence::{real_port, template_key};
 use super::services::{Picked, Services};
 use super::sip::call_of;
-use super::transition::{first_state, is_established, is_reset, may_begin, starts_anew};
+use super::transition::{first_state, is_established, is_reset, may_begin};
 use crate::calls::CallId;
 use crate::frame::Frame;
 use crate::neighbour::NeighbourId;
@@ -39,15 +39,12 @@ impl<F: Ip> Flows<F> {
             Some(Ok(found)) => return self.forward(services, egress, frame, packet, found),
             Some(Err(reason)) => return egress.drop(frame, reason),
         }
-        let tuple = &packet.tuple;
-        let asked = asked(&egress.snapshot, frame.port, tuple);
-        if !self.table.has_room_for_newcomers()
-            && let Some(asked) = &asked
-            && is_newcomer(frame.bytes(), packet, asked)
-        {
+        let asked = || asked(&egress.snapshot, frame.port, &packet.tuple);
+        if self.waits(egress, &frame, packet, asked) {
             // Most of a flood ends here, or rather at the end of the burst.
             return self.let_wait(services, egress, frame, packet);
         }
+        let asked = asked();
         self.new_flow_of(services, egress, frame, packet, asked);
     }
 
@@ -292,16 +289,16 @@ impl<F: Ip> Flows<F> {
     }
 }
 
-/// Whether a packet begins what is half open at first.
-fn is_newcomer<F: Ip>(frame: &[u8], packet: &Packet<F>, asked: &Asked) -> bool {
-    starts_anew(frame, packet) && !is_reset(frame, packet) && !is_kernels(packet, asked)
+/// Whether a packet for a service is left to the kernel all the same: data of FTP that no helper expects.
+pub(super) fn is_kernels<F: Ip>(packet: &Packet<F>, asked: &Asked) -> bool {
+    let beside_ftp = asked.is_beside_ftp(packet.tuple.destination_port);
+    is_ftp_data(packet) || (beside_ftp && asked.persistence.is_none())
 }
 
-/// Whether a packet for a service is left to the kernel all the same: data of FTP that no helper expects.
-fn is_kernels<F: Ip>(packet: &Packet<F>, asked: &Asked) -> bool {
-    let tuple = &packet.tuple;
-    let beside_ftp = asked.is_beside_ftp(tuple.destination_port);
-    tuple.source_port == FTP_DATA || (beside_ftp && asked.persistence.is_none())
+/// Whether a packet comes from the port of FTP's active transfers.
+#[inline]
+pub(super) fn is_ftp_data<F: Ip>(packet: &Packet<F>) -> bool {
+    packet.tuple.source_port == FTP_DATA
 }
 
 /// Where a new flow goes.

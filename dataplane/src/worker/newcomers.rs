@@ -11,11 +11,16 @@
 //! ```
 //! A flood from random sources never says the same thing twice; a client's TCP says it again after a second. See
 //! `docs/decisions/0006-newcomers-that-come-again.md`.
+//!
+//! Differs from IPVS: there every SYN makes a connection, as long as there is memory. Here the half-open ones have a share of
+//! the table, and while it is full a newcomer gets in when its client says its SYN again.
 
 use super::egress::Egress;
 use super::family::Ip;
-use super::lookup::asked;
+use super::lookup::{Asked, asked};
+use super::new_flow::{is_ftp_data, is_kernels};
 use super::services::Services;
+use super::transition::{is_reset, starts_anew};
 use super::{Flows, settle};
 use crate::frame::Frame;
 use crate::packet::{Fragment, Packet};
@@ -37,6 +42,8 @@ pub(super) struct Newcomers<F: Ip> {
     refused: Refused,
     /// Those of this burst for which there is no room, as it seems.
     waiting: Vec<(Frame, Packet<F>, Print)>,
+    /// What the last one that was put aside asked for: most of a flood asks for the same.
+    flooded: Option<Flooded<F>>,
     /// The place of the table that was looked at last.
     hand: u32,
     /// Places that may be looked at until the tick is over.
@@ -44,11 +51,32 @@ pub(super) struct Newcomers<F: Ip> {
     tick: Ticks,
 }
 
+/// A service's address that a flood meets, under one snapshot.
+#[derive(PartialEq, Eq)]
+struct Flooded<F: Ip> {
+    version: u64,
+    address: F::Address,
+    port: u16,
+    protocol: u8,
+}
+
+impl<F: Ip> Flooded<F> {
+    fn of<P: Port>(egress: &Egress<P>, packet: &Packet<F>) -> Flooded<F> {
+        Flooded {
+            version: egress.snapshot.version,
+            address: packet.tuple.destination,
+            port: packet.tuple.destination_port,
+            protocol: packet.tuple.protocol,
+        }
+    }
+}
+
 impl<F: Ip> Newcomers<F> {
     pub(super) fn new() -> Newcomers<F> {
         Newcomers {
             refused: Refused::new(LINES).expect("address space for 32 MiB"),
             waiting: Vec::with_capacity(BURST),
+            flooded: None,
             hand: 0,
             places_left: PLACES_PER_TICK,
             tick: Ticks(0),
@@ -57,6 +85,31 @@ impl<F: Ip> Newcomers<F> {
 }
 
 impl<F: Ip> Flows<F> {
+    /// Whether a first packet is to be put aside. `asked` is what it asks for.
+    #[inline]
+    pub(super) fn waits<P: Port>(
+        &mut self,
+        egress: &Egress<P>,
+        frame: &Frame,
+        packet: &Packet<F>,
+        asked: impl FnOnce() -> Option<Asked>,
+    ) -> bool {
+        let is_first = || starts_anew(frame.bytes(), packet) && !is_reset(frame.bytes(), packet);
+        if self.table.has_room_for_newcomers() || !is_first() {
+            return false;
+        }
+        let flooded = Flooded::of(egress, packet);
+        if self.newcomers.flooded.as_ref() == Some(&flooded) && !is_ftp_data(packet) {
+            return true;
+        }
+        let waits = asked().is_some_and(|asked| !is_kernels(packet, &asked));
+        // A mark depends on more than that.
+        if waits && egress.snapshot.marks.is_empty() {
+            self.newcomers.flooded = Some(flooded);
+        }
+        waits
+    }
+
     /// Puts a newcomer aside until the end of the burst, so that the line where it may be known comes meanwhile.
     #[inline]
     pub(super) fn let_wait<P: Port>(

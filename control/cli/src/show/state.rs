@@ -8,7 +8,7 @@ const NEIGHBOURS_TOLD: usize = 32;
 
 /// What is told, summed over the workers, only if there is any.
 type Loss = (&'static str, fn(&Worker) -> u64);
-const LOSSES: [Loss; 3] = [
+const LOSSES: [Loss; 4] = [
     ("frames that came faster than they were taken", |worker| {
         worker.receive_missed
     }),
@@ -18,6 +18,10 @@ const LOSSES: [Loss; 3] = [
     ("first fragments forgotten for newer ones", |worker| {
         worker.fragments_forgotten
     }),
+    (
+        "half-open connections ended for clients that came again",
+        |worker| worker.half_open_replaced,
+    ),
 ];
 
 /// The whole of `uvs status`.
@@ -191,6 +195,7 @@ mod tests {
             fragments_forgotten: count,
             receive_missed: count + 10,
             transmit_errors: count + 20,
+            half_open_replaced: count + 30,
             ..Worker::default()
         };
         let mut status = GetStatusResponse {
@@ -199,7 +204,8 @@ mod tests {
         };
         let lines = "frames that came faster than they were taken: 27\n\
                      frames that a driver took and could not send: 47\n\
-                     first fragments forgotten for newer ones: 7\n";
+                     first fragments forgotten for newer ones: 7\n\
+                     half-open connections ended for clients that came again: 67\n";
         assert!(table(&status).contains(lines), "{}", table(&status));
         status.workers.clear();
         let text = table(&status);

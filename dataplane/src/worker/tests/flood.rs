@@ -197,3 +197,22 @@ fn a_worker_ends_no_connection_of_another() {
     );
     assert_eq!(replaced(&bed), 0);
 }
+
+#[test]
+fn a_service_that_is_gone_is_flooded_no_more() {
+    let config = Config::of(TCP, VIP, Method::Nat, SERVER);
+    let limits = Limits {
+        half_open_percent: 1,
+        ..Limits::default()
+    };
+    let mut bed = Bed::with(&config, &limits);
+    flood(&mut bed, 0, 0..100);
+    let syn = client(1).packet(SYN, b"");
+    bed.send_for(0, CLIENTS, &syn, Reason::HalfOpenFull);
+    bed.publish(&Config::of(UDP, VIP, Method::Nat, SERVER));
+    bed.settle();
+    let before = bed.books();
+    assert!(bed.send(0, CLIENTS, &syn).is_empty());
+    // It is the kernel's.
+    assert_eq!(bed.moved(&before)["exceptions"], 1);
+}
