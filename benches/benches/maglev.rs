@@ -1,10 +1,10 @@
 //! Building tables for 1,000 servers of equal weight by `maglev`: `cargo bench -p benches --bench maglev`.
 //!
 //! The sizes are the paper's. `maglev` itself takes a table of 131,101 slots for so many servers, which is the row
-//! `change`. Rows of `paper` are the paper's pseudocode as it stands, in the same run, on the same servers.
+//! `uvs: change`. Rows of `paper` are the paper's pseudocode as it stands, in the same run, on the same servers.
 
 use benches::servers;
-use criterion::Criterion;
+use criterion::{Criterion, SamplingMode};
 use scheduler::{Options, RealServer, Weight, create, maglev_table};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::hint::black_box;
@@ -13,26 +13,34 @@ use std::time::Duration;
 const SERVERS: u32 = 1000;
 
 fn main() {
+    // Samples of one table each, if need be: on a busy machine their median is the steadiest.
     let mut criterion = Criterion::default()
-        .sample_size(20)
-        .measurement_time(Duration::from_secs(3))
+        .sample_size(100)
+        .nresamples(2000)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_secs(1))
         .configure_from_args();
     let mut servers = servers(SERVERS);
     for server in &mut servers {
         server.weight = Weight(1);
     }
     for slots in [65_537, 655_373] {
-        criterion.bench_function(&format!("maglev/{slots}/uvs"), |bencher| {
+        let mut group = criterion.benchmark_group(format!("maglev/{slots}"));
+        group.sampling_mode(SamplingMode::Flat);
+        group.bench_function("uvs", |bencher| {
             bencher.iter(|| maglev_table(black_box(&servers), slots));
         });
-        criterion.bench_function(&format!("maglev/{slots}/paper"), |bencher| {
+        group.bench_function("paper", |bencher| {
             bencher.iter(|| paper(black_box(&servers), slots));
         });
     }
     let mut scheduler = create("maglev", &Options::default()).expect("a known name");
-    criterion.bench_function("maglev/131101/change", |bencher| {
+    let mut group = criterion.benchmark_group("maglev/131101");
+    group.sampling_mode(SamplingMode::Flat);
+    group.bench_function("uvs: change", |bencher| {
         bencher.iter(|| scheduler.servers_changed(black_box(&servers)));
     });
+    group.finish();
     criterion.final_summary();
 }
 

@@ -3,17 +3,19 @@
 //! Rows are named pick/SERVERS/SCHEDULER and change/SERVERS/SCHEDULER.
 
 use benches::servers;
-use criterion::{BatchSize, Criterion};
+use criterion::{BatchSize, Criterion, SamplingMode};
 use scheduler::{Activity, Flow, NAMES, Options, create};
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 fn main() {
+    // Many short samples, as in `table`.
     let mut criterion = Criterion::default()
-        .sample_size(10)
-        .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_millis(500))
+        .sample_size(200)
+        .nresamples(2000)
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(200))
         .configure_from_args();
     for count in [10, 100, 1000] {
         for name in NAMES {
@@ -35,7 +37,9 @@ fn pick(criterion: &mut Criterion, name: &str, count: u32) {
     scheduler.servers_changed(&[]);
     scheduler.servers_changed(&all);
     let mut number = 0;
-    criterion.bench_function(&format!("pick/{count}/{name}"), |bencher| {
+    let mut group = criterion.benchmark_group(format!("pick/{count}"));
+    group.sampling_mode(SamplingMode::Flat);
+    group.bench_function(name, |bencher| {
         bencher.iter(|| {
             number += 1;
             let index = scheduler.pick(black_box(&flow(number)), &all);
@@ -54,7 +58,9 @@ fn change(criterion: &mut Criterion, name: &str, count: u32) {
     let mut scheduler = create(name, &Options::default()).expect("a known name");
     scheduler.servers_changed(&all);
     let mut is_there = true;
-    criterion.bench_function(&format!("change/{count}/{name}"), |bencher| {
+    let mut group = criterion.benchmark_group(format!("change/{count}"));
+    group.sampling_mode(SamplingMode::Flat);
+    group.bench_function(name, |bencher| {
         bencher.iter_batched(
             || {
                 is_there = !is_there;

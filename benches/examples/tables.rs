@@ -89,16 +89,18 @@ fn print(operation: &str, threads: &str, rows: &BTreeMap<String, BTreeMap<u64, f
     print!("\n|---|");
     sizes.iter().for_each(|_| print!("---:|"));
     println!();
-    // Ours first, and the fastest of each size in bold.
+    // Ours first, and the fastest of each size in bold, where there are peers.
     let mut names: Vec<&String> = rows.keys().collect();
-    names.sort_by_key(|name| !name.starts_with("uvs"));
+    let is_ours = |name: &str| name.starts_with("uvs");
+    names.sort_by_key(|name| !is_ours(name));
+    let has_peers = is_ours(names[0]);
     for name in names {
         print!("| {name} |");
         for size in &sizes {
             let of = |row: &BTreeMap<u64, f64>| row.get(size).copied();
             let least = rows.values().filter_map(of).fold(f64::MAX, f64::min);
             match of(&rows[name]) {
-                Some(median) if median <= least => print!(" **{median:.1}** |"),
+                Some(median) if has_peers && median <= least => print!(" **{median:.1}** |"),
                 Some(median) => print!(" {median:.1} |"),
                 None => print!(" |"),
             }
