@@ -1,6 +1,6 @@
 //! What was measured, as a table or as JSON.
 
-use benches::{Measurement, Share};
+use benches::{Measurement, Phase, Share};
 use conntrack::Method;
 use serde_json::{Value, json};
 use std::fmt;
@@ -193,7 +193,8 @@ impl fmt::Display for Report {
                     .iter()
                     .map(|share| format!("{:.2}", mpps_of(share)));
                 let each = each.collect::<Vec<_>>().join(" + ");
-                let way = if of.cross && of.method.sees_replies() {
+                let has_replies = of.phase == Phase::Established && of.method.sees_replies();
+                let way = if of.cross && has_replies {
                     ", replies at another worker than requests"
                 } else {
                     ""
