@@ -125,7 +125,7 @@ fn without_a_service_of_its_family_a_packet_is_the_kernels() {
     let mut another = service.clone();
     another.id = 0;
     another.address = socket("10.0.0.101:80");
-    another.servers.clear();
+    another.servers[0].present = false;
     config.services.push(another);
     bed.publish(&config);
     bed.send_for(0, CLIENTS, &request(1).packet(ACK, b""), Reason::ServerGone);
