@@ -180,7 +180,7 @@ fn room_that_appears_in_front_of_a_claim_does_not_hide_it() {
 #[test]
 fn keys_that_overflow_at_once_are_all_found_and_leave_no_count() {
     explore(None, || {
-        let index = Arc::new(Index::new(1).unwrap());
+        let index = Arc::new(Index::new(1, &[]).unwrap());
         let hash = index.cut(0);
         let slot = move |index| {
             let id = ConnectionId {

@@ -181,6 +181,7 @@ impl Pool {
     }
 
     /// Bytes of the queue for surplus entries, which has a stamp beside each chain.
+    #[cfg(not(loom))]
     pub(crate) const fn surplus_bytes(capacity: u32, workers: u16) -> u64 {
         (Self::chunks(capacity, workers) * size_of::<(AtomicU64, Chain)>()) as u64
     }

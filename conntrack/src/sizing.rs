@@ -11,11 +11,7 @@
 //! The index has room for two keys of each connection, whatever the methods are: with NAT and FULLNAT it is full at
 //! [`LOAD_PERCENT`], with DR and TUN it is half as full and the faster for it.
 
-use crate::entry::Entry;
-use crate::family::Family;
-use crate::index::{Bucket, SLOTS};
-use crate::reclaim::Pool;
-use crate::wheel::Link;
+use crate::index::SLOTS;
 
 /// Slots in use of a hundred when the table is full of connections with two keys.
 const LOAD_PERCENT: u64 = 67;
@@ -32,26 +28,35 @@ pub(crate) const fn buckets(capacity: u32) -> u64 {
     }
 }
 
-/// Bytes of a table for so many connections and workers: entries, index, links, and what it needs to hand entries from
-/// worker to worker.
-pub(crate) const fn table_bytes<F: Family>(capacity: u32, workers: u16) -> u64 {
-    // Entry 0 is nobody's.
-    let entries = capacity as u64 + 1;
-    entries * (size_of::<Entry<F>>() + size_of::<Link>()) as u64
-        + buckets(capacity) * size_of::<Bucket>() as u64
-        + Pool::surplus_bytes(capacity, workers)
-}
-
+/// The sums, at compile time. (Loom's atomics are larger than those they stand for.)
 #[cfg(not(loom))]
-const _: () = {
-    use crate::family::{V4, V6};
-    let capacities = [1 << 16, 1_000_000, 10_000_000, 100_000_000, 1 << 30];
-    let mut place = 0;
-    while place < capacities.len() {
-        let capacity = capacities[place];
-        // By DR and TUN; by NAT and FULLNAT it might be 128, and is the same.
-        assert!(table_bytes::<V4>(capacity, 64) <= 100 * capacity as u64);
-        assert!(table_bytes::<V6>(capacity, 64) <= 164 * capacity as u64);
-        place += 1;
+mod promise {
+    use super::buckets;
+    use crate::entry::Entry;
+    use crate::family::{Family, V4, V6};
+    use crate::index::Bucket;
+    use crate::reclaim::Pool;
+    use crate::wheel::Link;
+
+    /// Bytes of a table for so many connections and workers: entries, index, links, and what it needs to hand entries
+    /// from worker to worker.
+    const fn table_bytes<F: Family>(capacity: u32, workers: u16) -> u64 {
+        // Entry 0 is nobody's.
+        let entries = capacity as u64 + 1;
+        entries * (size_of::<Entry<F>>() + size_of::<Link>()) as u64
+            + buckets(capacity) * size_of::<Bucket>() as u64
+            + Pool::surplus_bytes(capacity, workers)
     }
-};
+
+    const _: () = {
+        let capacities = [1 << 16, 1_000_000, 10_000_000, 100_000_000, 1 << 30];
+        let mut place = 0;
+        while place < capacities.len() {
+            let capacity = capacities[place];
+            // By DR and TUN; by NAT and FULLNAT it might be 128, and is the same.
+            assert!(table_bytes::<V4>(capacity, 64) <= 100 * capacity as u64);
+            assert!(table_bytes::<V6>(capacity, 64) <= 164 * capacity as u64);
+            place += 1;
+        }
+    };
+}
