@@ -450,11 +450,7 @@ fn prefetch_line(address: *const i8) {
 #[inline]
 pub(crate) fn upper_words(line: &crate::index::Bucket, upper: u16) -> u8 {
     use std::arch::asm;
-    use std::arch::x86_64::{
-        __m128i, _mm_castps_si128, _mm_castsi128_ps, _mm_cmpeq_epi16, _mm_movemask_epi8,
-        _mm_packs_epi16, _mm_packs_epi32, _mm_set1_epi16, _mm_setzero_si128, _mm_shuffle_ps,
-        _mm_srai_epi32,
-    };
+    use std::arch::x86_64::__m128i;
     const { assert!(size_of::<crate::index::Bucket>() == 64) };
     let (a, b, c, d): (__m128i, __m128i, __m128i, __m128i);
     // SAFETY: reads the 64 bytes of a line, which is aligned to 64. Others store to them meanwhile, by atomics, so it must
@@ -474,17 +470,27 @@ pub(crate) fn upper_words(line: &crate::index::Bucket, upper: u16) -> u8 {
         );
     }
     // SAFETY: SSE2 is part of x86_64.
-    unsafe {
-        let upper_halves = |low, high| {
-            let halves =
-                _mm_shuffle_ps::<0b11_01_11_01>(_mm_castsi128_ps(low), _mm_castsi128_ps(high));
-            _mm_srai_epi32::<16>(_mm_castps_si128(halves))
-        };
-        let words = _mm_packs_epi32(upper_halves(a, b), upper_halves(c, d));
-        let same = _mm_cmpeq_epi16(words, _mm_set1_epi16(upper.cast_signed()));
-        let found = _mm_movemask_epi8(_mm_packs_epi16(same, _mm_setzero_si128()));
-        found.to_le_bytes()[0]
-    }
+    unsafe { words_with(upper, [a, b, c, d]) }
+}
+
+/// Which of the eight words in four registers have `upper` as their upper 16 bits.
+#[cfg(all(target_arch = "x86_64", not(loom)))]
+#[inline]
+#[target_feature(enable = "sse2")]
+fn words_with(upper: u16, [a, b, c, d]: [std::arch::x86_64::__m128i; 4]) -> u8 {
+    use std::arch::x86_64::{
+        __m128i, _mm_castps_si128, _mm_castsi128_ps, _mm_cmpeq_epi16, _mm_movemask_epi8,
+        _mm_packs_epi16, _mm_packs_epi32, _mm_set1_epi16, _mm_setzero_si128, _mm_shuffle_ps,
+        _mm_srai_epi32,
+    };
+    let upper_halves = |low: __m128i, high: __m128i| {
+        let (low, high) = (_mm_castsi128_ps(low), _mm_castsi128_ps(high));
+        _mm_srai_epi32::<16>(_mm_castps_si128(_mm_shuffle_ps::<0b11_01_11_01>(low, high)))
+    };
+    let words = _mm_packs_epi32(upper_halves(a, b), upper_halves(c, d));
+    let same = _mm_cmpeq_epi16(words, _mm_set1_epi16(upper.cast_signed()));
+    let found = _mm_movemask_epi8(_mm_packs_epi16(same, _mm_setzero_si128()));
+    found.to_le_bytes()[0]
 }
 
 #[cfg(target_arch = "aarch64")]

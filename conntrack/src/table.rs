@@ -172,7 +172,7 @@ impl<F: Family> Table<F> {
     }
 
     /// As [`find`](Self::find), with the entry.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn find_entry(
         &self,

@@ -29,6 +29,10 @@ pub trait PlainFamily: Wire {
     /// Where the transport header of a plain packet is, bytes from the start of the frame.
     const L4: usize = ETHERNET_LEN + Self::HEADER_LEN;
 
+    /// The tuple of the packet in a frame with this family's `EtherType`, if it is a plain one, which nobody has looked at yet:
+    /// what its bucket is asked for by, while there is something else to do. `None`: it is too short for one.
+    fn guess(frame: &[u8]) -> Option<Tuple<Self>>;
+
     /// The packet in a frame with this family's `EtherType`, if it is a plain one and nothing is wrong with it. `None` says
     /// nothing: [`parse`](super::parse) finds out.
     fn plain(frame: &[u8]) -> Option<Plain<Self>>;
@@ -38,7 +42,19 @@ pub trait PlainFamily: Wire {
 }
 
 impl PlainFamily for V4 {
-    #[inline]
+    #[inline(always)]
+    fn guess(frame: &[u8]) -> Option<Tuple<V4>> {
+        let headers = frame.first_chunk::<{ ETHERNET_LEN + IPV4_LEN + UDP_LEN }>()?;
+        Some(Tuple {
+            source: Self::read_address(headers, ETHERNET_LEN + Self::SOURCE),
+            destination: Self::read_address(headers, ETHERNET_LEN + Self::DESTINATION),
+            source_port: read_u16(headers, Self::L4),
+            destination_port: read_u16(headers, Self::L4 + 2),
+            protocol: headers[ETHERNET_LEN + 9],
+        })
+    }
+
+    #[inline(always)]
     fn plain(frame: &[u8]) -> Option<Plain<V4>> {
         let headers = frame.first_chunk::<{ ETHERNET_LEN + IPV4_LEN + UDP_LEN }>()?;
         let end = ETHERNET_LEN + usize::from(read_u16(headers, ETHERNET_LEN + 2));
@@ -81,7 +97,19 @@ impl PlainFamily for V4 {
 }
 
 impl PlainFamily for V6 {
-    #[inline]
+    #[inline(always)]
+    fn guess(frame: &[u8]) -> Option<Tuple<V6>> {
+        let headers = frame.first_chunk::<{ ETHERNET_LEN + IPV6_LEN + UDP_LEN }>()?;
+        Some(Tuple {
+            source: Self::read_address(headers, ETHERNET_LEN + Self::SOURCE),
+            destination: Self::read_address(headers, ETHERNET_LEN + Self::DESTINATION),
+            source_port: read_u16(headers, Self::L4),
+            destination_port: read_u16(headers, Self::L4 + 2),
+            protocol: headers[ETHERNET_LEN + 6],
+        })
+    }
+
+    #[inline(always)]
     fn plain(frame: &[u8]) -> Option<Plain<V6>> {
         let headers = frame.first_chunk::<{ ETHERNET_LEN + IPV6_LEN + UDP_LEN }>()?;
         let payload_len = usize::from(read_u16(headers, ETHERNET_LEN + 4));

@@ -1,5 +1,5 @@
-//! The stages of a burst: read and hash all plain packets, prefetching buckets; probe all, prefetching entries; decide each
-//! frame, in order.
+//! The stages of a burst: hash all that may be plain packets, prefetching buckets; probe, prefetching entries, and look at
+//! each packet meanwhile; decide each frame, in order.
 
 use super::connection::Found;
 use super::egress::Egress;
@@ -23,6 +23,17 @@ struct Lookup<F: Ip> {
     probe: Probe,
 }
 
+/// What a frame may be, before anybody looked at it.
+#[derive(Clone, Copy)]
+enum Guess {
+    /// A plain IPv4 packet.
+    Ipv4(Hash),
+    /// A plain IPv6 packet.
+    Ipv6(Hash),
+    /// Neither.
+    Other,
+}
+
 /// What a frame is to the stages.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -40,26 +51,29 @@ type Lookups<F> = ArrayVec<Lookup<F>, BURST>;
 impl<P: Port> Worker<P> {
     /// Decides every frame of a burst, in order, and leaves it empty.
     pub(super) fn handle(&mut self, burst: &mut Burst) {
-        let mut kinds: ArrayVec<Kind, BURST> = ArrayVec::new();
-        let (mut ipv4, mut ipv6) = (Lookups::<V4>::new(), Lookups::<V6>::new());
+        let mut guesses: ArrayVec<Guess, BURST> = ArrayVec::new();
         let has = [false, true].map(|ipv6| self.services.has_family(ipv6));
         for frame in burst.iter() {
-            let kind = match ether_type(frame) {
-                ETHER_TYPE_IPV4 if has[0] && self.ipv4.begin(frame, &mut ipv4) => {
+            let guess = match ether_type(frame) {
+                ETHER_TYPE_IPV4 if has[0] => self.ipv4.begin(frame).map(Guess::Ipv4),
+                ETHER_TYPE_IPV6 if has[1] => self.ipv6.begin(frame).map(Guess::Ipv6),
+                _ => None,
+            };
+            guesses.push(guess.unwrap_or(Guess::Other));
+        }
+        let mut kinds: ArrayVec<Kind, BURST> = ArrayVec::new();
+        let (mut ipv4, mut ipv6) = (Lookups::<V4>::new(), Lookups::<V6>::new());
+        for (frame, guess) in burst.iter().zip(&guesses) {
+            let kind = match *guess {
+                Guess::Ipv4(hash) if self.ipv4.look(frame, hash, &mut ipv4) => {
                     Kind::Ipv4(last(&ipv4))
                 }
-                ETHER_TYPE_IPV6 if has[1] && self.ipv6.begin(frame, &mut ipv6) => {
+                Guess::Ipv6(hash) if self.ipv6.look(frame, hash, &mut ipv6) => {
                     Kind::Ipv6(last(&ipv6))
                 }
                 _ => Kind::Other,
             };
             kinds.push(kind);
-        }
-        for lookup in &mut ipv4 {
-            lookup.probe = self.ipv4.table.probe(lookup.hash);
-        }
-        for lookup in &mut ipv6 {
-            lookup.probe = self.ipv6.table.probe(lookup.hash);
         }
         // Up to the first frame that is not steady, all are ready where they are before any is handed over.
         let mut ready: ArrayVec<PortId, BURST> = ArrayVec::new();
@@ -125,27 +139,32 @@ impl<P: Port> Worker<P> {
 }
 
 impl<F: Ip> Flows<F> {
-    /// Takes a frame for the next stage, if it is a plain packet.
-    #[inline]
-    fn begin(&self, frame: &Frame, lookups: &mut Lookups<F>) -> bool {
-        let Some(plain) = F::plain(frame.bytes()).filter(|_| frame.offload.is_done()) else {
+    /// Asks for the bucket of what may be a plain packet.
+    #[inline(always)]
+    fn begin(&self, frame: &Frame) -> Option<Hash> {
+        let tuple = F::guess(frame.bytes())?;
+        let hash = self.table.hash(&tuple);
+        self.table.prefetch(hash);
+        Some(hash)
+    }
+
+    /// Asks for the entry, and looks at the packet while it comes. Whether it is a plain one, with nothing left to do for
+    /// a NIC, and not from port 0.
+    #[inline(always)]
+    fn look(&self, frame: &Frame, hash: Hash, lookups: &mut Lookups<F>) -> bool {
+        let probe = self.table.probe(hash);
+        let Some(plain) = F::plain(frame.bytes()) else {
             return false;
         };
-        if plain.tuple.source_port == 0 {
+        if !frame.offload.is_done() || plain.tuple.source_port == 0 {
             return false;
         }
-        let hash = self.table.hash(&plain.tuple);
-        self.table.prefetch(hash);
-        lookups.push(Lookup {
-            plain,
-            hash,
-            probe: Probe::default(),
-        });
+        lookups.push(Lookup { plain, hash, probe });
         true
     }
 
     /// Readies a frame for the port that is returned, if it is steady; otherwise it stays as it is.
-    #[inline]
+    #[inline(always)]
     fn steady<P: Port>(
         &mut self,
         services: &mut Services,

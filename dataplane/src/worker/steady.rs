@@ -29,7 +29,7 @@ const UNSTEADY: u16 = TEMPLATE | HELPED | UNASSURED;
 
 /// Readies a plain packet of the connection at `entry` for the port that is returned: all that is left is to hand it over.
 /// `None`, and nothing was done, where it is not steady.
-#[inline]
+#[inline(always)]
 pub(super) fn forward<F: Ip, P: Port>(
     owner: &mut Owner<F>,
     services: &mut Services,
