@@ -342,7 +342,9 @@ mod tests {
                     assert!(of.packets() >= 300 && of.ns_per_packet() > 0.0, "{of:?}");
                     assert!(of.of_port.ns_per_packet() > 0.0 && of.roofline_ns().unwrap() > 0.0);
                     assert!(of.total().cpu_share() > 0.0);
-                    assert_eq!(of.bursts.len(), of.packets().div_ceil(32));
+                    // A pass over the 300 packets ends with a burst of 12.
+                    let passes = of.packets().div_ceil(300);
+                    assert!((of.packets().div_ceil(32)..=passes * 10).contains(&of.bursts.len()));
                 }
                 assert_eq!(found[0].shares[0].new_flows, found[0].packets());
                 assert!(found[1].shares[0].new_flows == 0 && found[2].frame_len > 300);
