@@ -12,13 +12,14 @@ mod nodes;
 mod ports;
 mod threads;
 
-pub use errors::{ApplyError, Findings, StartError};
+pub use errors::{ApplyError, Findings, StartError, TellError};
 
 use crate::compile::{Before, Compiler};
 use crate::config::{self, Configuration, DirectorSettings, Listen};
 use crate::plan::Plan;
 use conntrack::{Table, TableConfig, Ticks, random_seeds};
 use dataplane::neighbour::NeighbourTable;
+use dataplane::port::handle::{Opened, PortHandle};
 use dataplane::port::{Port, PortId, PortInfo};
 use dataplane::snapshot::{Publisher, Snapshot};
 use dataplane::stats::WorkerStats;
@@ -40,6 +41,8 @@ pub struct Director {
     pub(crate) settings: DirectorSettings,
     pub(crate) started: Instant,
     pub(crate) ports: Vec<PortInfo>,
+    /// Of the ports, in their order; none where somebody else runs the workers.
+    pub(crate) handles: Vec<Arc<dyn PortHandle>>,
     pub(crate) tables: Tables,
     pub(crate) neighbours: Arc<NeighbourTable>,
     pub(crate) publisher: Arc<Publisher>,
@@ -68,7 +71,7 @@ impl Director {
         let workers = configuration.director.workers;
         let numbered = (0u16..).map(PortId).zip(&configuration.ports);
         let ports: Result<Vec<_>, _> = numbered.map(|(id, port)| open(id, port, workers)).collect();
-        Director::start_with(configuration, ports?)
+        Director::start_opened(configuration, ports?)
     }
 
     /// As [`start`](Self::start), with ports that are open already: for each port of the configuration, in its order,
@@ -80,11 +83,32 @@ impl Director {
         configuration: Configuration,
         ports: Vec<Vec<P>>,
     ) -> Result<Director, StartError> {
+        let ports = ports.into_iter().map(ports::fixed);
+        Director::start_opened(configuration, ports.collect())
+    }
+
+    fn start_opened<P: Port + 'static>(
+        configuration: Configuration,
+        ports: Vec<Opened<P>>,
+    ) -> Result<Director, StartError> {
         let infos = infos(&configuration, &ports)?;
         let mut director = Director::assemble(configuration, infos)?;
+        director.handles = ports.iter().map(|port| Arc::clone(&port.handle)).collect();
+        director.tell_ports(&director.publisher.current())?;
         // Whatever fails from here on, dropping the director stops the threads that run already.
-        director.start_workers(ports)?;
+        director.start_workers(ports.into_iter().map(|port| port.queues).collect())?;
         Ok(director)
+    }
+
+    /// Tells the drivers what is forwarded from now on.
+    fn tell_ports(&self, snapshot: &Snapshot) -> Result<(), TellError> {
+        for (handle, info) in self.handles.iter().zip(&self.ports) {
+            handle.adopt(snapshot).map_err(|error| TellError {
+                port: info.name.clone(),
+                error,
+            })?;
+        }
+        Ok(())
     }
 
     /// A director without threads: whoever wants to run its workers himself, with time of his own making, makes them of
@@ -140,6 +164,7 @@ impl Director {
                 snapshot,
                 retired: Vec::new(),
             }),
+            handles: Vec::new(),
             threads: Vec::new(),
             stop: Arc::default(),
         })
@@ -191,6 +216,7 @@ impl Director {
         let snapshot =
             compiler.compile(&configuration, &before, worker::ticks_since(self.started))?;
         prepare_calls(&self.tables, &snapshot);
+        self.tell_ports(&snapshot)?;
         let (new, old) = self.publisher.publish(snapshot);
         current.retired.push((new.version, old));
         current.snapshot = new;

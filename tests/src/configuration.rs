@@ -100,17 +100,17 @@ impl Configuration {
              tcp_fin = {tcp_fin}\n\
              udp = {udp}\n\
              [port.wan]\n\
-             driver = \"af_packet\"\n\
-             interface = \"eth0\"\n\
+             {wan_driver}\
              addresses = [{wan}]\n\
              [port.lan]\n\
-             driver = \"af_packet\"\n\
-             interface = \"eth1\"\n\
+             {lan_driver}\
              addresses = [{lan}]\n",
             workers = self.workers,
             socket = socket.display(),
             tcp_fin = self.tcp_fin,
             udp = self.udp,
+            wan_driver = driver("eth0"),
+            lan_driver = driver("eth1"),
             wan = own(Host::DirectorWan),
             lan = own(Host::DirectorLan),
         );
@@ -164,5 +164,17 @@ impl Configuration {
             .iter()
             .map(|server| (self.real_address(server.index, port), server.weight));
         self.service(&listen, &servers.collect::<Vec<_>>(), "")
+    }
+}
+
+/// The lines of a port on `interface` for the driver that the variable `UVS_DRIVER` names: `af_packet` unless it is set.
+///
+/// # Panics
+/// When there is no such driver.
+fn driver(interface: &str) -> String {
+    let named = std::env::var("UVS_DRIVER").unwrap_or_else(|_| "af_packet".to_owned());
+    match named.as_str() {
+        "af_packet" => format!("driver = \"af_packet\"\ninterface = \"{interface}\"\n"),
+        _ => panic!("UVS_DRIVER: {named:?} is no driver; accepted: \"af_packet\""),
     }
 }

@@ -3,7 +3,6 @@
 use crate::compile::NoRoom;
 use crate::config::Finding;
 use conntrack::TableError;
-use dataplane::port::af_packet;
 use std::fmt;
 
 /// What is wrong with a configuration that was not read from a file.
@@ -21,6 +20,16 @@ impl fmt::Display for Findings {
     }
 }
 
+/// A port's driver cannot be told what is forwarded from now on.
+#[derive(Debug, thiserror::Error)]
+#[error("port {port}: what is to be forwarded cannot be told to it: {error}")]
+pub struct TellError {
+    /// Its name.
+    pub port: String,
+    /// What the system says.
+    pub error: std::io::Error,
+}
+
 /// Why a director does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -33,8 +42,11 @@ pub enum StartError {
         /// Its name.
         port: String,
         /// Why.
-        error: af_packet::OpenError,
+        error: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A port's driver cannot be told what to receive.
+    #[error(transparent)]
+    Tell(#[from] TellError),
     /// The ports handed over are not those of the configuration.
     #[error(
         "{given} ports with {queues} queues were handed over; accepted: {ports} ports with {workers} queues each"
@@ -92,4 +104,7 @@ pub enum ApplyError {
     /// There are more servers than numbers.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
+    /// A port's driver cannot be told.
+    #[error(transparent)]
+    Tell(#[from] TellError),
 }

@@ -3,18 +3,25 @@
 use super::StartError;
 use crate::config::{Configuration, Driver, PortSettings};
 use dataplane::port::any::AnyPort;
+use dataplane::port::handle::{Fixed, Opened};
 use dataplane::port::{Mac, Port, PortId, PortInfo, af_packet, memory::MemoryPort};
+use std::sync::Arc;
 
 /// Buffers of a memory port, and bytes of each.
 const MEMORY_BUFFERS: (u32, u32) = (256, 2048);
 /// Largest IP packet of a memory port.
 const MEMORY_MTU: u32 = 1500;
 
+/// Opens a port of the configuration.
 pub(super) fn open(
     id: PortId,
     port: &PortSettings,
     workers: u16,
-) -> Result<Vec<AnyPort>, StartError> {
+) -> Result<Opened<AnyPort>, StartError> {
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| StartError::Port {
+        port: port.name.clone(),
+        error,
+    };
     match &port.driver {
         Driver::AfPacket { interface } => {
             let config = af_packet::Config {
@@ -22,12 +29,8 @@ pub(super) fn open(
                 workers,
                 ..af_packet::Config::new(id, interface)
             };
-            let queues = af_packet::open(config);
-            let queues = queues.map_err(|error| StartError::Port {
-                port: port.name.clone(),
-                error,
-            })?;
-            Ok(queues.into_iter().map(AnyPort::AfPacket).collect())
+            let queues = af_packet::open(config).map_err(|error| failed(error.into()))?;
+            Ok(fixed(queues.into_iter().map(AnyPort::AfPacket).collect()))
         }
         Driver::Memory => {
             let [high, low] = id.0.to_be_bytes();
@@ -40,20 +43,36 @@ pub(super) fn open(
             let (buffers, buffer_len) = MEMORY_BUFFERS;
             let queue =
                 |_| AnyPort::Memory(MemoryPort::new(id, info.clone(), buffers, buffer_len).0);
-            Ok((0..workers).map(queue).collect())
+            Ok(fixed((0..workers).map(queue).collect()))
         }
+    }
+}
+
+/// Queues of a port about which control has nothing to learn later.
+pub(super) fn fixed<P: Port>(queues: Vec<P>) -> Opened<P> {
+    let info = queues.first().map(|queue| queue.info().clone());
+    let info = info.unwrap_or(PortInfo {
+        name: String::new(),
+        mac: Mac([0; 6]),
+        mtu: 0,
+        driver: "none",
+    });
+    Opened {
+        queues,
+        handle: Arc::new(Fixed(info)),
     }
 }
 
 /// What the ports say of themselves, if they are as many as the configuration wants.
 pub(super) fn infos<P: Port>(
     configuration: &Configuration,
-    ports: &[Vec<P>],
+    ports: &[Opened<P>],
 ) -> Result<Vec<PortInfo>, StartError> {
     let workers = usize::from(configuration.director.workers);
-    let wrong = ports.iter().find(|queues| queues.len() != workers);
+    let queues: Vec<_> = ports.iter().map(|port| &port.queues).collect();
+    let wrong = queues.iter().find(|queues| queues.len() != workers);
     if ports.len() != configuration.ports.len() || wrong.is_some() {
-        let queues = wrong.or(ports.first()).map_or(0, Vec::len);
+        let queues = wrong.or(queues.first()).map_or(0, |queues| queues.len());
         return Err(StartError::Ports {
             given: ports.len(),
             queues,
@@ -61,7 +80,7 @@ pub(super) fn infos<P: Port>(
             workers,
         });
     }
-    Ok(ports
+    Ok(queues
         .iter()
         .filter_map(|queues| queues.first())
         .map(|queue| queue.info().clone())

@@ -21,72 +21,56 @@ pub enum AnyPort {
     AfPacket(AfPacketPort),
 }
 
+/// The same call for the port of whichever driver it is.
+macro_rules! of_driver {
+    ($any:expr, $port:ident => $call:expr) => {
+        match $any {
+            AnyPort::Memory($port) => $call,
+            AnyPort::Pcap($port) => $call,
+            AnyPort::AfPacket($port) => $call,
+        }
+    };
+}
+
 impl Port for AnyPort {
     fn info(&self) -> &PortInfo {
-        match self {
-            AnyPort::Memory(port) => port.info(),
-            AnyPort::Pcap(port) => port.info(),
-            AnyPort::AfPacket(port) => port.info(),
-        }
+        of_driver!(self, port => port.info())
     }
 
     #[inline]
     fn receive(&mut self, burst: &mut Burst) -> usize {
-        match self {
-            AnyPort::Memory(port) => port.receive(burst),
-            AnyPort::Pcap(port) => port.receive(burst),
-            AnyPort::AfPacket(port) => port.receive(burst),
-        }
+        of_driver!(self, port => port.receive(burst))
     }
 
     #[inline]
     fn transmit(&mut self, frame: Frame) -> Sent {
-        match self {
-            AnyPort::Memory(port) => port.transmit(frame),
-            AnyPort::Pcap(port) => port.transmit(frame),
-            AnyPort::AfPacket(port) => port.transmit(frame),
-        }
+        of_driver!(self, port => port.transmit(frame))
     }
 
     fn send(&mut self, bytes: &[u8], offload: &Offload) -> bool {
-        match self {
-            AnyPort::Memory(port) => port.send(bytes, offload),
-            AnyPort::Pcap(port) => port.send(bytes, offload),
-            AnyPort::AfPacket(port) => port.send(bytes, offload),
-        }
+        of_driver!(self, port => port.send(bytes, offload))
     }
 
     #[inline]
     fn flush(&mut self) {
-        match self {
-            AnyPort::Memory(port) => port.flush(),
-            AnyPort::Pcap(port) => port.flush(),
-            AnyPort::AfPacket(port) => port.flush(),
-        }
+        of_driver!(self, port => port.flush());
     }
 
     #[inline]
     fn release(&mut self, frame: Frame) {
-        match self {
-            AnyPort::Memory(port) => port.release(frame),
-            AnyPort::Pcap(port) => port.release(frame),
-            AnyPort::AfPacket(port) => port.release(frame),
-        }
+        of_driver!(self, port => port.release(frame));
+    }
+
+    #[inline]
+    fn leave(&mut self, frame: Frame) {
+        of_driver!(self, port => port.leave(frame));
     }
 
     fn wait_on(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            AnyPort::Memory(port) => port.wait_on(),
-            AnyPort::Pcap(port) => port.wait_on(),
-            AnyPort::AfPacket(port) => port.wait_on(),
-        }
+        of_driver!(self, port => port.wait_on())
     }
 
     fn counters(&mut self) -> PortCounters {
-        match self {
-            AnyPort::Memory(port) => port.counters(),
-            AnyPort::Pcap(port) => port.counters(),
-            AnyPort::AfPacket(port) => port.counters(),
-        }
+        of_driver!(self, port => port.counters())
     }
 }

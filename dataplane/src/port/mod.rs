@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 
 pub mod af_packet;
 pub mod any;
+pub mod handle;
 pub mod memory;
 pub mod pcap;
 mod pool;
@@ -76,6 +77,12 @@ pub trait Port: Send {
 
     /// Takes back a frame that came from this port.
     fn release(&mut self, frame: Frame);
+
+    /// Takes back a frame that came from this port and is not for the director: it is the kernel's, if there is one behind
+    /// this port that has no copy of it.
+    fn leave(&mut self, frame: Frame) {
+        self.release(frame);
+    }
 
     /// What to wait on for frames to receive; `None` where only polling helps.
     fn wait_on(&self) -> Option<BorrowedFd<'_>>;

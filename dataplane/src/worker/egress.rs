@@ -134,11 +134,11 @@ impl<P: Port> Egress<P> {
         self.release(frame);
     }
 
-    /// Leaves a frame to the kernel: with the drivers there are, it has its own copy.
+    /// Leaves a frame to the kernel.
     #[inline]
     pub(super) fn exception(&mut self, frame: Frame) {
         add(&self.stats.verdicts.exceptions, 1);
-        self.release(frame);
+        self.ports[usize::from(frame.port.0)].leave(frame);
     }
 
     /// Gives a frame back to the port it came from.
