@@ -192,6 +192,22 @@ impl Director {
         &self.neighbours
     }
 
+    /// What a new configuration would change.
+    ///
+    /// # Errors
+    /// When it could not be taken over, as far as that can be told without doing it.
+    pub fn plan(&self, configuration: &Configuration) -> Result<Plan, ApplyError> {
+        valid(configuration).map_err(ApplyError::Invalid)?;
+        let current = self.current.lock();
+        let keys = fixed_keys(&current.configuration, configuration);
+        if !keys.is_empty() {
+            return Err(ApplyError::NeedsRestart { keys });
+        }
+        Ok(Plan::new(&current.configuration, configuration, |server| {
+            connections(&current.compiler, server)
+        }))
+    }
+
     /// Takes a new configuration over, whole or not at all. Servers that stay keep their connections and counters.
     ///
     /// # Errors

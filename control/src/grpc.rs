@@ -1,6 +1,14 @@
-//! The gRPC service: a director's answers as messages.
+//! The gRPC services: a director's answers as messages (here), and the changes that it is asked for (`configuration.rs`).
 
-use crate::config::{Granularity, GueChecksum, Listen, Persistence, Protocol, TunnelKind};
+mod configuration;
+mod place;
+mod read;
+mod refusal;
+mod write;
+
+pub use configuration::ConfigurationService;
+
+use crate::config::{Granularity, GueChecksum, Listen, Persistence, TunnelKind, scheduler_flags};
 use crate::director::Director;
 use crate::status::{
     NeighbourStatus, PortStatus, ServerStatus, ServiceStatus, Status as DirectorStatus,
@@ -158,13 +166,8 @@ fn traffic(traffic: Traffic) -> v1::Traffic {
 fn key(listen: &Listen) -> v1::ServiceKey {
     match *listen {
         Listen::Address { protocol, address } => {
-            let protocol = match protocol {
-                Protocol::Tcp => v1::Protocol::Tcp,
-                Protocol::Udp => v1::Protocol::Udp,
-                Protocol::Sctp => v1::Protocol::Sctp,
-            };
             v1::ServiceKey {
-                protocol: protocol.into(),
+                protocol: write::protocol(protocol).into(),
                 address: address.ip().to_string(),
                 port: address.port().into(),
                 ..v1::ServiceKey::default()
@@ -193,17 +196,10 @@ fn persistence(settings: &Persistence) -> v1::Persistence {
 }
 
 fn server(status: &ServerStatus) -> v1::RealServer {
-    let method = match status.method {
-        Method::Nat => v1::Method::Nat,
-        Method::Dr => v1::Method::Dr,
-        Method::Tun => v1::Method::Tun,
-        Method::FullNat => v1::Method::Fullnat,
-        Method::Local => v1::Method::Unspecified,
-    };
     v1::RealServer {
         address: status.address.ip().to_string(),
         port: status.address.port().into(),
-        method: method.into(),
+        method: write::method(status.method).into(),
         weight: status.weight.into(),
         active: status.active,
         inactive: status.inactive,
@@ -243,17 +239,8 @@ fn tunnel(kind: TunnelKind) -> v1::Tunnel {
 }
 
 fn flags(flags: &Options) -> Vec<String> {
-    let flags = [
-        (flags.sh_port, "sh-port"),
-        (flags.sh_fallback, "sh-fallback"),
-        (flags.mh_port, "mh-port"),
-        (flags.mh_fallback, "mh-fallback"),
-    ];
-    flags
-        .iter()
-        .filter(|(set, _)| *set)
-        .map(|(_, name)| (*name).to_owned())
-        .collect()
+    let names = scheduler_flags(flags).into_iter();
+    names.map(str::to_owned).collect()
 }
 
 fn mac(Mac(bytes): Mac) -> String {

@@ -3,6 +3,7 @@
 //! ```text
 //!   file ─ config ─▶ Configuration ─ director ─▶ ports, tables, workers
 //!                                      ├─ plan      what a new configuration changes
+//!                                      ├─ manage    revisions of it, made by edits
 //!                                      ├─ compile   Configuration ─▶ Snapshot
 //!                                      └─ status ─▶ grpc ─▶ the control socket (socket), served by daemon
 //! ```
@@ -12,7 +13,8 @@ pub mod config;
 pub mod daemon;
 pub mod director;
 pub mod grpc;
-mod plan;
+pub mod manage;
+pub mod plan;
 pub mod socket;
 pub mod status;
 mod traffic;

@@ -5,23 +5,55 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 
-/// The differences between two configurations.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Services that come.
-    pub services_added: Vec<Listen>,
-    /// Services that stay, with another scheduler, flags or pool.
-    pub services_edited: Vec<Listen>,
-    /// Services that go.
-    pub services_removed: Vec<Listen>,
-    /// Servers that come, those of new services included.
-    pub servers_added: Vec<(Listen, SocketAddr)>,
-    /// Servers that stay, with another weight, method or threshold.
-    pub servers_edited: Vec<(Listen, SocketAddr)>,
-    /// Servers that go, those of removed services included.
-    pub servers_removed: Vec<(Listen, SocketAddr)>,
-    /// Connections to servers that go.
+/// What becomes of a service or a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It comes.
+    Add,
+    /// It stays, with other settings.
+    Edit,
+    /// It goes.
+    Remove,
+}
+
+/// A server that changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedServer {
+    /// RIP and port.
+    pub address: SocketAddr,
+    /// How.
+    pub action: Action,
+    /// Its connections, at the time of planning.
+    pub connections: u64,
+}
+
+/// A service that changes, or some of whose servers do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedService {
+    /// What clients address.
+    pub listen: Listen,
+    /// How; `None` where only servers change.
+    pub action: Option<Action>,
+    /// Those of its servers that change.
+    pub servers: Vec<PlannedServer>,
+    /// Its connections whose servers stay.
+    pub connections_kept: u64,
+    /// Its connections whose servers go.
     pub connections_cut: u64,
+    /// With a scheduler that hashes: the share of flows, 0 to 1, for which it picks another server from then on. Only in
+    /// plans that are asked for (see [`Director::plan`](crate::Director::plan)).
+    pub slots_moved: Option<f64>,
+}
+
+/// The differences between two configurations.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "answers to independent questions"
+)]
+pub struct Plan {
+    /// Those that change; added and edited ones in the order of the new configuration, then those that go.
+    pub services: Vec<PlannedService>,
     /// Routes or the ports' addresses change.
     pub ways_changed: bool,
     /// Pools of local addresses change.
@@ -41,103 +73,152 @@ impl Plan {
         new: &Configuration,
         connections: impl Fn(&(Listen, SocketAddr)) -> u64,
     ) -> Plan {
-        let mut plan = Plan {
+        let by_listen = |configuration: &'_ Configuration| -> HashMap<Listen, usize> {
+            let services = configuration.services.iter().enumerate();
+            services
+                .map(|(place, service)| (service.listen, place))
+                .collect()
+        };
+        let (before, after) = (by_listen(old), by_listen(new));
+        let mut services = Vec::new();
+        for service in &new.services {
+            let was = before.get(&service.listen).map(|place| &old.services[*place]);
+            services.extend(planned(was, Some(service), &connections));
+        }
+        for service in &old.services {
+            if !after.contains_key(&service.listen) {
+                services.extend(planned(Some(service), None, &connections));
+            }
+        }
+        Plan {
+            services,
             ways_changed: old.routes != new.routes || old.ports != new.ports,
             lip_pools_changed: old.lip_pools != new.lip_pools,
             marks_changed: old.marks != new.marks,
             timeouts_changed: old.timeouts != new.timeouts,
             ipvs_changed: old.ipvs != new.ipvs,
-            ..Plan::default()
-        };
-        let old_services: HashMap<_, _> = old
-            .services
-            .iter()
-            .map(|service| (service.listen, service))
-            .collect();
-        let new_services: HashMap<_, _> = new
-            .services
-            .iter()
-            .map(|service| (service.listen, service))
-            .collect();
-        for service in &new.services {
-            match old_services.get(&service.listen) {
-                None => plan.services_added.push(service.listen),
-                Some(old) => {
-                    let words = |service: &Service| {
-                        let Service {
-                            scheduler,
-                            flags,
-                            one_packet,
-                            helper,
-                            persistence,
-                            ..
-                        } = *service;
-                        (scheduler, flags, one_packet, helper, persistence)
-                    };
-                    let places =
-                        |service: &Service| (service.lip_pool.clone(), service.addresses.clone());
-                    if words(old) != words(service) || places(old) != places(service) {
-                        plan.services_edited.push(service.listen);
-                    }
-                }
-            }
-            let before = old_services
-                .get(&service.listen)
-                .map(|service| service.servers.as_slice());
-            plan.servers(service.listen, before.unwrap_or_default(), &service.servers);
         }
-        for service in old
-            .services
-            .iter()
-            .filter(|service| !new_services.contains_key(&service.listen))
-        {
-            plan.services_removed.push(service.listen);
-            plan.servers(service.listen, &service.servers, &[]);
-        }
-        plan.connections_cut = plan.servers_removed.iter().map(connections).sum();
-        plan
     }
 
-    fn servers(&mut self, listen: Listen, old: &[Server], new: &[Server]) {
-        let old_servers: HashMap<_, _> =
-            old.iter().map(|server| (server.address, server)).collect();
-        let new_servers: HashMap<_, _> =
-            new.iter().map(|server| (server.address, server)).collect();
-        for server in new {
-            match old_servers.get(&server.address) {
-                None => self.servers_added.push((listen, server.address)),
-                Some(old) if *old != server => self.servers_edited.push((listen, server.address)),
-                Some(_) => {}
-            }
-        }
-        let gone = old
-            .iter()
-            .filter(|server| !new_servers.contains_key(&server.address));
-        self.servers_removed
-            .extend(gone.map(|server| (listen, server.address)));
+    /// Services of which this becomes.
+    #[must_use]
+    pub fn services_to(&self, action: Action) -> usize {
+        let services = self.services.iter();
+        services
+            .filter(|service| service.action == Some(action))
+            .count()
     }
+
+    /// Servers of which this becomes, those of services that come and go included.
+    #[must_use]
+    pub fn servers_to(&self, action: Action) -> usize {
+        let servers = self.services.iter().flat_map(|service| &service.servers);
+        servers.filter(|server| server.action == action).count()
+    }
+
+    /// Connections to servers that go.
+    #[must_use]
+    pub fn connections_cut(&self) -> u64 {
+        let services = self.services.iter();
+        services.map(|service| service.connections_cut).sum()
+    }
+}
+
+/// What becomes of one service, if anything.
+fn planned(
+    old: Option<&Service>,
+    new: Option<&Service>,
+    connections: impl Fn(&(Listen, SocketAddr)) -> u64,
+) -> Option<PlannedService> {
+    let action = match (old, new) {
+        (None, _) => Some(Action::Add),
+        (_, None) => Some(Action::Remove),
+        (Some(old), Some(new)) => is_edited(old, new).then_some(Action::Edit),
+    };
+    let servers_of = |service: Option<&Service>| -> Vec<Server> {
+        service.map(|service| service.servers.clone()).unwrap_or_default()
+    };
+    let is_same = old.map(|old| &old.servers) == new.map(|new| &new.servers);
+    if action.is_none() && is_same {
+        return None;
+    }
+    let listen = old.or(new)?.listen;
+    let (before, after) = (servers_of(old), servers_of(new));
+    let was: HashMap<_, _> = before.iter().map(|server| (server.address, server)).collect();
+    let is: HashMap<_, _> = after.iter().map(|server| (server.address, server)).collect();
+    let mut servers = Vec::new();
+    let mut push = |address, action| {
+        servers.push(PlannedServer {
+            address,
+            action,
+            connections: connections(&(listen, address)),
+        });
+    };
+    for server in &after {
+        match was.get(&server.address) {
+            None => push(server.address, Action::Add),
+            Some(old) if *old != server => push(server.address, Action::Edit),
+            Some(_) => {}
+        }
+    }
+    let (mut kept, mut cut) = (0, 0);
+    for server in &before {
+        let own = connections(&(listen, server.address));
+        if is.contains_key(&server.address) {
+            kept += own;
+        } else {
+            push(server.address, Action::Remove);
+            cut += own;
+        }
+    }
+    Some(PlannedService {
+        listen,
+        action,
+        servers,
+        connections_kept: kept,
+        connections_cut: cut,
+        slots_moved: None,
+    })
+}
+
+/// Whether anything but servers differs.
+fn is_edited(old: &Service, new: &Service) -> bool {
+    let Service {
+        listen: _,
+        scheduler,
+        flags,
+        method: _,
+        lip_pool,
+        one_packet,
+        helper,
+        persistence,
+        addresses,
+        servers: _,
+        idle_edits: _,
+    } = old;
+    (*scheduler, flags) != (new.scheduler, &new.flags)
+        || (lip_pool, addresses) != (&new.lip_pool, &new.addresses)
+        || (one_packet, helper, persistence) != (&new.one_packet, &new.helper, &new.persistence)
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
         for (count, what) in [
-            (self.services_added.len(), "services added"),
-            (self.services_edited.len(), "services edited"),
-            (self.services_removed.len(), "services removed"),
-            (self.servers_added.len(), "servers added"),
-            (self.servers_edited.len(), "servers edited"),
-            (self.servers_removed.len(), "servers removed"),
+            (self.services_to(Action::Add), "services added"),
+            (self.services_to(Action::Edit), "services edited"),
+            (self.services_to(Action::Remove), "services removed"),
+            (self.servers_to(Action::Add), "servers added"),
+            (self.servers_to(Action::Edit), "servers edited"),
+            (self.servers_to(Action::Remove), "servers removed"),
         ] {
             if count > 0 {
                 parts.push(format!("{count} {what}"));
             }
         }
-        if self.connections_cut > 0 {
-            parts.push(format!(
-                "{} connections to removed servers",
-                self.connections_cut
-            ));
+        let cut = self.connections_cut();
+        if cut > 0 {
+            parts.push(format!("{cut} connections to removed servers"));
         }
         for (changed, what) in [
             (self.ways_changed, "addresses or routes changed"),

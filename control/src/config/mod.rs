@@ -13,6 +13,7 @@ mod prefix;
 mod read;
 mod reader;
 mod routing;
+mod write;
 
 pub use check::check;
 pub use mistake::{Finding, KeyPath, MISTAKES_TOLD, Mistake, Mistakes, Problem, Step};
@@ -22,6 +23,9 @@ pub use model::{
     TimeoutSettings, TunnelKind,
 };
 pub use prefix::{NotAPrefix, Prefix};
+pub use write::scheduler_flags;
+
+pub(crate) use read::words;
 
 use read::Draft;
 use reader::{Reader, Section, locate};

@@ -5,7 +5,7 @@
 
 mod ports;
 mod services;
-mod words;
+pub(crate) mod words;
 
 use super::keys;
 use super::mistake::{KeyPath, Step};

@@ -5,7 +5,7 @@ use crate::config::model::{Granularity, Listen, Protocol};
 use conntrack::Method;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-pub(super) fn parse_method(word: &str) -> Method {
+pub(crate) fn parse_method(word: &str) -> Method {
     match word {
         "nat" => Method::Nat,
         "dr" => Method::Dr,
@@ -15,13 +15,13 @@ pub(super) fn parse_method(word: &str) -> Method {
     }
 }
 
-pub(super) fn parse_own_address(text: &str) -> Option<Prefix> {
+pub(crate) fn parse_own_address(text: &str) -> Option<Prefix> {
     text.parse()
         .ok()
         .filter(|prefix: &Prefix| is_host(&prefix.address))
 }
 
-pub(super) fn parse_listen(text: &str) -> Option<Listen> {
+pub(crate) fn parse_listen(text: &str) -> Option<Listen> {
     let (protocol, address) = text.split_once(' ')?;
     let protocol = match protocol {
         "tcp" => Protocol::Tcp,
@@ -41,7 +41,7 @@ pub(super) fn parse_listen(text: &str) -> Option<Listen> {
     is_host(&address.ip()).then_some(Listen::Address { protocol, address })
 }
 
-pub(super) fn parse_protocol(word: &str) -> Protocol {
+pub(crate) fn parse_protocol(word: &str) -> Protocol {
     match word {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
@@ -49,20 +49,20 @@ pub(super) fn parse_protocol(word: &str) -> Protocol {
     }
 }
 
-pub(super) fn parse_network(text: &str) -> Option<Prefix> {
+pub(crate) fn parse_network(text: &str) -> Option<Prefix> {
     let network: Prefix = text.parse().ok()?;
     (network.network() == network.address).then_some(network)
 }
 
 /// One port or a range of them.
-pub(super) fn parse_ports(text: &str) -> Option<(u16, u16)> {
+pub(crate) fn parse_ports(text: &str) -> Option<(u16, u16)> {
     match text.parse() {
         Ok(port) => Some((port, port)).filter(|_| port != 0),
         Err(_) => parse_port_range(text),
     }
 }
 
-pub(super) fn parse_granularity(text: &str) -> Option<Granularity> {
+pub(crate) fn parse_granularity(text: &str) -> Option<Granularity> {
     match text.parse() {
         Ok(len) => (1..=128).contains(&len).then_some(Granularity::Prefix(len)),
         Err(_) => text.parse().ok().map(Granularity::Netmask),
@@ -70,7 +70,7 @@ pub(super) fn parse_granularity(text: &str) -> Option<Granularity> {
 }
 
 /// `ADDRESS:PORT` or the address alone.
-pub(super) fn parse_server(text: &str, default_port: u16) -> Option<SocketAddr> {
+pub(crate) fn parse_server(text: &str, default_port: u16) -> Option<SocketAddr> {
     let bare = text
         .strip_prefix('[')
         .and_then(|text| text.strip_suffix(']'))
@@ -83,20 +83,20 @@ pub(super) fn parse_server(text: &str, default_port: u16) -> Option<SocketAddr> 
 }
 
 /// Without scope ids, which a director has no use for.
-pub(super) fn parse_socket(text: &str) -> Option<SocketAddr> {
+pub(crate) fn parse_socket(text: &str) -> Option<SocketAddr> {
     text.parse()
         .ok()
         .filter(|address| !matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0))
 }
 
-pub(super) fn parse_port_range(text: &str) -> Option<(u16, u16)> {
+pub(crate) fn parse_port_range(text: &str) -> Option<(u16, u16)> {
     let (low, high) = text.split_once('-')?;
     let (low, high) = (low.parse().ok()?, high.parse().ok()?);
     (low > 0 && low <= high).then_some((low, high))
 }
 
 /// Whether a host can have the address: unicast, not loopback, not an IPv4 address in IPv6 form.
-pub(super) fn is_host(address: &IpAddr) -> bool {
+pub(crate) fn is_host(address: &IpAddr) -> bool {
     let unusual = address.is_unspecified() || address.is_multicast() || address.is_loopback();
     let of_family = match address {
         IpAddr::V4(v4) => *v4 != Ipv4Addr::BROADCAST,
@@ -105,7 +105,7 @@ pub(super) fn is_host(address: &IpAddr) -> bool {
     !unusual && of_family
 }
 
-pub(super) fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     (1..=32).contains(&text.len())
         && text
             .bytes()
@@ -113,7 +113,7 @@ pub(super) fn is_name(text: &str) -> bool {
 }
 
 /// Source: Linux net/core/dev.c, dev_valid_name().
-pub(super) fn is_interface(text: &str) -> bool {
+pub(crate) fn is_interface(text: &str) -> bool {
     (1..=15).contains(&text.len())
         && !matches!(text, "." | "..")
         && !text

@@ -1,0 +1,281 @@
+//! Changes to a running director, one after the other: each is planned, applied whole or not at all, counted as a revision,
+//! written down, and told to whoever watches.
+//!
+//! ```text
+//!   edits or a whole configuration ─▶ expected revision? ─▶ Director::apply ─▶ revision + 1 ─▶ state file, audit, watchers
+//!                                             └─ to be confirmed: without a word in time, the one before comes back
+//! ```
+
+mod edit;
+mod revision;
+
+pub use edit::{Edit, EditError};
+pub use revision::{Actor, Change, Outcome, Pending};
+
+use crate::config::{Configuration, Finding};
+use crate::director::{ApplyError, Director, Findings};
+use crate::plan::Plan;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::broadcast;
+
+/// Changes that a slow watcher may be behind before it misses some, and is told so.
+pub const CHANGES_KEPT: usize = 1024;
+/// How long a change may wait for its confirmation, at most.
+pub const CONFIRMATION_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Why a change was not made. The director goes on as before.
+#[derive(Debug, thiserror::Error)]
+pub enum ManageError {
+    /// Somebody else was faster.
+    #[error(
+        "the configuration is at revision {is}, not {expected}: look at what changed, and try again"
+    )]
+    Outdated {
+        /// The revision that holds.
+        is: u64,
+        /// The revision that was expected.
+        expected: u64,
+    },
+    /// A change waits to be confirmed, and nothing may be built on it until then.
+    #[error("revision {revision} waits for its confirmation for another {} s: confirm it or roll it back first", left.as_secs())]
+    Unconfirmed {
+        /// The revision that waits.
+        revision: u64,
+        /// For how long.
+        left: Duration,
+    },
+    /// Nothing waits to be confirmed, or something else.
+    #[error("revision {0} does not wait for a confirmation")]
+    NothingToConfirm(u64),
+    /// One of several edits cannot be made.
+    #[error("edit {place}: {error}")]
+    Edit {
+        /// Which; counts from 0.
+        place: usize,
+        /// Why.
+        error: EditError,
+    },
+    /// The director does not take the configuration.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+}
+
+/// What a change is to be.
+#[derive(Clone, Debug)]
+pub enum Wish {
+    /// These edits, one after the other.
+    Edits(Vec<Edit>),
+    /// This configuration, whole. What is fixed at the start must be as it is.
+    Whole(Box<Configuration>),
+}
+
+/// On what terms a change is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Terms {
+    /// The revision that must hold, if it matters.
+    pub expected: Option<u64>,
+    /// Within this time the change is confirmed, or undone.
+    pub confirm_within: Option<Duration>,
+}
+
+/// See the module's text.
+pub struct Manager {
+    director: Arc<Director>,
+    held: Mutex<Held>,
+    changes: broadcast::Sender<Arc<Change>>,
+}
+
+/// What changes with each revision.
+struct Held {
+    revision: u64,
+    pending: Option<Waiting>,
+}
+
+/// A change that is not confirmed.
+struct Waiting {
+    revision: u64,
+    until: Instant,
+    before: Configuration,
+}
+
+impl Manager {
+    /// Of a director that runs with `revision`.
+    #[must_use]
+    pub fn new(director: Arc<Director>, revision: u64) -> Manager {
+        Manager {
+            director,
+            held: Mutex::new(Held {
+                revision,
+                pending: None,
+            }),
+            changes: broadcast::channel(CHANGES_KEPT).0,
+        }
+    }
+
+    /// The director.
+    #[must_use]
+    pub fn director(&self) -> &Arc<Director> {
+        &self.director
+    }
+
+    /// The configuration that holds, its revision, and whether that waits for a confirmation.
+    #[must_use]
+    pub fn current(&self) -> (Configuration, u64, Option<Pending>) {
+        let held = self.held.lock();
+        (self.director.configuration(), held.revision, held.pending())
+    }
+
+    /// Whatever changes from now on, in order; the revision that holds now, and whether it waits for a confirmation.
+    #[must_use]
+    pub fn watch(&self) -> (broadcast::Receiver<Arc<Change>>, u64, Option<Pending>) {
+        let held = self.held.lock();
+        (self.changes.subscribe(), held.revision, held.pending())
+    }
+
+    /// What a wish would change. Nothing is changed.
+    ///
+    /// # Errors
+    /// When it could not be made, as far as that can be told without making it.
+    pub fn plan(&self, wish: &Wish, terms: Terms) -> Result<Outcome, ManageError> {
+        let held = self.held.lock();
+        held.expect(terms.expected)?;
+        let wanted = self.wanted(wish)?;
+        let plan = self.director.plan(&wanted)?;
+        Ok(Outcome {
+            revision: held.revision,
+            plan,
+            pending: held.pending(),
+        })
+    }
+
+    /// Makes a change.
+    ///
+    /// # Errors
+    /// Everything is as before then.
+    pub fn change(&self, wish: &Wish, terms: Terms, actor: &Actor) -> Result<Outcome, ManageError> {
+        let mut held = self.held.lock();
+        held.expect(terms.expected)?;
+        if let Some(pending) = held.pending() {
+            return Err(ManageError::Unconfirmed {
+                revision: pending.revision,
+                left: pending.left,
+            });
+        }
+        let wanted = self.wanted(wish)?;
+        let before = terms
+            .confirm_within
+            .map(|within| (within, self.director.configuration()));
+        let plan = self.director.apply(wanted)?;
+        held.revision += 1;
+        held.pending = before.map(|(within, before)| Waiting {
+            revision: held.revision,
+            until: Instant::now() + within.min(CONFIRMATION_MAX),
+            before,
+        });
+        Ok(self.told(&held, plan, actor))
+    }
+
+    /// Confirms the change that waits for it.
+    ///
+    /// # Errors
+    /// When `revision` does not wait.
+    pub fn confirm(&self, revision: u64) -> Result<(), ManageError> {
+        let mut held = self.held.lock();
+        if held.pending.as_ref().map(|waiting| waiting.revision) != Some(revision) {
+            return Err(ManageError::NothingToConfirm(revision));
+        }
+        held.pending = None;
+        Ok(())
+    }
+
+    /// Takes the change back that waits for its confirmation: as a revision of its own.
+    ///
+    /// # Errors
+    /// When `revision` does not wait; or when what held before cannot be had again: then the change stays.
+    pub fn roll_back(&self, revision: u64, actor: &Actor) -> Result<Outcome, ManageError> {
+        let mut held = self.held.lock();
+        let waits = |waiting: &mut Waiting| waiting.revision == revision;
+        let Some(waiting) = held.pending.take_if(waits) else {
+            return Err(ManageError::NothingToConfirm(revision));
+        };
+        let plan = self.director.apply(waiting.before)?;
+        held.revision += 1;
+        Ok(self.told(&held, plan, actor))
+    }
+
+    /// Takes the change back whose time for confirmation is over, if there is one. To be called now and then.
+    pub fn tidy(&self) -> Option<Result<Outcome, ManageError>> {
+        let overdue = {
+            let held = self.held.lock();
+            let waiting = held.pending.as_ref()?;
+            (waiting.until <= Instant::now()).then_some(waiting.revision)?
+        };
+        Some(self.roll_back(overdue, &Actor::of_uvsd("not confirmed in time")))
+    }
+
+    /// Tells the watchers of a change that was made.
+    fn told(&self, held: &Held, plan: Plan, actor: &Actor) -> Outcome {
+        let outcome = Outcome {
+            revision: held.revision,
+            plan,
+            pending: held.pending(),
+        };
+        // Without watchers nobody misses it.
+        let _ = self.changes.send(Arc::new(Change {
+            time: SystemTime::now(),
+            actor: actor.clone(),
+            outcome: outcome.clone(),
+        }));
+        outcome
+    }
+
+    /// The configuration that a wish leads to.
+    fn wanted(&self, wish: &Wish) -> Result<Configuration, ManageError> {
+        let mut wanted = match wish {
+            Wish::Whole(whole) => (**whole).clone(),
+            Wish::Edits(edits) => {
+                let mut configuration = self.director.configuration();
+                for (place, edit) in edits.iter().enumerate() {
+                    edit.make(&mut configuration)
+                        .map_err(|error| ManageError::Edit { place, error })?;
+                }
+                configuration
+            }
+        };
+        // As in a file; whoever asked sees it in what holds afterwards.
+        wanted.force_server_ports();
+        Ok(wanted)
+    }
+}
+
+impl Held {
+    fn expect(&self, expected: Option<u64>) -> Result<(), ManageError> {
+        match expected {
+            Some(expected) if expected != self.revision => Err(ManageError::Outdated {
+                is: self.revision,
+                expected,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn pending(&self) -> Option<Pending> {
+        self.pending.as_ref().map(|waiting| Pending {
+            revision: waiting.revision,
+            left: waiting.until.saturating_duration_since(Instant::now()),
+        })
+    }
+}
+
+impl ManageError {
+    /// What is wrong with the configuration that was wanted, where it is that.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        match self {
+            ManageError::Apply(ApplyError::Invalid(Findings(findings))) => findings,
+            _ => &[],
+        }
+    }
+}
