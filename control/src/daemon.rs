@@ -1,9 +1,9 @@
 //! What uvsd does once its director runs: answers the control socket, and heeds signals.
 
 use crate::config::{Accepted, Configuration, ReadError};
-use crate::director::{ApplyError, Director};
-use crate::grpc::DirectorService;
-use crate::plan::Plan;
+use crate::director::Director;
+use crate::grpc::{ConfigurationService, DirectorService};
+use crate::manage::{Actor, ManageError, Manager, Outcome, Terms, Wish};
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -39,9 +39,9 @@ pub enum ReloadError {
     /// The file.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// Its contents.
+    /// Its contents, or what is going on.
     #[error(transparent)]
-    Apply(#[from] ApplyError),
+    Change(#[from] ManageError),
 }
 
 /// Reads a configuration, and says what is doubtful in it.
@@ -59,12 +59,14 @@ pub fn read(file: &Path) -> Result<Configuration, ReadError> {
     Ok(configuration)
 }
 
-/// Takes over what the file says now, whole or not at all.
+/// Takes over what the file says now, whole or not at all: also what was changed otherwise since.
 ///
 /// # Errors
 /// The old configuration goes on.
-pub fn reload(director: &Director, file: &Path) -> Result<Plan, ReloadError> {
-    Ok(director.apply(read(file)?)?)
+pub fn reload(manager: &Manager, file: &Path) -> Result<Outcome, ReloadError> {
+    let wish = Wish::Whole(Box::new(read(file)?));
+    let actor = Actor::of_uvsd("SIGHUP");
+    Ok(manager.change(&wish, Terms::default(), &actor)?)
 }
 
 /// The signals that uvsd heeds, from the moment this is made: to be made before anybody can see that uvsd starts.
@@ -97,7 +99,7 @@ impl Signals {
 /// # Errors
 /// When the socket fails or a worker has ended.
 pub async fn serve(
-    director: Arc<Director>,
+    manager: Arc<Manager>,
     listener: UnixListener,
     signals: Signals,
     file: &Path,
@@ -105,7 +107,9 @@ pub async fn serve(
     listener.set_nonblocking(true)?;
     let incoming = UnixListenerStream::new(tokio::net::UnixListener::from_std(listener)?);
     let (stop, mut stopped) = watch::channel(false);
-    let server = Server::builder().add_service(DirectorService::server(Arc::clone(&director)));
+    let server = Server::builder()
+        .add_service(DirectorService::server(Arc::clone(manager.director())))
+        .add_service(ConfigurationService::server(Arc::clone(&manager)));
     let until = async move {
         // An error means that the sender is gone: stopped as well.
         let _ = stopped.wait_for(|stopped| *stopped).await;
@@ -113,7 +117,7 @@ pub async fn serve(
     let mut server = tokio::spawn(server.serve_with_incoming_shutdown(incoming, until));
     let ended = tokio::select! {
         ended = &mut server => return ended.map_err(io::Error::other)?.map_err(ServeError::Grpc),
-        ended = watch_over(&director, signals, file) => ended,
+        ended = watch_over(&manager, signals, file) => ended,
     };
     // A client that does not let go must not keep uvsd from stopping.
     let _ = stop.send(true);
@@ -123,7 +127,7 @@ pub async fn serve(
 
 /// Heeds signals and looks after the director, until it is to stop.
 async fn watch_over(
-    director: &Director,
+    manager: &Manager,
     mut signals: Signals,
     file: &Path,
 ) -> Result<(), ServeError> {
@@ -132,10 +136,11 @@ async fn watch_over(
         tokio::select! {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
-            _ = signals.hang_up.recv() => log_reload(reload(director, file)),
+            _ = signals.hang_up.recv() => log_reload(reload(manager, file)),
             _ = round.tick() => {
-                director.tidy();
-                let ended = director.ended_workers();
+                manager.director().tidy();
+                log_roll_back(manager.tidy());
+                let ended = manager.director().ended_workers();
                 if !ended.is_empty() {
                     return Err(ServeError::WorkersEnded(ended));
                 }
@@ -146,9 +151,21 @@ async fn watch_over(
     Ok(())
 }
 
-fn log_reload(reloaded: Result<Plan, ReloadError>) {
+fn log_roll_back(back: Option<Result<Outcome, ManageError>>) {
+    match back {
+        None => {}
+        Some(Ok(outcome)) => tracing::warn!(
+            "a change was not confirmed in time and is taken back: revision {}, {}",
+            outcome.revision,
+            outcome.plan
+        ),
+        Some(Err(error)) => tracing::error!("a change was not confirmed in time: {error}"),
+    }
+}
+
+fn log_reload(reloaded: Result<Outcome, ReloadError>) {
     match reloaded {
-        Ok(plan) => tracing::info!("reloaded: {plan}"),
+        Ok(outcome) => tracing::info!("reloaded: {}", outcome.plan),
         Err(error) => {
             for line in error.to_string().lines() {
                 tracing::error!("{line}");

@@ -165,14 +165,12 @@ fn traffic(traffic: Traffic) -> v1::Traffic {
 
 fn key(listen: &Listen) -> v1::ServiceKey {
     match *listen {
-        Listen::Address { protocol, address } => {
-            v1::ServiceKey {
-                protocol: write::protocol(protocol).into(),
-                address: address.ip().to_string(),
-                port: address.port().into(),
-                ..v1::ServiceKey::default()
-            }
-        }
+        Listen::Address { protocol, address } => v1::ServiceKey {
+            protocol: write::protocol(protocol).into(),
+            address: address.ip().to_string(),
+            port: address.port().into(),
+            ..v1::ServiceKey::default()
+        },
         Listen::Mark { mark, ipv6 } => v1::ServiceKey {
             mark,
             mark_ipv6: ipv6,

@@ -4,12 +4,16 @@ use anyhow::Context;
 use clap::Parser;
 use control::daemon::{self, Signals};
 use control::director::Director;
+use control::manage::Manager;
 use control::socket::ControlSocket;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
+
+/// Of the configuration that the file gives.
+const FIRST_REVISION: u64 = 1;
 
 /// A userspace virtual server: IPVS without the kernel.
 #[derive(Debug, Parser)]
@@ -86,12 +90,8 @@ fn run(file: &Path) -> anyhow::Result<()> {
     for warning in director.warnings() {
         tracing::warn!("{warning}");
     }
-    let served = runtime.block_on(daemon::serve(
-        Arc::clone(&director),
-        listener,
-        signals,
-        file,
-    ));
+    let manager = Arc::new(Manager::new(Arc::clone(&director), FIRST_REVISION));
+    let served = runtime.block_on(daemon::serve(manager, listener, signals, file));
     // Before the director: tasks that are still there may hold it.
     drop(runtime);
     if let Some(director) = Arc::into_inner(director) {

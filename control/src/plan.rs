@@ -82,7 +82,9 @@ impl Plan {
         let (before, after) = (by_listen(old), by_listen(new));
         let mut services = Vec::new();
         for service in &new.services {
-            let was = before.get(&service.listen).map(|place| &old.services[*place]);
+            let was = before
+                .get(&service.listen)
+                .map(|place| &old.services[*place]);
             services.extend(planned(was, Some(service), &connections));
         }
         for service in &old.services {
@@ -136,7 +138,9 @@ fn planned(
         (Some(old), Some(new)) => is_edited(old, new).then_some(Action::Edit),
     };
     let servers_of = |service: Option<&Service>| -> Vec<Server> {
-        service.map(|service| service.servers.clone()).unwrap_or_default()
+        service
+            .map(|service| service.servers.clone())
+            .unwrap_or_default()
     };
     let is_same = old.map(|old| &old.servers) == new.map(|new| &new.servers);
     if action.is_none() && is_same {
@@ -144,8 +148,14 @@ fn planned(
     }
     let listen = old.or(new)?.listen;
     let (before, after) = (servers_of(old), servers_of(new));
-    let was: HashMap<_, _> = before.iter().map(|server| (server.address, server)).collect();
-    let is: HashMap<_, _> = after.iter().map(|server| (server.address, server)).collect();
+    let was: HashMap<_, _> = before
+        .iter()
+        .map(|server| (server.address, server))
+        .collect();
+    let is: HashMap<_, _> = after
+        .iter()
+        .map(|server| (server.address, server))
+        .collect();
     let mut servers = Vec::new();
     let mut push = |address, action| {
         servers.push(PlannedServer {

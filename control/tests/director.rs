@@ -1,8 +1,8 @@
 //! A director on memory ports: packets go in and come out, configurations come and go.
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
-use control::plan::Action;
 use control::config::{Configuration, GueChecksum, TunnelKind};
+use control::plan::Action;
 use control::status::ServerStatus;
 use control::{ApplyError, Director, StartError};
 use dataplane::frame::{Frame, Offload};
@@ -367,7 +367,10 @@ fn the_number_of_a_removed_server_is_kept_as_long_as_a_connection_refers_to_it()
     let number = servers(&director)[0].id;
     let without = TEXT.replace("{ address = \"10.1.0.11\" }, ", "");
     let plan = director.apply(configuration(&without)).unwrap();
-    assert_eq!((plan.servers_to(Action::Remove), plan.connections_cut()), (1, 1));
+    assert_eq!(
+        (plan.servers_to(Action::Remove), plan.connections_cut()),
+        (1, 1)
+    );
     // Of three numbers two are taken, one of them by the server that is gone.
     let three = without.replace(
         "server = [",

@@ -21,6 +21,9 @@ const EDITS: usize = 10_000;
 /// News that a watcher may have before it.
 const NEWS: usize = 64;
 
+/// Bytes of a message, at most: a state of as many servers as there may be.
+const MESSAGE_LEN: usize = 64 << 20;
+
 /// Answers for one manager.
 #[derive(Clone)]
 pub struct ConfigurationService {
@@ -47,9 +50,6 @@ impl ConfigurationService {
     }
 }
 
-/// Bytes of a message, at most: a state of as many servers as there may be.
-pub const MESSAGE_LEN: usize = 64 << 20;
-
 /// What a call asks for.
 enum Asked {
     State(v1::State),
@@ -68,7 +68,8 @@ fn read(asked: Option<Asked>, manager: &Manager) -> Result<Read, Status> {
     let (current, ..) = manager.current();
     let read = match &asked {
         None => {
-            top.key("change").missing("what to change", "`state` or `edits`");
+            top.key("change")
+                .missing("what to change", "`state` or `edits`");
             None
         }
         Some(Asked::State(state)) => {
@@ -112,7 +113,11 @@ impl Read {
     }
 
     /// What the services are that findings speak of by their places in the configuration that the edits lead to.
-    fn listens(&self, findings: &[Finding], manager: &Manager) -> Vec<Option<crate::config::Listen>> {
+    fn listens(
+        &self,
+        findings: &[Finding],
+        manager: &Manager,
+    ) -> Vec<Option<crate::config::Listen>> {
         if findings.is_empty() {
             return Vec::new();
         }
@@ -144,7 +149,9 @@ impl Read {
 
 /// Who calls, as far as is known.
 fn actor<T>(request: &Request<T>) -> Actor {
-    let info = request.extensions().get::<tonic::transport::server::UdsConnectInfo>();
+    let info = request
+        .extensions()
+        .get::<tonic::transport::server::UdsConnectInfo>();
     let credentials = info.and_then(|info| info.peer_cred);
     Actor {
         name: credentials.map_or_else(
@@ -273,7 +280,9 @@ impl server::Configuration for ConfigurationService {
                     Ok(change) => Ok(write::news(&change)),
                     Err(RecvError::Closed) => return,
                     Err(RecvError::Lagged(missed)) => {
-                        let why = format!("{missed} changes were missed: look at what holds, and watch again");
+                        let why = format!(
+                            "{missed} changes were missed: look at what holds, and watch again"
+                        );
                         let _ = sender.send(Err(Status::data_loss(why))).await;
                         return;
                     }

@@ -3,9 +3,7 @@
 
 use super::place::Place;
 use crate::config::keys::{IPVS, LIP_POOL, MARK, PORT, ROUTE, SERVER, SERVICE, TIMEOUTS};
-use crate::config::words::{
-    is_host, is_name, parse_granularity, parse_network, parse_own_address,
-};
+use crate::config::words::{is_host, is_name, parse_granularity, parse_network, parse_own_address};
 use crate::config::{
     ADDRESSES_PER_PORT, ADDRESSES_PER_SERVICE, Configuration, Granularity, GueChecksum, LIP_POOLS,
     LIPS_PER_POOL, LipPool, Listen, MARKS, Mark, PORTS, Persistence, Prefix, Problem, Protocol,
@@ -34,7 +32,11 @@ pub(super) fn state(
     let pools = pools_at.list(&state.lip_pools, "LIP pools", LIP_POOLS);
     let lip_pools = each(pools, &pools_at, lip_pool);
     let routes_at = place.key("routes");
-    let routes = each(routes_at.list(&state.routes, "routes", ROUTES), &routes_at, route);
+    let routes = each(
+        routes_at.list(&state.routes, "routes", ROUTES),
+        &routes_at,
+        route,
+    );
     let marks = marks(&state.marks, &place.key("marks"));
     let timeouts = timeouts(
         state.timeouts.as_ref(),
@@ -130,9 +132,7 @@ pub(super) fn edit(edit: &v1::Edit, place: &Place<'_>, current: &Configuration) 
         Message::DeleteLipPool(name) => Some(Edit::DeleteLipPool(name.clone())),
         Message::CreateRoute(of) => route(of, &at("create_route")).map(Edit::CreateRoute),
         Message::UpdateRoute(of) => route(of, &at("update_route")).map(Edit::UpdateRoute),
-        Message::DeleteRoute(to) => {
-            network(to, &at("delete_route"), "to").map(Edit::DeleteRoute)
-        }
+        Message::DeleteRoute(to) => network(to, &at("delete_route"), "to").map(Edit::DeleteRoute),
         Message::SetMarks(of) => {
             marks(&of.marks, &at("set_marks").key("marks")).map(Edit::SetMarks)
         }
@@ -535,7 +535,12 @@ fn ipvs(of: Option<&v1::Ipvs>, place: &Place<'_>, unset: Ipvs) -> Option<Ipvs> {
         "lblcr_expiration",
         unset.lblcr_expiration,
     );
-    let am_droprate = number(of.am_droprate, "am_droprate", "am_droprate", unset.am_droprate);
+    let am_droprate = number(
+        of.am_droprate,
+        "am_droprate",
+        "am_droprate",
+        unset.am_droprate,
+    );
     let amemthresh = number(of.amemthresh, "amemthresh", "amemthresh", unset.amemthresh);
     Some(Ipvs {
         conn_reuse_mode: conn_reuse_mode?,

@@ -34,9 +34,9 @@ pub(super) fn refused(error: &ManageError, field: impl Fn(&KeyPath) -> String) -
         ManageError::Apply(ApplyError::Invalid(findings)) => return invalid(&findings.0, field),
         ManageError::Outdated { .. } => Code::Aborted,
         ManageError::Edit { error, .. } => match error {
-            EditError::ServiceExists(_)
-            | EditError::ServerExists(..)
-            | EditError::Exists(..) => Code::AlreadyExists,
+            EditError::ServiceExists(_) | EditError::ServerExists(..) | EditError::Exists(..) => {
+                Code::AlreadyExists
+            }
             EditError::NoService(..) | EditError::NoServer(..) | EditError::Missing(..) => {
                 Code::NotFound
             }
@@ -86,10 +86,22 @@ mod tests {
         let path = KeyPath::top("service").index(1).key("server").index(0);
         for (path, field) in [
             (path.key("weight"), "state.services[1].servers[0].weight"),
-            (KeyPath::top("service").index(2).key("listen"), "state.services[2].key"),
-            (KeyPath::top("route").index(3).key("port"), "state.routes[3].port"),
-            (KeyPath::top("lip_pool").index(0).key("addresses").index(4), "state.lip_pools[0].addresses[4]"),
-            (KeyPath::top("port").key("wan").key("addresses"), "state.ports.wan.addresses"),
+            (
+                KeyPath::top("service").index(2).key("listen"),
+                "state.services[2].key",
+            ),
+            (
+                KeyPath::top("route").index(3).key("port"),
+                "state.routes[3].port",
+            ),
+            (
+                KeyPath::top("lip_pool").index(0).key("addresses").index(4),
+                "state.lip_pools[0].addresses[4]",
+            ),
+            (
+                KeyPath::top("port").key("wan").key("addresses"),
+                "state.ports.wan.addresses",
+            ),
         ] {
             assert_eq!(field_of_state(&path), field);
         }

@@ -2,8 +2,7 @@
 
 use super::{flags, key, persistence, tunnel};
 use crate::config::{
-    Configuration, LipPool, Mark, PortSettings, Protocol, Route, Server, Service,
-    TimeoutSettings,
+    Configuration, LipPool, Mark, PortSettings, Protocol, Route, Server, Service, TimeoutSettings,
 };
 use crate::manage::{Change, Outcome, Pending};
 use crate::plan::{Action, Plan, PlannedServer, PlannedService};
