@@ -1,4 +1,5 @@
-//! The director in a container: the image and the demonstration of docker/, on a real engine. Needs root: fails without.
+//! What is shipped: the image and the demonstration of docker/, and the Debian package, on a real engine. Needs root: fails
+//! without. One file, for Debian's base is made once for both.
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
 use e2e::engine::{self, Engine};
@@ -11,6 +12,119 @@ use std::time::Duration;
 const REQUESTS: u32 = 1000;
 /// How long the client may take for it.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Makes what the package holds beside the programs, and the package. One of `cargo deb`'s target folder.
+fn package(folder: &Path) -> PathBuf {
+    let release = folder.join("target/release");
+    std::fs::create_dir_all(&release).unwrap();
+    for name in ["uvsd", "uvs"] {
+        std::fs::copy(executable().with_file_name(name), release.join(name)).unwrap();
+    }
+    let mut manuals = cargo(&["run", "--quiet", "-p", "cli", "--example", "manuals", "--"]);
+    manuals.arg(release.join("manuals")).arg("2026-01-31");
+    engine::run(manuals);
+    let package = folder.join("uvs.deb");
+    let mut deb = cargo(&[
+        "deb",
+        "-p",
+        "control",
+        "--no-build",
+        "--strip",
+        "--fast",
+        "--output",
+    ]);
+    deb.arg(&package)
+        .env("CARGO_TARGET_DIR", folder.join("target"));
+    engine::run(deb);
+    package
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let cargo = std::env::var_os("CARGO").expect("run by cargo");
+    let mut command = Command::new(cargo);
+    command.args(arguments);
+    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+    command
+}
+
+/// The life of a package, each step of which must succeed.
+const LIFE: &str = r"
+set -eux
+dpkg -i /uvs.deb
+getent group uvs
+uvsd --version
+uvsd --check --config /etc/uvs/uvs.toml
+uvs --version
+test -s /usr/share/bash-completion/completions/uvs
+test -x /usr/share/uvs/realserver/uvs-dr
+for example in /usr/share/doc/uvs/examples/*.toml; do uvsd --check --config $example; done
+# As it is installed it starts, and has no port of the machine.
+uvsd --config /etc/uvs/uvs.toml & uvsd=$!
+until uvs status; do kill -0 $uvsd; sleep 0.1; done
+uvs doctor
+kill $uvsd
+wait $uvsd
+# An operator's change survives an upgrade and a removal.
+echo '# changed' >>/etc/uvs/uvs.toml
+dpkg -i --force-confdef /uvs.deb
+grep changed /etc/uvs/uvs.toml
+dpkg -r uvs
+grep changed /etc/uvs/uvs.toml
+test ! -e /usr/sbin/uvsd
+dpkg -P uvs
+test ! -e /etc/uvs
+";
+
+#[test]
+fn the_debian_package_installs_runs_and_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let package = package(folder.path());
+    let root = folder.path().join("root");
+    let mut unpack = Command::new("dpkg-deb");
+    unpack.arg("-x").arg(&package).arg(&root);
+    engine::run(unpack);
+
+    let mut pages = 0;
+    for section in ["man1", "man5", "man8"] {
+        for page in std::fs::read_dir(root.join("usr/share/man").join(section)).unwrap() {
+            let page = page.unwrap().path();
+            pages += 1;
+            let mut mandoc = Command::new("mandoc");
+            mandoc.args(["-T", "lint", "-W", "warning"]).arg(&page);
+            assert_eq!(engine::run(mandoc), "", "{}", page.display());
+        }
+    }
+    assert!(pages >= 8, "uvs.1 and its commands', uvs.toml.5, uvsd.8");
+
+    // Its program is not where it will be: that is all that is changed for looking at it.
+    let unit = std::fs::read_to_string(root.join("usr/lib/systemd/system/uvsd.service")).unwrap();
+    let program = root.join("usr/sbin/uvsd");
+    let here = unit.replace("/usr/sbin/uvsd", program.to_str().unwrap());
+    let unit = folder.path().join("uvsd.service");
+    std::fs::write(&unit, here).unwrap();
+    let mut verify = Command::new("systemd-analyze");
+    verify.args(["verify", "--man=no"]).arg(&unit);
+    let said = e2e::Process::spawn(verify).finish(PATIENCE);
+    assert_eq!((said.status.code(), said.stderr.as_str()), (Some(0), ""));
+    let mut security = Command::new("systemd-analyze");
+    security
+        .args(["security", "--offline=yes", "--threshold=35"])
+        .arg(&unit);
+    engine::run(security);
+
+    let engine = Engine::start();
+    let volume = format!("{}:/uvs.deb:ro", package.display());
+    engine::run(engine.docker(&[
+        "run",
+        "--rm",
+        "-v",
+        &volume,
+        "debian:bookworm-slim",
+        "sh",
+        "-c",
+        LIFE,
+    ]));
+}
 
 /// The topology of docker/compose.yaml, of binaries that are there already.
 struct Topology {

@@ -1,11 +1,12 @@
 //! Writes what a package holds beside the programs: manual pages and completions.
 //!
-//!   cargo run -p cli --example manuals -- FOLDER
+//!   cargo run -p cli --example manuals -- FOLDER 2026-01-31
 //!
+//! The date is that of the pages.
 //! FOLDER/man has uvs.1, a page for each of its commands, uvsd.8 and uvs.toml.5, made of the arguments' and the keys' own
 //! descriptions; FOLDER/completions has those of bash, zsh and fish, for both programs.
 
-use clap::{CommandFactory, ValueEnum};
+use clap::{Command, CommandFactory, ValueEnum};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
@@ -14,21 +15,57 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+const SOURCE: &str = concat!("uvs ", env!("CARGO_PKG_VERSION"));
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args_os().skip(1);
-    let (Some(folder), None) = (arguments.next(), arguments.next()) else {
-        return Err("usage: manuals FOLDER".into());
+    let (Some(folder), Some(date), None) = (arguments.next(), arguments.next(), arguments.next())
+    else {
+        return Err("usage: manuals FOLDER YEAR-MONTH-DAY".into());
     };
+    let date = date.into_string().map_err(|_| "the date is no text")?;
     let folder = PathBuf::from(folder);
     let [man, completions] = ["man", "completions"].map(|name| folder.join(name));
     fs::create_dir_all(&man)?;
     fs::create_dir_all(&completions)?;
-    clap_mangen::generate_to(cli::arguments::Arguments::command(), &man)?;
-    let uvsd = control::arguments::Arguments::command();
-    Man::new(uvsd).section("8").generate_to(&man)?;
-    fs::write(man.join("uvs.toml.5"), configuration_page())?;
+    let mut uvs = cli::arguments::Arguments::command().disable_help_subcommand(true);
+    uvs.build();
+    for command in uvs.get_subcommands() {
+        write_page(command, "1", &date, &man)?;
+    }
+    write_page(&uvs, "1", &date, &man)?;
+    write_page(&control::arguments::Arguments::command(), "8", &date, &man)?;
+    fs::write(man.join("uvs.toml.5"), configuration_page(&date))?;
     complete(&completions)?;
     Ok(())
+}
+
+fn write_page(command: &Command, section: &str, date: &str, folder: &Path) -> std::io::Result<()> {
+    let name = command.get_display_name().unwrap_or(command.get_name());
+    let page = Man::new(command.clone()).title(name.to_uppercase());
+    let page = page.section(section).date(date).source(SOURCE);
+    let page = page.manual("uvs");
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    fs::write(folder.join(page.get_filename()), without_idle_breaks(&text))
+}
+
+/// A break beside vertical space does nothing, and mandoc warns of it.
+fn without_idle_breaks(text: &str) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    let is_space = |at: Option<usize>| {
+        let line = at.and_then(|at| lines.get(at));
+        line.is_some_and(|line| [".sp", ""].contains(line))
+    };
+    let mut kept = String::new();
+    for (at, line) in lines.iter().enumerate() {
+        if *line != ".br" || !(is_space(at.checked_sub(1)) || is_space(Some(at + 1))) {
+            kept.push_str(line.trim_end());
+            kept.push('\n');
+        }
+    }
+    kept
 }
 
 fn complete(folder: &Path) -> std::io::Result<()> {
@@ -45,10 +82,9 @@ fn complete(folder: &Path) -> std::io::Result<()> {
 }
 
 /// uvs.toml(5): every key of the configuration.
-fn configuration_page() -> String {
-    let version = concat!("uvs ", env!("CARGO_PKG_VERSION"));
+fn configuration_page(date: &str) -> String {
     let mut page = Roff::new();
-    page.control("TH", ["uvs.toml", "5", "", version]);
+    page.control("TH", ["UVS.TOML", "5", date, SOURCE, "uvs"]);
     page.control("SH", ["NAME"]);
     page.text([roman("uvs.toml - configuration of uvsd")]);
     page.control("SH", ["DESCRIPTION"]);
