@@ -23,11 +23,7 @@ pub(super) fn pci(machine: &Machine, report: &mut Report) {
             continue;
         };
         if !USER_SPACE.contains(&driver.as_str()) {
-            let names = machine.names(&format!("{folder}/net")).join(", ");
-            report.ok(
-                CHECK,
-                format!("{address} is the kernel's ({driver}): {names}"),
-            );
+            report.ok(CHECK, format!("{address} is the kernel's ({driver})"));
         } else if driver == "vfio-pci" && !has_iommu {
             report.warn(
                 CHECK,
