@@ -31,7 +31,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Hosts on the links that a director can know at once, at least; twice as many as its servers otherwise.
 const NEIGHBOURS: usize = 16_384;
@@ -254,6 +254,20 @@ impl Director {
             .enumerate()
             .filter(|(_, thread)| thread.is_finished());
         ended.map(|(worker, _)| worker).collect()
+    }
+
+    /// The numbers of workers that have not come round for longer than `limit`: they forward nothing.
+    #[must_use]
+    pub fn standing_workers(&self, limit: Duration) -> Vec<usize> {
+        let now = worker::ticks_since(self.started);
+        // A tick that came after the clock was read is no age.
+        let stands = |stats: &WorkerStats| {
+            let age = now.0.wrapping_sub(stats.ticked.load(Relaxed));
+            Duration::from_millis(u64::from(age) * 10) > limit && age.cast_signed() > 0
+        };
+        let stats = self.stats.iter().enumerate();
+        let standing = stats.filter(|(_, stats)| stands(stats));
+        standing.map(|(worker, _)| worker).collect()
     }
 
     /// Stops the workers and waits for them.
