@@ -29,8 +29,11 @@ pub(super) fn open(
                 workers,
                 ..af_packet::Config::new(id, interface)
             };
-            let queues = af_packet::open(config).map_err(|error| failed(error.into()))?;
-            Ok(fixed(queues.into_iter().map(AnyPort::AfPacket).collect()))
+            let opened = af_packet::open(config).map_err(|error| failed(error.into()))?;
+            Ok(Opened {
+                queues: opened.queues.into_iter().map(AnyPort::AfPacket).collect(),
+                handle: opened.handle,
+            })
         }
         Driver::Memory => {
             let [high, low] = id.0.to_be_bytes();

@@ -1,4 +1,5 @@
-//! Telling the links of addresses that the director takes: three times, a second apart.
+//! Telling the links of addresses that the director takes, and of all its addresses when a link comes back or its hardware
+//! address changes: three times, a second apart.
 //!
 //! Source: RFC 5227 §2.3, RFC 4861 §7.2.6.
 
@@ -30,13 +31,17 @@ pub(super) struct Announcements {
 }
 
 impl Announcements {
-    /// Adds the addresses that `new` has and `old` has not, and forgets those that `new` has not.
+    /// Adds the addresses that `new` has and `old` has not, on links that came back all of them, and forgets those that
+    /// `new` has not.
     pub(super) fn adopt(&mut self, old: &Snapshot, new: &Snapshot, now: Ticks) {
-        self.queue
-            .retain(|announcement| is_announced(new, announcement.address));
+        let is_back = |port: PortId| came_back(old, new, port);
+        self.queue.retain(|announcement| {
+            is_announced(new, announcement.address) && !is_back(announcement.port)
+        });
         for &address in new.owned.keys() {
-            if is_announced(new, address) && !is_announced(old, address) {
-                for port in ports_of(new, address) {
+            if is_announced(new, address) {
+                let is_new = !is_announced(old, address);
+                for port in ports_of(new, address).filter(|port| is_new || is_back(*port)) {
                     self.queue.push_front(Announcement {
                         address,
                         port,
@@ -71,6 +76,12 @@ fn is_announced(snapshot: &Snapshot, address: IpAddr) -> bool {
         .owned
         .get(&address)
         .is_some_and(|&owned| owned != Owned::Kernel)
+}
+
+/// Whether a port's link came back, or its hardware address changed, between two snapshots.
+fn came_back(old: &Snapshot, new: &Snapshot, port: PortId) -> bool {
+    let times = |snapshot: &Snapshot| snapshot.links.get(usize::from(port.0)).copied();
+    times(old).unwrap_or(0) != times(new).unwrap_or(0)
 }
 
 /// Where to announce an address: on the ports whose subnet it is in, or else on all.

@@ -40,6 +40,7 @@ fn open(namespace: &Namespace, config: Config) -> Vec<AfPacketPort> {
     namespace
         .run(move || af_packet::open(config))
         .expect("the interface is there and up")
+        .queues
 }
 
 fn open_one(namespace: &Namespace, interface: &str) -> AfPacketPort {

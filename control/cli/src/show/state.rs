@@ -1,10 +1,13 @@
 //! How a director does, as a table.
 
-use proto::v1::{ConnectionTable, GetStatusResponse, Worker};
+use proto::v1::{ConnectionTable, GetStatusResponse, Link, Port, Worker};
 use std::fmt::Write as _;
 
 /// Neighbours told at most.
 const NEIGHBOURS_TOLD: usize = 32;
+
+/// Counters of a port in a line.
+const STATISTICS_IN_LINE: usize = 6;
 
 /// What is told, summed over the workers, only if there is any.
 type Loss = (&'static str, fn(&Worker) -> u64);
@@ -42,12 +45,7 @@ fn write(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {
     )?;
     writeln!(text)?;
     for port in &status.ports {
-        let addresses = port.addresses.join(", ");
-        writeln!(
-            text,
-            "port {}: {}, {}, MTU {}, {addresses}",
-            port.name, port.driver, port.mac, port.mtu
-        )?;
+        write_port(text, port)?;
     }
     writeln!(text)?;
     write_workers(text, status)?;
@@ -69,6 +67,48 @@ fn write(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {
     }
     write_drops(text, status)?;
     write_neighbours(text, status)
+}
+
+/// How a port is, and below it whatever was counted.
+fn write_port(text: &mut String, port: &Port) -> std::fmt::Result {
+    let link = match port.link() {
+        Link::Up => "link up, ",
+        Link::Down => "LINK DOWN, ",
+        Link::Gone => "INTERFACE GONE, ",
+        Link::Unspecified => "",
+    };
+    let mode = if port.mode.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", port.mode)
+    };
+    writeln!(
+        text,
+        "port {}: {}{mode}, {link}{}, MTU {}, {}",
+        port.name,
+        port.driver,
+        port.mac,
+        port.mtu,
+        port.addresses.join(", ")
+    )?;
+    let losses = [
+        ("receive-missed", port.receive_missed),
+        ("transmit-errors", port.transmit_errors),
+    ];
+    let statistics = port
+        .statistics
+        .iter()
+        .map(|statistic| (statistic.name.as_str(), statistic.value));
+    let counted: Vec<_> = losses
+        .into_iter()
+        .chain(statistics)
+        .filter(|(_, value)| *value > 0)
+        .map(|(name, value)| format!("{name} {value}"))
+        .collect();
+    for line in counted.chunks(STATISTICS_IN_LINE) {
+        writeln!(text, "    {}", line.join(", "))?;
+    }
+    Ok(())
 }
 
 fn write_workers(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {

@@ -4,13 +4,16 @@
 //! Frames of local senders come as those hand them over, with partial checksums and up to 64 KiB long (GSO), and are
 //! sent likewise: the interface, or the kernel for it, completes and cuts them.
 
+mod handle;
 mod open;
 mod ring;
 mod socket;
 mod vnet;
 
+use super::handle::Opened;
 use super::{BURST, Burst, Port, PortCounters, PortInfo, Sent};
 use crate::frame::{Frame, Offload};
+use handle::{Loss, QueueState, Shared};
 use open::{Group, Queue};
 use ring::{Settled, Waiting};
 use std::io;
@@ -24,45 +27,61 @@ const LINK_CHECK_INTERVAL: u32 = 256;
 
 /// One worker's socket on an interface.
 ///
-/// Without frames to receive, each 256th call of `receive` asks the kernel for the interface's state; when it is gone
-/// and comes back, the socket is made anew once all frames are back (then [`Port::info`] may have another MAC).
-/// While a frame is held that was received last, [`Port::wait_on`] is ready all the time: copy what is kept for long.
+/// When the port's handle has seen the interface change, and without frames to receive at each 256th call of `receive`,
+/// the socket looks at its interface; when that is gone and comes back, the socket is made anew once all frames are back
+/// (then [`Port::info`] may have another MAC). While a frame is held that was received last, [`Port::wait_on`] is ready
+/// all the time: copy what is kept for long.
 pub struct AfPacketPort {
     info: PortInfo,
     queue: Queue,
     config: Arc<Config>,
     group: Arc<Group>,
+    shared: Arc<Shared>,
+    worker: usize,
     link_up: bool,
     idle: u32,
-    counters: PortCounters,
+    /// [`Shared::look`] when it was last heeded.
+    looked: u32,
+    /// The interface for which the socket could not be made anew, until the handle asks to try again.
+    failed: Option<i32>,
 }
 
-/// Opens an interface: one port for each worker.
+/// Opens an interface: a port for each worker, and what tells how it is.
 ///
 /// # Errors
 /// When the configuration is out of range, the interface is missing, down or not Ethernet, or the process may not.
-pub fn open(config: Config) -> Result<Vec<AfPacketPort>, OpenError> {
+pub fn open(config: Config) -> Result<Opened<AfPacketPort>, OpenError> {
     open::check(&config)?;
+    let shared = Arc::new(Shared::new(config.workers));
     let (config, group) = (Arc::new(config), Arc::new(Group::default()));
     let queues: Result<Vec<Queue>, _> = (0..config.workers)
         .map(|_| Queue::open(&config, &group))
         .collect();
-    let port = |mut queue: Queue| {
+    let port = |(worker, mut queue): (usize, Queue)| {
         if config.workers > 1 {
             // What came before the last socket had joined the group came several times.
             queue.receive.discard();
         }
+        shared.queues[worker].set_bound(true);
         AfPacketPort {
             info: info(&config, &queue),
             queue,
             config: Arc::clone(&config),
             group: Arc::clone(&group),
+            shared: Arc::clone(&shared),
+            worker,
             link_up: true,
             idle: 0,
-            counters: PortCounters::default(),
+            looked: shared.look(),
+            failed: None,
         }
     };
-    Ok(queues?.into_iter().map(port).collect())
+    let queues: Vec<_> = queues?.into_iter().enumerate().map(port).collect();
+    let handle = open::handle(&config, &queues[0].info, &shared)?;
+    Ok(Opened {
+        queues,
+        handle: Arc::new(handle),
+    })
 }
 
 fn info(config: &Config, queue: &Queue) -> PortInfo {
@@ -89,7 +108,13 @@ impl AfPacketPort {
             None
         };
         let Some(offload) = offload else {
-            self.counters.receive_missed += u64::from(ours);
+            if ours {
+                let loss = match whole {
+                    true => Loss::OffloadUnknown,
+                    false => Loss::TooLong,
+                };
+                self.state().count(loss, 1);
+            }
             self.queue.receive.skip();
             return None;
         };
@@ -100,33 +125,76 @@ impl AfPacketPort {
         Some(frame)
     }
 
+    fn state(&self) -> &QueueState {
+        &self.shared.queues[self.worker]
+    }
+
     /// Looks whether the interface is there and up, and makes the socket anew when it was replaced.
     #[cold]
     fn check_link(&mut self) {
         if self.queue.socket.take_error().is_some() {
             self.link_up = false;
         }
-        if self.link_up {
+        let look = self.shared.look();
+        if self.looked != look {
+            self.looked = look;
+            self.failed = None;
+        } else if self.link_up {
             return;
         }
         let Ok(interface) = self.queue.socket.interface(&self.config.interface) else {
+            self.link_up = false;
+            self.state().set_bound(false);
             return;
         };
-        if interface.index == self.queue.interface.index {
+        let bound_to = self.queue.socket.bound_to();
+        if bound_to.is_ok_and(|index| index == interface.index) {
             self.link_up = interface.up;
-        } else if interface.up && self.queue.receive.held() == 0 {
-            let Ok(mut queue) = Queue::open(&self.config, &self.group) else {
-                return;
-            };
-            self.counters.transmit_errors += u64::from(self.queue.transmit.abandon());
-            self.counters.receive_missed += self.take_dropped();
-            if self.config.workers > 1 {
-                queue.receive.discard();
-            }
-            self.info = info(&self.config, &queue);
-            self.queue = queue;
-            self.link_up = true;
+            self.info.mac = interface.mac;
+            self.info.mtu = interface.mtu;
+            self.state().set_bound(true);
+            return;
         }
+        self.link_up = false;
+        self.state().set_bound(false);
+        if interface.up
+            && self.queue.receive.held() == 0
+            && self.failed != Some(interface.index)
+        {
+            self.reopen(interface.index);
+        }
+    }
+
+    /// Makes the socket anew for the interface that has the name now.
+    #[cold]
+    fn reopen(&mut self, index: i32) {
+        let mut queue = match Queue::open(&self.config, &self.group) {
+            Ok(queue) => queue,
+            Err(error) => {
+                // Not before the handle has looked again: it may be that there is no memory.
+                self.failed = Some(index);
+                self.shared.set_problem(Some(with_causes(&error)));
+                return;
+            }
+        };
+        self.abandon();
+        let dropped = self.take_dropped();
+        self.state().count(Loss::RingFull, dropped);
+        if self.config.workers > 1 {
+            queue.receive.discard();
+        }
+        self.info = info(&self.config, &queue);
+        self.queue = queue;
+        self.link_up = true;
+        self.shared.set_problem(None);
+        self.state().count_reopened();
+        self.state().set_bound(true);
+    }
+
+    /// Forgets what was to be sent.
+    fn abandon(&mut self) {
+        let frames = self.queue.transmit.abandon();
+        self.state().count(Loss::LinkDown, u64::from(frames));
     }
 
     /// Frames that found the receive ring full since this was last asked (`struct tpacket_stats`).
@@ -144,10 +212,16 @@ impl AfPacketPort {
             error.raw_os_error(),
             Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV)
         ) {
-            self.counters.transmit_errors += u64::from(self.queue.transmit.abandon());
+            self.abandon();
             self.link_up = false;
         }
     }
+}
+
+/// An error with what it came of.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(with_causes);
+    cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 /// Puts the tag that the kernel has taken out back behind the addresses: `{TPID, TCI}`.
@@ -189,10 +263,10 @@ impl Port for AfPacketPort {
         let received = burst.len() - before;
         if received == 0 {
             self.idle += 1;
-            if self.idle == LINK_CHECK_INTERVAL {
-                self.idle = 0;
-                self.check_link();
-            }
+        }
+        if self.idle == LINK_CHECK_INTERVAL || self.looked != self.shared.look() {
+            self.idle = 0;
+            self.check_link();
         }
         received
     }
@@ -223,7 +297,7 @@ impl Port for AfPacketPort {
             let result = self.queue.socket.send_ring();
             match self.queue.transmit.settle() {
                 Settled::Sent => return,
-                Settled::Malformed => self.counters.transmit_errors += 1,
+                Settled::Malformed => self.state().count(Loss::Refused, 1),
                 Settled::Waiting => {
                     if let Err(error) = result {
                         self.send_failed(&error);
@@ -244,7 +318,11 @@ impl Port for AfPacketPort {
     }
 
     fn counters(&mut self) -> PortCounters {
-        self.counters.receive_missed += self.take_dropped();
-        self.counters
+        let dropped = self.take_dropped();
+        self.state().count(Loss::RingFull, dropped);
+        PortCounters {
+            receive_missed: self.state().receive_missed(),
+            transmit_errors: self.state().transmit_errors(),
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! From a configuration to open sockets with their rings, and all that can be wrong on the way.
 
+use super::handle::{Handle, Shared};
 use super::ring::{self, ReceiveRing, TransmitRing};
 use super::socket::{Interface, NAME_LEN_MAX, PacketSocket};
-use crate::port::PortId;
+use crate::port::{PortId, PortInfo};
 use parking_lot::Mutex;
 use std::io;
+use std::sync::Arc;
 
 /// How the kernel spreads an interface's frames over the workers' sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -188,6 +190,23 @@ pub(super) fn check(config: &Config) -> Result<(), OpenError> {
         });
     }
     Ok(())
+}
+
+/// What control keeps of an open interface.
+pub(super) fn handle(
+    config: &Config,
+    info: &PortInfo,
+    shared: &Arc<Shared>,
+) -> Result<Handle, OpenError> {
+    let [receive, transmit] = [config.receive_slots, config.transmit_slots].map(ring::blocks);
+    let mode = format!("TPACKET_V2, rings of {receive} + {transmit} MiB per worker");
+    Handle::new(info, &config.interface, mode, Arc::clone(shared)).map_err(|source| {
+        OpenError::System {
+            interface: config.interface.clone(),
+            action: "ask about it",
+            source,
+        }
+    })
 }
 
 impl Queue {

@@ -19,6 +19,8 @@ pub(super) struct PacketSocket {
 pub(super) struct Interface {
     pub(super) index: i32,
     pub(super) up: bool,
+    /// With a carrier, as far as the kernel can tell.
+    pub(super) running: bool,
     pub(super) mtu: u32,
     /// ARPHRD_*; 1 is Ethernet.
     pub(super) hardware_type: u16,
@@ -51,6 +53,17 @@ impl PacketSocket {
         // SAFETY: `address` is readable for `len` bytes during the call.
         result(unsafe { libc::bind(self.fd.as_raw_fd(), (&raw const address).cast(), len) })
             .map(drop)
+    }
+
+    /// The index of the interface that it is bound to; none of any interface's once that is gone.
+    pub(super) fn bound_to(&self) -> io::Result<i32> {
+        // SAFETY: all bytes zero is a valid sockaddr_ll.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        let mut len = socklen(size_of_val(&address));
+        let fd = self.fd.as_raw_fd();
+        // SAFETY: `address` is writable for `len` bytes and `len` itself is, during the call.
+        result(unsafe { libc::getsockname(fd, (&raw mut address).cast(), &raw mut len) })?;
+        Ok(address.sll_ifindex)
     }
 
     /// Sets an option of the level SOL_PACKET.
@@ -145,6 +158,7 @@ impl PacketSocket {
             // SAFETY: see above.
             index: unsafe { index.ifr_ifru.ifru_ifindex },
             up: i32::from(flags) & libc::IFF_UP != 0,
+            running: i32::from(flags) & libc::IFF_RUNNING != 0,
             mtu: u32::try_from(mtu).unwrap_or(0),
             hardware_type: address.sa_family,
             mac,
