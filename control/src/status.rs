@@ -261,12 +261,14 @@ impl Director {
         }
     }
 
+    /// How the ports were when they were looked at last: the workers know the same.
     fn port_statuses(&self) -> Vec<PortStatus> {
+        let states = self.port_states();
         let current = self.current.lock();
         let ports = self.ports.iter().zip(&current.configuration.ports);
         let ports = ports.enumerate().map(|(index, (info, settings))| PortStatus {
             info: info.clone(),
-            state: self.port_state(index, info),
+            state: states.get(index).cloned().unwrap_or_else(|| Fixed(info.clone()).state()),
             receive_missed: self.port_losses(index, |losses| &losses.receive_missed),
             transmit_errors: self.port_losses(index, |losses| &losses.transmit_errors),
             statistics: self
@@ -277,12 +279,6 @@ impl Director {
             addresses: settings.addresses.iter().map(ToString::to_string).collect(),
         });
         ports.collect()
-    }
-
-    /// How a port is now; without a handle, how it was opened.
-    fn port_state(&self, index: usize, info: &PortInfo) -> PortState {
-        let handle = self.handles.get(index);
-        handle.map_or_else(|| Fixed(info.clone()).state(), |handle| handle.state())
     }
 
     /// What one port lost, all workers together.

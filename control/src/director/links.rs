@@ -75,6 +75,11 @@ impl Director {
         }
     }
 
+    /// How the ports were when they were looked at last; none without handles.
+    pub(crate) fn port_states(&self) -> Vec<PortState> {
+        self.watch.lock().states.clone()
+    }
+
     /// Compiles and publishes what holds, with the ports as they are now.
     fn publish_again(&self) -> Result<(), ApplyError> {
         let mut current = self.current.lock();

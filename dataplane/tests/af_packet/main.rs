@@ -368,6 +368,25 @@ fn two_workers_share_the_frames_and_lose_none() {
     }
 }
 
+/// Each worker's rings are made anew when an interface comes back: that must not take long either.
+#[test]
+fn sixteen_workers_open_and_close_an_interface_soon() {
+    let (left, right) = (Namespace::new(), Namespace::new());
+    left.veth("left0", 0x10, &right, "right0");
+    let config = Config {
+        workers: 16,
+        ..Config::new(PortId(0), "left0")
+    };
+    let started = Instant::now();
+    let ports = open(&left, config);
+    let opened = started.elapsed();
+    let started = Instant::now();
+    drop(ports);
+    let closed = started.elapsed();
+    println!("16 workers: opened in {opened:?}, closed in {closed:?}");
+    assert!(opened + closed < Duration::from_secs(1), "{opened:?} {closed:?}");
+}
+
 #[test]
 fn a_vlan_tag_is_where_it_was() {
     let (_a, _b, mut left, mut right) = pair();
@@ -627,6 +646,56 @@ fn an_interface_that_was_replaced_goes_on() {
             }
         }
         assert_eq!(received, 100, "each frame at one worker");
+    }
+}
+
+/// A receiver on the same machine may take its time: what it was sent must not change meanwhile.
+#[test]
+fn what_was_sent_stays_as_it_is_while_its_receiver_is_slow() {
+    let (left, right) = (Namespace::new(), Namespace::new());
+    left.veth("left0", 0x10, &right, "right0");
+    right.ip("address add 192.0.2.2/24 dev right0");
+    let mut port = open_one(&left, "left0");
+    let receiver = right.run(|| {
+        let receiver = std::net::UdpSocket::bind("192.0.2.2:9").expect("it is up");
+        nix::sys::socket::setsockopt(&receiver, nix::sys::socket::sockopt::RcvBufForce, &(64 << 20))
+            .expect("root may");
+        receiver
+    });
+    receiver
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .expect("not zero");
+    // One GSO frame of 20 datagrams, which the receiver leaves where it is, then more frames than any ring has slots.
+    let mut frame = datagram(Mac([2, 0, 0, 0, 0, 0x11]), 7, 0);
+    frame.truncate(14 + 28);
+    frame.resize(14 + 28 + 20_000, 0x5a);
+    frame[16..18].copy_from_slice(&20_028u16.to_be_bytes());
+    frame[26..34].copy_from_slice(&[192, 0, 2, 1, 192, 0, 2, 2]);
+    let sum = dataplane::packet::checksum::ipv4_header(&frame[14..34]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame[36..40].copy_from_slice(&[0, 9, 0x4e, 0x28]);
+    let offload = Offload {
+        partial_checksum: true,
+        checksum_start: 34,
+        checksum_offset: 6,
+        gso: Gso::Udp,
+        segment_len: 1000,
+        header_len: 42,
+    };
+    assert!(port.send(&frame, &offload));
+    port.flush();
+    for number in 0..2000 {
+        assert!(port.send(&numbered(port.info().mac, 1500, number), &Offload::NONE));
+        port.flush();
+    }
+    let mut buffer = [0; 2000];
+    for number in 0..20 {
+        let len = receiver.recv(&mut buffer).expect("nothing is lost");
+        assert!(
+            len == 1000 && buffer[..len].iter().all(|byte| *byte == 0x5a),
+            "datagram {number} of {len} bytes has become {:x?}…",
+            &buffer[..32]
+        );
     }
 }
 

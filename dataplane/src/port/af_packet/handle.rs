@@ -1,12 +1,14 @@
 //! What control keeps of an interface, and what the workers' sockets and it tell each other.
 
-use super::socket::PacketSocket;
+use super::socket;
 use crate::port::handle::{Link, PortHandle, PortState};
 use crate::port::{Mac, PortInfo};
 use crate::stats::add;
 use parking_lot::Mutex;
 use std::fs::File;
 use std::io::{self, Read, Seek};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -136,8 +138,8 @@ pub(super) struct Handle {
     interface: String,
     /// How the rings are laid out.
     mode: String,
-    /// Bound to nothing; belongs to the network namespace that the port was opened in, whoever asks.
-    socket: PacketSocket,
+    /// To ask with: it belongs to the network namespace that the port was opened in, whoever asks.
+    socket: UnixDatagram,
     shared: Arc<Shared>,
     seen: Mutex<Seen>,
 }
@@ -158,8 +160,8 @@ impl Handle {
         mode: String,
         shared: Arc<Shared>,
     ) -> io::Result<Handle> {
-        let socket = PacketSocket::new()?;
-        let now = socket.interface(interface)?;
+        let socket = UnixDatagram::unbound()?;
+        let now = socket::interface(socket.as_fd(), interface)?;
         let mut totals = Totals::open(interface);
         totals.look();
         totals.sums = [0; COLUMNS.len()];
@@ -184,7 +186,7 @@ impl PortHandle for Handle {
     fn state(&self) -> PortState {
         let mut seen = self.seen.lock();
         seen.totals.look();
-        let interface = self.socket.interface(&self.interface).ok();
+        let interface = socket::interface(self.socket.as_fd(), &self.interface).ok();
         if let Some(interface) = &interface {
             (seen.mac, seen.mtu) = (interface.mac, interface.mtu);
         }

@@ -136,44 +136,7 @@ impl PacketSocket {
 
     /// Asks about the interface of that name in the socket's network namespace.
     pub(super) fn interface(&self, name: &str) -> io::Result<Interface> {
-        let name = CString::new(name)
-            .ok()
-            .filter(|name| name.count_bytes() <= NAME_LEN_MAX);
-        let name = name.ok_or(io::ErrorKind::InvalidInput)?;
-        let index = self.request(&name, libc::SIOCGIFINDEX)?;
-        let flags = self.request(&name, libc::SIOCGIFFLAGS)?;
-        let mtu = self.request(&name, libc::SIOCGIFMTU)?;
-        let hardware = self.request(&name, libc::SIOCGIFHWADDR)?;
-        // SAFETY: the request that succeeded fills in this member, as the others below.
-        let address = unsafe { hardware.ifr_ifru.ifru_hwaddr };
-        let mut mac = Mac([0; 6]);
-        for (byte, from) in mac.0.iter_mut().zip(address.sa_data) {
-            *byte = from.cast_unsigned();
-        }
-        // SAFETY: see above.
-        let flags = unsafe { flags.ifr_ifru.ifru_flags };
-        // SAFETY: see above.
-        let mtu = unsafe { mtu.ifr_ifru.ifru_mtu };
-        Ok(Interface {
-            // SAFETY: see above.
-            index: unsafe { index.ifr_ifru.ifru_ifindex },
-            up: i32::from(flags) & libc::IFF_UP != 0,
-            running: i32::from(flags) & libc::IFF_RUNNING != 0,
-            mtu: u32::try_from(mtu).unwrap_or(0),
-            hardware_type: address.sa_family,
-            mac,
-        })
-    }
-
-    fn request(&self, name: &CStr, request: libc::Ioctl) -> io::Result<libc::ifreq> {
-        // SAFETY: all bytes zero is a valid ifreq.
-        let mut argument: libc::ifreq = unsafe { std::mem::zeroed() };
-        for (to, byte) in argument.ifr_name.iter_mut().zip(name.to_bytes()) {
-            *to = byte.cast_signed();
-        }
-        // SAFETY: these requests read and write one ifreq, which `argument` is for the time of the call.
-        result(unsafe { libc::ioctl(self.fd.as_raw_fd(), request, &raw mut argument) })?;
-        Ok(argument)
+        interface(self.fd.as_fd(), name)
     }
 }
 
@@ -181,6 +144,48 @@ impl AsFd for PacketSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Asks about the interface of that name in the network namespace of a socket, of whatever kind.
+pub(super) fn interface(socket: BorrowedFd<'_>, name: &str) -> io::Result<Interface> {
+    let name = CString::new(name)
+        .ok()
+        .filter(|name| name.count_bytes() <= NAME_LEN_MAX);
+    let name = name.ok_or(io::ErrorKind::InvalidInput)?;
+    let index = request(socket, &name, libc::SIOCGIFINDEX)?;
+    let flags = request(socket, &name, libc::SIOCGIFFLAGS)?;
+    let mtu = request(socket, &name, libc::SIOCGIFMTU)?;
+    let hardware = request(socket, &name, libc::SIOCGIFHWADDR)?;
+    // SAFETY: the request that succeeded fills in this member, as the others below.
+    let address = unsafe { hardware.ifr_ifru.ifru_hwaddr };
+    let mut mac = Mac([0; 6]);
+    for (byte, from) in mac.0.iter_mut().zip(address.sa_data) {
+        *byte = from.cast_unsigned();
+    }
+    // SAFETY: see above.
+    let flags = unsafe { flags.ifr_ifru.ifru_flags };
+    // SAFETY: see above.
+    let mtu = unsafe { mtu.ifr_ifru.ifru_mtu };
+    Ok(Interface {
+        // SAFETY: see above.
+        index: unsafe { index.ifr_ifru.ifru_ifindex },
+        up: i32::from(flags) & libc::IFF_UP != 0,
+        running: i32::from(flags) & libc::IFF_RUNNING != 0,
+        mtu: u32::try_from(mtu).unwrap_or(0),
+        hardware_type: address.sa_family,
+        mac,
+    })
+}
+
+fn request(socket: BorrowedFd<'_>, name: &CStr, request: libc::Ioctl) -> io::Result<libc::ifreq> {
+    // SAFETY: all bytes zero is a valid ifreq.
+    let mut argument: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, byte) in argument.ifr_name.iter_mut().zip(name.to_bytes()) {
+        *to = byte.cast_signed();
+    }
+    // SAFETY: these requests read and write one ifreq, which `argument` is for the time of the call.
+    result(unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut argument) })?;
+    Ok(argument)
 }
 
 fn result(returned: i32) -> io::Result<i32> {
