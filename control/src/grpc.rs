@@ -269,4 +269,3 @@ fn flags(flags: &Options) -> Vec<String> {
         .map(|(_, name)| (*name).to_owned())
         .collect()
 }
-

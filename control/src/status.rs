@@ -266,18 +266,23 @@ impl Director {
         let states = self.port_states();
         let current = self.current.lock();
         let ports = self.ports.iter().zip(&current.configuration.ports);
-        let ports = ports.enumerate().map(|(index, (info, settings))| PortStatus {
-            info: info.clone(),
-            state: states.get(index).cloned().unwrap_or_else(|| Fixed(info.clone()).state()),
-            receive_missed: self.port_losses(index, |losses| &losses.receive_missed),
-            transmit_errors: self.port_losses(index, |losses| &losses.transmit_errors),
-            statistics: self
-                .handles
-                .get(index)
-                .map(|handle| handle.statistics())
-                .unwrap_or_default(),
-            addresses: settings.addresses.iter().map(ToString::to_string).collect(),
-        });
+        let ports = ports
+            .enumerate()
+            .map(|(index, (info, settings))| PortStatus {
+                info: info.clone(),
+                state: states
+                    .get(index)
+                    .cloned()
+                    .unwrap_or_else(|| Fixed(info.clone()).state()),
+                receive_missed: self.port_losses(index, |losses| &losses.receive_missed),
+                transmit_errors: self.port_losses(index, |losses| &losses.transmit_errors),
+                statistics: self
+                    .handles
+                    .get(index)
+                    .map(|handle| handle.statistics())
+                    .unwrap_or_default(),
+                addresses: settings.addresses.iter().map(ToString::to_string).collect(),
+            });
         ports.collect()
     }
 

@@ -132,7 +132,11 @@ fn connections_go_on_after_a_link_was_down() {
 #[test]
 fn a_link_without_a_carrier_is_told() {
     let scene = scene(Method::FullNat, Family::V6);
-    scene.topology.switch.set_up("director-eth1", false).unwrap();
+    scene
+        .topology
+        .switch
+        .set_up("director-eth1", false)
+        .unwrap();
     wait_for(&scene, "down", has_link(Link::Down));
     scene.topology.switch.set_up("director-eth1", true).unwrap();
     wait_for(&scene, "up", has_link(Link::Up));

@@ -9,7 +9,9 @@ mod words;
 
 use super::keys;
 use super::mistake::{KeyPath, Step};
-use super::model::{Configuration, DirectorSettings, Idle, Mark, Pin, PortSettings, TimeoutSettings};
+use super::model::{
+    Configuration, DirectorSettings, Idle, Mark, Pin, PortSettings, TimeoutSettings,
+};
 use super::reader::{Section, Value};
 use super::{LIP_POOLS, MARKS, ROUTES, SERVICES};
 use dataplane::snapshot::Ipvs;

@@ -34,9 +34,7 @@ impl NeighbourTable {
                 continue;
             }
             neighbour.probes.store(0, Relaxed);
-            neighbour
-                .probed
-                .store(now.0.wrapping_sub(RETRY.0), Relaxed);
+            neighbour.probed.store(now.0.wrapping_sub(RETRY.0), Relaxed);
             // Lost against `learn`: it has answered by now.
             let _ = neighbour
                 .word

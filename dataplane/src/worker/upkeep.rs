@@ -101,8 +101,7 @@ impl<P: Port> Egress<P> {
         for (index, port) in self.ports.iter_mut().enumerate() {
             let counters = port.counters();
             if let Some(told) = self.stats.ports.get(index) {
-                told.receive_missed
-                    .store(counters.receive_missed, Relaxed);
+                told.receive_missed.store(counters.receive_missed, Relaxed);
                 told.transmit_errors
                     .store(counters.transmit_errors, Relaxed);
             }

@@ -227,9 +227,10 @@ impl Namespace {
     /// # Errors
     /// When there is none of that name, or it cannot have such an address.
     pub fn set_mac(&self, interface: &str, mac: [u8; 6]) -> Result<(), LabError> {
-        self.ask(format!("link set {interface} address {mac:02x?}"), |netlink| {
-            netlink.set_mac(interface, mac)
-        })
+        self.ask(
+            format!("link set {interface} address {mac:02x?}"),
+            |netlink| netlink.set_mac(interface, mac),
+        )
     }
 
     /// Takes an interface away; of a veth pair both ends.

@@ -1,7 +1,7 @@
 //! Ports, routes and pools of local addresses.
 
-use super::words::{is_host, is_interface, is_name, is_path, parse_own_address, parse_port_range};
 use super::switch;
+use super::words::{is_host, is_interface, is_name, is_path, parse_own_address, parse_port_range};
 use crate::config::keys;
 use crate::config::mistake::Problem;
 use crate::config::model::{AnsweredBy, Driver, LipPool, PortSettings, Route};

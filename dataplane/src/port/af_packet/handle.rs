@@ -34,12 +34,14 @@ pub(super) struct QueueState {
     is_bound: AtomicBool,
     /// Frames that found the receive ring full.
     ring_full: AtomicU64,
-    /// Frames longer than a slot of the ring.
+    /// Frames longer than a slot of the ring, and without room beside it.
     too_long: AtomicU64,
     /// Frames whose offload the director cannot pass on.
     offload_unknown: AtomicU64,
     /// Frames to be sent that the kernel refused.
     refused: AtomicU64,
+    /// Frames to be sent that the interface's queueing discipline, or the kernel's memory, had no room for.
+    queue_full: AtomicU64,
     /// Frames to be sent while the link was down or gone.
     link_down: AtomicU64,
     /// Times that the socket was made anew.
@@ -57,6 +59,8 @@ pub(super) enum Loss {
     OffloadUnknown,
     /// The kernel refused to send it.
     Refused,
+    /// There was no room behind the socket.
+    QueueFull,
     /// The link was down, or gone.
     LinkDown,
 }
@@ -68,6 +72,7 @@ impl QueueState {
             Loss::TooLong => &self.too_long,
             Loss::OffloadUnknown => &self.offload_unknown,
             Loss::Refused => &self.refused,
+            Loss::QueueFull => &self.queue_full,
             Loss::LinkDown => &self.link_down,
         };
         add(counter, frames);
@@ -89,7 +94,8 @@ impl QueueState {
 
     /// Frames lost on their way out.
     pub(super) fn transmit_errors(&self) -> u64 {
-        self.refused.load(Relaxed) + self.link_down.load(Relaxed)
+        let lost = [&self.refused, &self.queue_full, &self.link_down];
+        lost.map(|counter| counter.load(Relaxed)).iter().sum()
     }
 }
 
@@ -218,11 +224,12 @@ impl PortHandle for Handle {
         let interface = COLUMNS.iter().zip(seen.totals.sums);
         let interface = interface.map(|((name, _), sum)| ((*name).to_owned(), sum));
         type Counter = fn(&QueueState) -> &AtomicU64;
-        let queues: [(&str, Counter); 6] = [
+        let queues: [(&str, Counter); 7] = [
             ("ring_full", |queue| &queue.ring_full),
             ("longer_than_slot", |queue| &queue.too_long),
             ("offload_unknown", |queue| &queue.offload_unknown),
             ("transmit_refused", |queue| &queue.refused),
+            ("transmit_queue_full", |queue| &queue.queue_full),
             ("transmit_link_down", |queue| &queue.link_down),
             ("sockets_reopened", |queue| &queue.reopened),
         ];

@@ -1,21 +1,24 @@
-//! A port on any Linux network interface: packet sockets with memory-mapped rings.
+//! A port on any Linux network interface: packet sockets with a memory-mapped ring to receive.
 //!
 //! The kernel's own stack receives the same frames; what is not for the director is simply left to it.
 //! Frames of local senders come as those hand them over, with partial checksums and up to 64 KiB long (GSO), and are
-//! sent likewise: the interface, or the kernel for it, completes and cuts them.
+//! sent likewise: the interface, or the kernel for it, completes and cuts them. The ring's slots are as long as the
+//! interface's MTU needs; longer frames are taken from the socket's queue, where the kernel puts them in the same order.
 
 mod handle;
 mod open;
 mod ring;
 mod socket;
+mod transmit;
 mod vnet;
 
 use super::handle::Opened;
+use super::pool::Pool;
 use super::{BURST, Burst, Port, PortCounters, PortInfo, Sent};
 use crate::frame::{Frame, Offload};
 use handle::{Loss, QueueState, Shared};
 use open::{Group, Queue};
-use ring::{Settled, Waiting};
+use ring::Waiting;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -25,15 +28,23 @@ pub use open::{Config, Fanout, OpenError};
 /// Calls of `receive` without a frame between two looks at the link: a system call each.
 const LINK_CHECK_INTERVAL: u32 = 256;
 
+/// Frames longer than a slot that one worker may hold: a burst, and some that it keeps longer.
+const LARGE_FRAMES: u32 = 40;
+/// Bytes of such a frame, and of the header in front.
+#[allow(clippy::cast_possible_truncation, reason = "66 thousand")]
+const LARGE_LEN: u32 = (transmit::FRAME_LEN_MAX + vnet::LEN) as u32;
+
 /// One worker's socket on an interface.
 ///
 /// When the port's handle has seen the interface change, and without frames to receive at each 256th call of `receive`,
-/// the socket looks at its interface; when that is gone and comes back, the socket is made anew once all frames are back
+/// the socket looks at its interface; when that is gone and comes back, the socket is made anew once the ring's frames are back
 /// (then [`Port::info`] may have another MAC). While a frame is held that was received last, [`Port::wait_on`] is ready
 /// all the time: copy what is kept for long.
 pub struct AfPacketPort {
     info: PortInfo,
     queue: Queue,
+    /// For frames longer than a slot.
+    large: Pool,
     config: Arc<Config>,
     group: Arc<Group>,
     shared: Arc<Shared>,
@@ -60,12 +71,13 @@ pub fn open(config: Config) -> Result<Opened<AfPacketPort>, OpenError> {
     let port = |(worker, mut queue): (usize, Queue)| {
         if config.workers > 1 {
             // What came before the last socket had joined the group came several times.
-            queue.receive.discard();
+            queue.discard();
         }
         shared.queues[worker].set_bound(true);
         AfPacketPort {
             info: info(&config, &queue),
             queue,
+            large: Pool::new(config.id, LARGE_FRAMES, LARGE_LEN),
             config: Arc::clone(&config),
             group: Arc::clone(&group),
             shared: Arc::clone(&shared),
@@ -77,7 +89,7 @@ pub fn open(config: Config) -> Result<Opened<AfPacketPort>, OpenError> {
         }
     };
     let queues: Vec<_> = queues?.into_iter().enumerate().map(port).collect();
-    let handle = open::handle(&config, &queues[0].info, &shared)?;
+    let handle = open::handle(&config, &queues[0].info, &queues[0].queue, &shared)?;
     Ok(Opened {
         queues,
         handle: Arc::new(handle),
@@ -101,28 +113,62 @@ impl AfPacketPort {
             waiting.packet_type,
             libc::PACKET_HOST | libc::PACKET_BROADCAST | libc::PACKET_MULTICAST
         );
-        let whole = waiting.len == waiting.original_len;
-        let offload = if ours && whole {
+        let whole = waiting.is_whole();
+        let offload = if ours && (whole || waiting.is_beside()) {
             vnet::decode(waiting.vnet)
         } else {
             None
         };
         let Some(offload) = offload else {
             if ours {
-                let loss = match whole {
-                    true => Loss::OffloadUnknown,
-                    false => Loss::TooLong,
+                let is_here = whole || waiting.is_beside();
+                let loss = if is_here {
+                    Loss::OffloadUnknown
+                } else {
+                    Loss::TooLong
                 };
                 self.state().count(loss, 1);
             }
-            self.queue.receive.skip();
+            self.queue.skip(waiting);
             return None;
         };
-        let mut frame = self.queue.receive.take(waiting, offload);
+        let mut frame = if whole {
+            self.queue.receive.take(waiting, offload)
+        } else {
+            self.take_large(waiting, offload)?
+        };
         if waiting.status & libc::TP_STATUS_VLAN_VALID != 0 {
             insert_vlan_tag(&mut frame, waiting);
         }
         Some(frame)
+    }
+
+    /// Takes a frame that is longer than a slot from the socket's queue.
+    #[cold]
+    fn take_large(&mut self, waiting: &Waiting, offload: Offload) -> Option<Frame> {
+        self.queue.receive.skip();
+        let Some(mut frame) = self.large.lend(offload) else {
+            unreachable!("`receive` has looked whether a buffer is free")
+        };
+        let expected = vnet::LEN + waiting.original_len as usize;
+        let received = self.queue.socket.receive(frame.bytes_mut());
+        // Longer than any buffer (BIG TCP), or not there.
+        if received.is_ok_and(|len| len == expected && len <= frame.bytes().len()) {
+            frame.truncate(expected);
+            frame.trim_front(vnet::LEN);
+            return Some(frame);
+        }
+        self.large.give_back(frame);
+        self.state().count(Loss::TooLong, 1);
+        None
+    }
+
+    fn give_back(&mut self, frame: Frame) {
+        if self.queue.receive.owns(&frame) {
+            self.queue.receive.give_back(frame);
+        } else {
+            self.large.give_back(frame);
+        }
     }
 
     fn state(&self) -> &QueueState {
@@ -157,10 +203,7 @@ impl AfPacketPort {
         }
         self.link_up = false;
         self.state().set_bound(false);
-        if interface.up
-            && self.queue.receive.held() == 0
-            && self.failed != Some(interface.index)
-        {
+        if interface.up && self.queue.receive.held() == 0 && self.failed != Some(interface.index) {
             self.reopen(interface.index);
         }
     }
@@ -181,7 +224,7 @@ impl AfPacketPort {
         let dropped = self.take_dropped();
         self.state().count(Loss::RingFull, dropped);
         if self.config.workers > 1 {
-            queue.receive.discard();
+            queue.discard();
         }
         self.info = info(&self.config, &queue);
         self.queue = queue;
@@ -193,8 +236,9 @@ impl AfPacketPort {
 
     /// Forgets what was to be sent.
     fn abandon(&mut self) {
-        let frames = self.queue.transmit.abandon();
-        self.state().count(Loss::LinkDown, u64::from(frames));
+        let frames = self.queue.transmit.queued();
+        self.queue.transmit.advance(frames);
+        self.state().count(Loss::LinkDown, frames as u64);
     }
 
     /// Frames that found the receive ring full since this was last asked (`struct tpacket_stats`).
@@ -205,16 +249,23 @@ impl AfPacketPort {
         }
     }
 
+    /// Heeds why the first frame that waits was not sent. False when the others are to wait for the next flush.
     #[cold]
-    fn send_failed(&mut self, error: &io::Error) {
-        // Anything else passes: no buffers, a full queueing discipline. What waits is sent with the next flush.
-        if matches!(
-            error.raw_os_error(),
-            Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV)
-        ) {
-            self.abandon();
-            self.link_up = false;
-        }
+    fn send_failed(&mut self, error: &io::Error) -> bool {
+        let loss = match error.raw_os_error() {
+            Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => {
+                self.abandon();
+                self.link_up = false;
+                return false;
+            }
+            // As much is in flight as may be.
+            Some(libc::EAGAIN | libc::EINTR) => return false,
+            Some(libc::ENOBUFS | libc::ENOMEM) => Loss::QueueFull,
+            _ => Loss::Refused,
+        };
+        self.state().count(loss, 1);
+        self.queue.transmit.advance(1);
+        true
     }
 }
 
@@ -258,6 +309,9 @@ impl Port for AfPacketPort {
             let Some(waiting) = self.queue.receive.peek() else {
                 break;
             };
+            if waiting.is_beside() && self.large.is_exhausted() {
+                break;
+            }
             burst.extend(self.accept(&waiting));
         }
         let received = burst.len() - before;
@@ -279,7 +333,7 @@ impl Port for AfPacketPort {
         if frame.port != self.config.id {
             return Sent::Copied(frame);
         }
-        self.queue.receive.give_back(frame);
+        self.give_back(frame);
         Sent::Taken
     }
 
@@ -287,30 +341,25 @@ impl Port for AfPacketPort {
         self.queue.transmit.push(bytes, offload)
     }
 
-    /// One system call when something is queued; another one for each frame that the kernel refuses, at most 32.
+    /// One system call for 64 frames that are queued; another one for each frame that the kernel refuses, at most 32.
     #[inline]
     fn flush(&mut self) {
-        for _ in 0..BURST {
-            if self.queue.transmit.queued() == 0 {
-                return;
-            }
-            let result = self.queue.socket.send_ring();
-            match self.queue.transmit.settle() {
-                Settled::Sent => return,
-                Settled::Malformed => self.state().count(Loss::Refused, 1),
-                Settled::Waiting => {
-                    if let Err(error) = result {
-                        self.send_failed(&error);
-                    }
-                    return;
-                }
+        let mut refused = 0;
+        while self.queue.transmit.queued() > 0 && refused < BURST {
+            let Queue {
+                socket, transmit, ..
+            } = &mut self.queue;
+            match socket.send_many((0..).map_while(|place| transmit.waiting(place))) {
+                Ok(sent) => transmit.advance(sent),
+                Err(error) if self.send_failed(&error) => refused += 1,
+                Err(_) => return,
             }
         }
     }
 
     #[inline]
     fn release(&mut self, frame: Frame) {
-        self.queue.receive.give_back(frame);
+        self.give_back(frame);
     }
 
     fn wait_on(&self) -> Option<BorrowedFd<'_>> {

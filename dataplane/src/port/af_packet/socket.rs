@@ -5,6 +5,7 @@
 )]
 
 use crate::port::Mac;
+use arrayvec::ArrayVec;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -27,6 +28,8 @@ pub(super) struct Interface {
     pub(super) mac: Mac,
 }
 
+/// Frames that are handed to the kernel in one call.
+pub(super) const SEND_MAX: usize = 64;
 /// The longest name of an interface, bytes.
 pub(super) const NAME_LEN_MAX: usize = libc::IFNAMSIZ - 1;
 
@@ -112,26 +115,56 @@ impl PacketSocket {
         Ok(value)
     }
 
-    /// Has the kernel send what waits in the transmit ring.
+    /// Hands frames to the kernel, which copies them; how many it took. At most [`SEND_MAX`], each with its virtio-net
+    /// header in front.
+    ///
+    /// # Errors
+    /// When it refuses the first.
     #[inline]
-    pub(super) fn send_ring(&self) -> io::Result<()> {
+    pub(super) fn send_many<'f>(
+        &self,
+        frames: impl Iterator<Item = &'f [u8]>,
+    ) -> io::Result<usize> {
+        let mut parts: ArrayVec<libc::iovec, SEND_MAX> = ArrayVec::new();
+        parts.extend(frames.take(SEND_MAX).map(|frame| libc::iovec {
+            iov_base: frame.as_ptr().cast_mut().cast(),
+            iov_len: frame.len(),
+        }));
+        let mut messages: ArrayVec<libc::mmsghdr, SEND_MAX> = ArrayVec::new();
+        messages.extend(parts.iter_mut().map(|part| {
+            // SAFETY: all bytes zero is a valid mmsghdr: no address, no parts, no control data.
+            let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            message.msg_hdr.msg_iov = part;
+            message.msg_hdr.msg_iovlen = 1;
+            message
+        }));
+        let count = u32::try_from(messages.len()).expect("at most SEND_MAX");
         let fd = self.fd.as_raw_fd();
-        // SAFETY: without a buffer and without an address there is nothing that must stay valid.
-        let sent = unsafe {
-            libc::sendto(
-                fd,
-                std::ptr::null(),
-                0,
-                libc::MSG_DONTWAIT,
-                std::ptr::null(),
-                0,
-            )
-        };
-        if sent < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        // SAFETY: `count` messages are readable and writable during the call, each names one part in `parts`, and the
+        // kernel only reads the frames that those name, which are borrowed for 'f.
+        let sent = unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), count, libc::MSG_DONTWAIT) };
+        let sent = result(sent)?;
+        Ok(usize::try_from(sent).expect("a call that succeeds says how many"))
+    }
+
+    /// Takes the first frame from the socket's queue, its virtio-net header in front; how long it is, even if that is more
+    /// than fits.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (fd, flags) = (self.fd.as_raw_fd(), libc::MSG_DONTWAIT | libc::MSG_TRUNC);
+        // SAFETY: `buffer` is writable for its length during the call.
+        let len = unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags) };
+        usize::try_from(len).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// Lets `bytes` of frames wait in the socket's queue, beyond the system's limit.
+    ///
+    /// # Errors
+    /// When the process may not.
+    pub(super) fn force_receive_buffer(&self, bytes: i32) -> io::Result<()> {
+        self.set_at(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &bytes.to_ne_bytes())
     }
 
     /// Asks about the interface of that name in the socket's network namespace.

@@ -61,11 +61,7 @@ fn mode(config: &Config, capture: &Capture) -> String {
         (false, true) => ", whose end is missing",
         (true, true) => ", whose end is missing, over and over",
     };
-    format!(
-        "{} frames of {}{how}",
-        capture.len(),
-        config.file.display()
-    )
+    format!("{} frames of {}{how}", capture.len(), config.file.display())
 }
 
 fn output_of(output: &Path, worker: u16) -> PathBuf {
