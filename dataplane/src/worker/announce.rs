@@ -98,3 +98,78 @@ fn ports_of(snapshot: &Snapshot, address: IpAddr) -> impl Iterator<Item = PortId
         .filter_map(|index| u16::try_from(index).ok())
         .map(PortId)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::Mac;
+    use crate::snapshot::PortView;
+    use std::net::Ipv4Addr;
+
+    const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+    /// Two ports with an address of their own each, a virtual one that is on no link, and how often links came back.
+    fn snapshot(links: [u32; 2]) -> Snapshot {
+        let own = |port: u8| IpAddr::V4(Ipv4Addr::new(10, port, 0, 1));
+        let view = |port: u8| PortView {
+            name: String::new(),
+            mac: Mac([2, 0, 0, 0, 0, port]),
+            mtu: 1500,
+            addresses: vec![(own(port), 16)],
+        };
+        let mut snapshot = Snapshot {
+            ports: vec![view(0), view(1)],
+            links: links.to_vec(),
+            ..Snapshot::default()
+        };
+        snapshot.owned.insert(VIP, Owned::Virtual);
+        for port in 0..2 {
+            snapshot.owned.insert(own(port), Owned::Director);
+        }
+        snapshot
+    }
+
+    /// How often each address is announced on each port within five seconds.
+    fn announced(announcements: &mut Announcements) -> Vec<(IpAddr, PortId, usize)> {
+        let mut all = Vec::new();
+        for second in 0..5 {
+            while let Some(one) = announcements.next(Ticks::from_seconds(second)) {
+                all.push(one);
+            }
+        }
+        all.sort_unstable();
+        let mut counted: Vec<(IpAddr, PortId, usize)> = Vec::new();
+        for (address, port) in all {
+            match counted.last_mut() {
+                Some(last) if (last.0, last.1) == (address, port) => last.2 += 1,
+                _ => counted.push((address, port, 1)),
+            }
+        }
+        counted
+    }
+
+    #[test]
+    fn a_link_that_is_back_hears_of_all_addresses_there_and_no_other_link_does() {
+        let mut announcements = Announcements::default();
+        announcements.adopt(&Snapshot::default(), &snapshot([0, 0]), Ticks(0));
+        assert_eq!(announced(&mut announcements).len(), 4);
+        announcements.adopt(&snapshot([0, 0]), &snapshot([0, 0]), Ticks(0));
+        assert_eq!(announced(&mut announcements), []);
+        announcements.adopt(&snapshot([0, 0]), &snapshot([0, 1]), Ticks(0));
+        let expected = [
+            (Ipv4Addr::new(10, 1, 0, 1).into(), PortId(1), 3),
+            (VIP, PortId(1), 3),
+        ];
+        assert_eq!(announced(&mut announcements), expected);
+    }
+
+    #[test]
+    fn a_link_that_comes_back_often_does_not_pile_up_announcements() {
+        let mut announcements = Announcements::default();
+        announcements.adopt(&Snapshot::default(), &snapshot([0, 0]), Ticks(0));
+        for times in 0..100 {
+            announcements.adopt(&snapshot([times, 0]), &snapshot([times + 1, 0]), Ticks(0));
+        }
+        assert_eq!(announcements.queue.len(), 4);
+    }
+}

@@ -4,8 +4,10 @@ mod namespace;
 
 use dataplane::frame::{Gso, Offload};
 use dataplane::port::af_packet::{self, AfPacketPort, Config, Fanout, OpenError};
+use dataplane::port::handle::{Link, PortHandle};
 use dataplane::port::{BURST, Burst, Mac, Port, PortId, Sent};
 use namespace::Namespace;
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -41,6 +43,20 @@ fn open(namespace: &Namespace, config: Config) -> Vec<AfPacketPort> {
         .run(move || af_packet::open(config))
         .expect("the interface is there and up")
         .queues
+}
+
+/// A port and what tells of it.
+fn open_with_handle(namespace: &Namespace, interface: &str) -> (AfPacketPort, Arc<dyn PortHandle>) {
+    let config = Config::new(PortId(0), interface);
+    let opened = namespace.run(move || af_packet::open(config));
+    let mut opened = opened.expect("the interface is there and up");
+    (opened.queues.remove(0), opened.handle)
+}
+
+fn statistic(handle: &Arc<dyn PortHandle>, name: &str) -> u64 {
+    let statistics = handle.statistics();
+    let found = statistics.iter().find(|(of, _)| of == name);
+    found.unwrap_or_else(|| panic!("{name}: {statistics:?}")).1
 }
 
 fn open_one(namespace: &Namespace, interface: &str) -> AfPacketPort {
@@ -704,6 +720,145 @@ fn what_was_sent_stays_as_it_is_while_its_receiver_is_slow() {
             &buffer[..32]
         );
     }
+}
+
+#[test]
+fn frames_longer_than_a_slot_come_whole_and_keep_their_place() {
+    let (left, right) = (Namespace::new(), Namespace::new());
+    left.veth("left0", 0x10, &right, "right0");
+    let (mut sender, mut port) = (open_one(&left, "left0"), open_one(&right, "right0"));
+    left.ip("link set left0 mtu 9000");
+    right.ip("link set right0 mtu 9000");
+    std::thread::sleep(Duration::from_millis(50));
+    let to = port.info().mac;
+    let len_of = |number: u32| match number % 3 {
+        0 => 60,
+        1 => 9014,
+        _ => 1900 + number as usize % 200,
+    };
+    for round in 0..50 {
+        let numbers = round * 30..(round + 1) * 30;
+        for number in numbers.clone() {
+            assert!(sender.send(&numbered(to, len_of(number), number), &Offload::NONE));
+        }
+        sender.flush();
+        let (mut expected, mut burst) = (numbers, Burst::new());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !expected.is_empty() {
+            assert!(Instant::now() < deadline, "{expected:?} did not arrive");
+            port.receive(&mut burst);
+            for frame in burst.drain(..) {
+                if let Some(number) = number_of(frame.bytes()) {
+                    assert_eq!(expected.next(), Some(number));
+                    assert!(frame.bytes() == numbered(to, len_of(number), number));
+                    assert!(frame.headroom() >= 128);
+                }
+                port.release(frame);
+            }
+        }
+    }
+    assert_eq!(port.counters().receive_missed, 0);
+}
+
+/// A worker that holds more long frames than it has room for gets the others later.
+#[test]
+fn long_frames_wait_while_there_is_no_buffer_for_them() {
+    let (left, right) = (Namespace::new(), Namespace::new());
+    left.veth("left0", 0x10, &right, "right0");
+    let (mut sender, mut port) = (open_one(&left, "left0"), open_one(&right, "right0"));
+    left.ip("link set left0 mtu 9000");
+    right.ip("link set right0 mtu 9000");
+    let to = port.info().mac;
+    for number in 0..100 {
+        assert!(sender.send(&numbered(to, 9014, number), &Offload::NONE));
+    }
+    sender.flush();
+    std::thread::sleep(Duration::from_millis(50));
+    let (mut held, mut burst) = (Vec::new(), Burst::new());
+    while port.receive(&mut burst) > 0 {
+        held.extend(burst.drain(..));
+    }
+    let held_numbers = held
+        .iter()
+        .filter(|frame| number_of(frame.bytes()).is_some());
+    assert_eq!(held_numbers.count(), 40);
+    for frame in held {
+        port.release(frame);
+    }
+    assert!(receive_numbers(&mut port, 60).into_iter().eq(40..100));
+    assert_eq!(port.counters().receive_missed, 0);
+}
+
+/// Without leave for a long queue every slot has room for a GSO frame.
+#[test]
+fn without_cap_net_admin_slots_are_long_enough_for_any_frame() {
+    let (left, right) = (Namespace::new(), Namespace::new());
+    left.veth("left0", 0x10, &right, "right0");
+    let modes = left.run(|| {
+        let mode = || {
+            let opened = af_packet::open(Config::new(PortId(0), "left0"));
+            opened.expect("CAP_NET_RAW will do").handle.state().mode
+        };
+        let with = mode();
+        // Of this thread alone, and it is the last thing that it does.
+        let sets = CapabilitySets {
+            effective: CapabilitySet::NET_RAW,
+            permitted: CapabilitySet::NET_RAW,
+            inheritable: CapabilitySet::empty(),
+        };
+        set_capabilities(None, sets).expect("root may give up what it has");
+        [with, mode()]
+    });
+    assert_eq!(
+        modes,
+        [
+            "TPACKET_V2, 1024 slots of 2048 bytes per worker",
+            "TPACKET_V2, 1035 slots of 65824 bytes per worker"
+        ]
+    );
+}
+
+#[test]
+fn the_handle_tells_of_its_interface_as_it_is_now() {
+    let (left, right) = (Namespace::new(), Namespace::new());
+    left.veth("left0", 0x10, &right, "right0");
+    let (mut port, handle) = open_with_handle(&left, "left0");
+    let link = || handle.state().link;
+    // The kernel believes in a new carrier a little later.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while link() != Link::Up {
+        assert!(Instant::now() < deadline, "{:?}", handle.state());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    left.ip("link set left0 mtu 1400");
+    left.ip("link set left0 address 02:00:00:00:00:aa");
+    let state = handle.state();
+    assert_eq!((state.mtu, state.mac), (1400, Mac([2, 0, 0, 0, 0, 0xaa])));
+    port.receive(&mut Burst::new());
+    left.ip("link set left0 down");
+    assert_eq!(link(), Link::Down);
+    assert!(port.send(&[0xff; 60], &Offload::NONE));
+    port.flush();
+    assert_eq!(statistic(&handle, "transmit_link_down"), 1);
+    left.ip("link delete left0");
+    assert_eq!(link(), Link::Gone);
+    let is_told = port.receive(&mut Burst::new());
+    assert_eq!(is_told, 0);
+    left.veth("left0", 0x50, &right, "right0");
+    assert_eq!(link(), Link::Down, "the worker has not looked yet");
+    // The handle's look is enough: one call, not many without a frame.
+    let mut port = left.run(move || {
+        port.receive(&mut Burst::new());
+        port
+    });
+    assert_eq!(handle.state().mac, Mac([2, 0, 0, 0, 0, 0x50]));
+    assert_eq!(port.info().mac, Mac([2, 0, 0, 0, 0, 0x50]));
+    assert_eq!(statistic(&handle, "sockets_reopened"), 1);
+    let before = statistic(&handle, "tx_packets");
+    assert!(port.send(&[0xff; 60], &Offload::NONE));
+    port.flush();
+    assert_eq!(statistic(&handle, "tx_packets"), before + 1);
+    assert_eq!(port.counters().transmit_errors, 1);
 }
 
 #[test]
