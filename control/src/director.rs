@@ -90,7 +90,11 @@ impl Director {
         Director::start_opened(configuration, ports.collect())
     }
 
-    fn start_opened<P: Port + 'static>(
+    /// As [`start_with`](Self::start_with), with what tells of each port beside its queues.
+    ///
+    /// # Errors
+    /// As `start_with`, and when a driver cannot be told what is forwarded.
+    pub fn start_opened<P: Port + 'static>(
         configuration: Configuration,
         ports: Vec<Opened<P>>,
     ) -> Result<Director, StartError> {

@@ -256,6 +256,59 @@ mod tests {
     }
 
     #[test]
+    fn a_port_tells_its_mode_its_link_and_what_was_counted() {
+        let statistic = |name: &str, value| proto::v1::Statistic {
+            name: name.to_owned(),
+            value,
+        };
+        let mut port = Port {
+            name: "wan".into(),
+            driver: "af_packet".into(),
+            mode: "small slots".into(),
+            link: Link::Up.into(),
+            mac: "02:00:00:00:00:01".into(),
+            mtu: 1500,
+            addresses: vec!["10.0.0.1/8".into(), "fd00::1/64".into()],
+            receive_missed: 3,
+            statistics: vec![statistic("rx_bytes", 7), statistic("rx_dropped", 0)],
+            ..Port::default()
+        };
+        let told = |port: &Port| {
+            let status = GetStatusResponse {
+                ports: vec![port.clone()],
+                ..GetStatusResponse::default()
+            };
+            table(&status)
+        };
+        let lines = "port wan: af_packet (small slots), link up, 02:00:00:00:00:01, MTU 1500, 10.0.0.1/8, fd00::1/64\n    \
+                     receive-missed 3, rx_bytes 7\n\n";
+        assert!(told(&port).contains(lines), "{}", told(&port));
+        port.link = Link::Gone.into();
+        assert!(
+            told(&port).contains(", INTERFACE GONE, "),
+            "{}",
+            told(&port)
+        );
+        port.link = Link::Down.into();
+        port.mode.clear();
+        assert!(
+            told(&port).contains("af_packet, LINK DOWN, "),
+            "{}",
+            told(&port)
+        );
+        // Of an older uvsd, which does not tell.
+        port = Port {
+            name: "lan".into(),
+            driver: "memory".into(),
+            mac: "02:00:00:00:00:01".into(),
+            mtu: 1500,
+            ..Port::default()
+        };
+        let line = "port lan: memory, 02:00:00:00:00:01, MTU 1500, \n\n";
+        assert!(told(&port).contains(line), "{}", told(&port));
+    }
+
+    #[test]
     fn a_table_tells_what_a_connection_takes_and_of_which_pages() {
         let mut ipv4 = ConnectionTable {
             family: "ipv4".into(),
