@@ -43,7 +43,7 @@ fn single_datagrams(scene: &Scene) -> Duration {
             thread::sleep(pause);
             let asked = Instant::now();
             let echoes = udp::echo(service, [20_000 + count], 100);
-            assert_eq!(echoes.lost, [], "after {count} datagrams");
+            assert!(echoes.lost.is_empty(), "after {count} datagrams");
             slowest = slowest.max(asked.elapsed());
             count += 1;
         }
@@ -86,7 +86,7 @@ fn timers_fire_and_reloads_reach_workers_that_sleep() {
     let echoes = scene
         .client()
         .run(|| udp::echo(service, 20_000..20_010, 100));
-    assert_eq!(echoes.lost, []);
+    assert!(echoes.lost.is_empty(), "{echoes:?}");
     assert_eq!(scene.uvsd.status().connections(), 10);
     let since = Instant::now();
     let ended = eventually(PATIENCE, || {

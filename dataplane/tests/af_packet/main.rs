@@ -813,7 +813,7 @@ fn without_cap_net_admin_slots_are_long_enough_for_any_frame() {
         modes,
         [
             "TPACKET_V2, 1024 slots of 2048 bytes per worker",
-            "TPACKET_V2, 1035 slots of 65824 bytes per worker"
+            "TPACKET_V2, 510 slots of 65824 bytes per worker"
         ]
     );
 }

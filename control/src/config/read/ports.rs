@@ -35,7 +35,8 @@ fn read_port(name: &str, section: &Section<'_, '_>) -> PortSettings {
     let interface = section.parsed("interface", |text| {
         is_interface(text).then(|| text.to_owned())
     });
-    let driver = match section.word("driver") {
+    let word = section.word("driver");
+    let driver = match word {
         Some("memory") => Driver::Memory,
         Some("pcap") => read_pcap(section),
         Some(_) => {
@@ -55,7 +56,9 @@ fn read_port(name: &str, section: &Section<'_, '_>) -> PortSettings {
         }
         None => Driver::Memory,
     };
-    refuse_keys_of_others(section, &driver);
+    if word.is_some() {
+        refuse_keys_of_others(section, &driver);
+    }
     let addresses = section
         .get("addresses")
         .map(|value| value.list(ADDRESSES_PER_PORT))
@@ -109,7 +112,7 @@ fn refuse_keys_of_others(section: &Section<'_, '_>, driver: &Driver) {
     ];
     for (is_own, keys, problem) in of_others {
         for key in keys.iter().filter(|key| !section.is_absent(key)) {
-            if !is_own && !section.is_absent("driver") {
+            if !is_own {
                 section.note(key, Problem::Misplaced(problem));
             }
         }

@@ -46,7 +46,8 @@ pub struct Config {
     pub workers: u16,
     /// Frames that may wait for a worker or be held by it: 1 to 16,384, rounded up to whole blocks. Each costs as much kernel
     /// memory as the interface's MTU needs, rounded up to a power of two; GSO frames, which are longer, wait in the
-    /// socket's queue (at most 32 MiB of them). Without CAP_NET_ADMIN that queue is too short, and each costs 64 KiB.
+    /// socket's queue (at most 32 MiB of them). Without CAP_NET_ADMIN that queue is too short: each
+    /// costs 64 KiB then, and there are at most 510 of them.
     pub receive_slots: u32,
     /// Frames that may wait to be sent: 1 to 16,384, and at most 4 MiB of them.
     pub transmit_slots: u32,
@@ -147,6 +148,9 @@ pub enum OpenError {
 
 /// Bytes of a socket's frames that may be in flight, or wait in its queue; the kernel doubles it.
 const IN_FLIGHT: i32 = 32 << 20;
+
+/// Slots where each is long enough for a GSO frame: 34 MiB.
+const LARGE_SLOTS_MAX: u32 = 510;
 
 /// The fanout group that the sockets of a port are in, so that one may join or come back later.
 #[derive(Default)]
@@ -309,7 +313,8 @@ fn geometry(
     mtu: u32,
 ) -> Result<Geometry, (&'static str, io::Error)> {
     if socket.force_receive_buffer(IN_FLIGHT).is_err() {
-        return Ok(Geometry::for_any_frame(config.receive_slots));
+        let slots = config.receive_slots.min(LARGE_SLOTS_MAX);
+        return Ok(Geometry::for_any_frame(slots));
     }
     let geometry = Geometry::for_mtu(config.receive_slots, mtu);
     let threshold = 1i32.to_ne_bytes();
