@@ -33,6 +33,8 @@ pub struct Configuration {
     pub server_family: Family,
     /// Packet threads.
     pub workers: u8,
+    /// What workers do without packets, where the file says so.
+    pub idle: Option<String>,
     /// Of HTTP and echo.
     pub scheduler: &'static str,
     /// Of HTTP and echo; iperf3 has the first of them.
@@ -56,6 +58,7 @@ impl Configuration {
             family,
             server_family: family,
             workers,
+            idle: None,
             scheduler: "rr",
             servers: [0, 1].map(|index| Server { index, weight: 1 }).to_vec(),
             lip_ports: (1024, 65_535),
@@ -95,6 +98,7 @@ impl Configuration {
             "[director]\n\
              workers = {workers}\n\
              connections = 65_536\n\
+             {idle}\
              control = \"unix:{socket}\"\n\
              [timeouts]\n\
              tcp_fin = {tcp_fin}\n\
@@ -106,6 +110,11 @@ impl Configuration {
              {lan_driver}\
              addresses = [{lan}]\n",
             workers = self.workers,
+            idle = self
+                .idle
+                .as_ref()
+                .map(|idle| format!("idle = \"{idle}\"\n"))
+                .unwrap_or_default(),
             socket = socket.display(),
             tcp_fin = self.tcp_fin,
             udp = self.udp,

@@ -72,6 +72,15 @@ pub enum Idle {
     Poll,
 }
 
+impl Idle {
+    /// Where the configuration does not say: a port that can only be polled is.
+    #[must_use]
+    pub fn by_default(ports: &[PortSettings]) -> Idle {
+        let polled = ports.iter().any(|port| port.driver.idle() == Idle::Poll);
+        if polled { Idle::Poll } else { Idle::Sleep }
+    }
+}
+
 /// Which worker runs on which CPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pin {
@@ -104,8 +113,27 @@ pub enum Driver {
         /// Its name.
         interface: String,
     },
+    /// A capture file.
+    Pcap {
+        /// What is received.
+        file: PathBuf,
+        /// Over and over.
+        infinite: bool,
+        /// Where what is sent is written.
+        output: Option<PathBuf>,
+    },
     /// Nothing outside the process.
     Memory,
+}
+
+impl Driver {
+    /// What workers do without packets where the configuration does not say.
+    #[must_use]
+    pub fn idle(&self) -> Idle {
+        match self {
+            Driver::AfPacket { .. } | Driver::Pcap { .. } | Driver::Memory => Idle::Sleep,
+        }
+    }
 }
 
 /// Who answers for a port's own addresses.

@@ -212,6 +212,37 @@ impl Namespace {
         })
     }
 
+    /// Sets the largest IP packet of an interface, bytes.
+    ///
+    /// # Errors
+    /// When there is none of that name, or it cannot be so large.
+    pub fn set_mtu(&self, interface: &str, mtu: u32) -> Result<(), LabError> {
+        self.ask(format!("link set {interface} mtu {mtu}"), |netlink| {
+            netlink.set_mtu(interface, mtu)
+        })
+    }
+
+    /// Sets the hardware address of an interface.
+    ///
+    /// # Errors
+    /// When there is none of that name, or it cannot have such an address.
+    pub fn set_mac(&self, interface: &str, mac: [u8; 6]) -> Result<(), LabError> {
+        self.ask(
+            format!("link set {interface} address {mac:02x?}"),
+            |netlink| netlink.set_mac(interface, mac),
+        )
+    }
+
+    /// Takes an interface away; of a veth pair both ends.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn delete_link(&self, interface: &str) -> Result<(), LabError> {
+        self.ask(format!("link delete {interface}"), |netlink| {
+            netlink.delete(interface)
+        })
+    }
+
     /// Makes a bridge, up, without spanning tree and multicast snooping.
     ///
     /// # Errors

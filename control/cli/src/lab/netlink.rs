@@ -144,6 +144,29 @@ impl Netlink {
         self.acknowledged(RouteNetlinkMessage::SetLink(message), 0)
     }
 
+    /// Sets the largest IP packet of an interface, bytes.
+    pub(super) fn set_mtu(&mut self, name: &str, mtu: u32) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = self.link(name)?.index;
+        message.attributes = vec![LinkAttribute::Mtu(mtu)];
+        self.acknowledged(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Sets the hardware address of an interface.
+    pub(super) fn set_mac(&mut self, name: &str, mac: [u8; 6]) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = self.link(name)?.index;
+        message.attributes = vec![LinkAttribute::Address(mac.to_vec())];
+        self.acknowledged(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Takes an interface away, and with one end of a veth pair the other.
+    pub(super) fn delete(&mut self, name: &str) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = self.link(name)?.index;
+        self.acknowledged(RouteNetlinkMessage::DelLink(message), 0)
+    }
+
     /// Makes an interface a port of a bridge.
     pub(super) fn set_bridge(&mut self, name: &str, bridge: &str) -> io::Result<()> {
         let mut message = LinkMessage::default();

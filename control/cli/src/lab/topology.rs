@@ -237,6 +237,15 @@ impl Topology {
         self.method
     }
 
+    /// Makes the director's link to the servers anew, after [`Namespace::delete_link`] of its eth1: same name, another
+    /// interface.
+    ///
+    /// # Errors
+    /// When the old one is still there.
+    pub fn plug_director_lan(&self) -> Result<(), LabError> {
+        plug(&self.switch, "lan", &self.director, "eth1")
+    }
+
     /// How many packets the servers got inside others until now.
     #[must_use]
     pub fn tunnelled(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! Keys of the director itself and of how it stands in the network: ports and routes.
 
-use super::{Accepts, Table, of, optional, required};
+use super::{Accepts, Table, of, optional, required, switch_key};
 
 /// Largest number of a CPU that a worker can be bound to.
 pub(in crate::config) const LAST_CPU: u64 = 1023;
@@ -41,7 +41,7 @@ pub const DIRECTOR: Table = Table {
             "idle",
             "what a worker does without packets",
             Accepts::Word(&["sleep", "poll"]),
-            "\"sleep\"",
+            "\"poll\" with a port that can only be polled, otherwise \"sleep\"",
             "sleep: wait in the kernel for packets; poll: never give the core away",
         ),
         optional(
@@ -70,8 +70,8 @@ pub const PORT: Table = Table {
         required(
             "driver",
             "a driver",
-            Accepts::Word(&["af_packet", "memory"]),
-            "af_packet: a kernel interface; memory: nothing outside the process, for tests",
+            Accepts::Word(&["af_packet", "pcap", "memory"]),
+            "af_packet: a kernel interface; pcap: a capture file; memory: nothing outside the process, for tests",
         ),
         optional(
             "interface",
@@ -79,6 +79,25 @@ pub const PORT: Table = Table {
             Accepts::Form("1 to 15 bytes without '/', ':' or blanks"),
             "none; af_packet needs it",
             "the kernel interface",
+        ),
+        optional(
+            "file",
+            "a capture file",
+            Accepts::Form("a path to a pcap or pcapng file of Ethernet frames"),
+            "none; pcap needs it",
+            "what a pcap port receives, as fast as worker 0 can take it; the other workers receive nothing from it",
+        ),
+        switch_key(
+            "infinite",
+            "false",
+            "a pcap port begins again after its file's last frame",
+        ),
+        optional(
+            "output",
+            "a file to write",
+            Accepts::Form("a path"),
+            "none: what is sent is forgotten",
+            "where a pcap port writes what is sent, about once a second: worker 0 to this file, worker N to this name with \".N\" behind it; what was there is lost",
         ),
         of(
             "an own address with its prefix length",
