@@ -79,6 +79,16 @@ impl Configuration {
         families
     }
 
+    /// Queues that it needs of the director's interfaces: with AF_XDP one for each worker.
+    #[must_use]
+    pub fn queues(&self) -> u32 {
+        if driver_name() == "af_xdp" {
+            self.workers.into()
+        } else {
+            1
+        }
+    }
+
     /// As TOML.
     #[must_use]
     pub fn text(&self, socket: &Path) -> String {
@@ -167,14 +177,19 @@ impl Configuration {
     }
 }
 
-/// The lines of a port on `interface` for the driver that the variable `UVS_DRIVER` names: `af_packet` unless it is set.
+/// The driver that the variable `UVS_DRIVER` names: `af_packet` unless it is set.
+pub(crate) fn driver_name() -> String {
+    std::env::var("UVS_DRIVER").unwrap_or_else(|_| "af_packet".to_owned())
+}
+
+/// The lines of a port on `interface` for that driver.
 ///
 /// # Panics
 /// When there is no such driver.
 fn driver(interface: &str) -> String {
-    let named = std::env::var("UVS_DRIVER").unwrap_or_else(|_| "af_packet".to_owned());
+    let named = driver_name();
     match named.as_str() {
-        "af_packet" => format!("driver = \"af_packet\"\ninterface = \"{interface}\"\n"),
-        _ => panic!("UVS_DRIVER: {named:?} is no driver; accepted: \"af_packet\""),
+        "af_packet" | "af_xdp" => format!("driver = \"{named}\"\ninterface = \"{interface}\"\n"),
+        _ => panic!("UVS_DRIVER: {named:?} is no driver; accepted: \"af_packet\", \"af_xdp\""),
     }
 }

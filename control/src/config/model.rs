@@ -3,6 +3,7 @@
 use super::Prefix;
 use conntrack::Method;
 use dataplane::helper::Helper;
+use dataplane::port::af_xdp::Checksums;
 use dataplane::snapshot::{Engine, Ipvs};
 use scheduler::Options;
 use std::fmt;
@@ -104,8 +105,26 @@ pub enum Driver {
         /// Its name.
         interface: String,
     },
+    /// A kernel interface by AF_XDP.
+    AfXdp {
+        /// Its name.
+        interface: String,
+        /// Whether transport checksums are finished; `None`: as the interface suggests.
+        checksums: Option<Checksums>,
+    },
     /// Nothing outside the process.
     Memory,
+}
+
+impl Driver {
+    /// The kernel interface that it has for itself, if any.
+    #[must_use]
+    pub fn interface(&self) -> Option<&str> {
+        match self {
+            Driver::AfPacket { interface } | Driver::AfXdp { interface, .. } => Some(interface),
+            Driver::Memory => None,
+        }
+    }
 }
 
 /// Who answers for a port's own addresses.

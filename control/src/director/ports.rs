@@ -4,7 +4,7 @@ use super::StartError;
 use crate::config::{Configuration, Driver, PortSettings};
 use dataplane::port::any::AnyPort;
 use dataplane::port::handle::{Fixed, Opened};
-use dataplane::port::{Mac, Port, PortId, PortInfo, af_packet, memory::MemoryPort};
+use dataplane::port::{Mac, Port, PortId, PortInfo, af_packet, af_xdp, memory::MemoryPort};
 use std::sync::Arc;
 
 /// Buffers of a memory port, and bytes of each.
@@ -31,6 +31,23 @@ pub(super) fn open(
             };
             let queues = af_packet::open(config).map_err(|error| failed(error.into()))?;
             Ok(fixed(queues.into_iter().map(AnyPort::AfPacket).collect()))
+        }
+        Driver::AfXdp {
+            interface,
+            checksums,
+        } => {
+            let config = af_xdp::Config {
+                name: port.name.clone(),
+                workers,
+                checksums: *checksums,
+                ..af_xdp::Config::new(id, interface)
+            };
+            let Opened { queues, handle } =
+                af_xdp::open(&config).map_err(|error| failed(error.into()))?;
+            Ok(Opened {
+                queues: queues.into_iter().map(AnyPort::AfXdp).collect(),
+                handle,
+            })
         }
         Driver::Memory => {
             let [high, low] = id.0.to_be_bytes();

@@ -2,7 +2,7 @@
 
 use super::{Checks, family};
 use crate::config::mistake::{KeyPath, Problem};
-use crate::config::model::{Driver, Route};
+use crate::config::model::Route;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -22,9 +22,8 @@ impl Checks<'_> {
         let mut interfaces = HashMap::new();
         for port in ports {
             let path = KeyPath::top("port").key(&port.name);
-            if let Driver::AfPacket { interface } = &port.driver
-                && !interface.is_empty()
-            {
+            let interface = port.driver.interface();
+            if let Some(interface) = interface.filter(|interface| !interface.is_empty()) {
                 self.once(&mut interfaces, interface, path.key("interface"));
             }
             for (place, prefix) in port.addresses.iter().enumerate() {

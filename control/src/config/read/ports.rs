@@ -6,6 +6,7 @@ use crate::config::mistake::Problem;
 use crate::config::model::{AnsweredBy, Driver, LipPool, PortSettings, Route};
 use crate::config::reader::Section;
 use crate::config::{ADDRESSES_PER_PORT, LIPS_PER_POOL, PORTS, Prefix};
+use dataplane::port::af_xdp::Checksums;
 
 pub(super) fn read_ports(top: &Section<'_, '_>) -> Vec<PortSettings> {
     let sections = top.named("port", &keys::PORT);
@@ -33,27 +34,43 @@ fn read_port(name: &str, section: &Section<'_, '_>) -> PortSettings {
     let interface = section.parsed("interface", |text| {
         is_interface(text).then(|| text.to_owned())
     });
-    let driver = match section.word("driver") {
+    let checksums = section.word("checksums").map(|word| match word {
+        "trust" => Checksums::Trust,
+        _ => Checksums::Verify,
+    });
+    let driver = section.word("driver");
+    if checksums.is_some() && driver != Some("af_xdp") {
+        section.note(
+            "checksums",
+            Problem::Misplaced("only driver \"af_xdp\" has this choice"),
+        );
+    }
+    let driver = match driver {
         Some("memory") => {
             if interface.is_some() {
                 section.note(
                     "interface",
-                    Problem::Misplaced("only driver \"af_packet\" has an interface"),
+                    Problem::Misplaced(
+                        "only drivers \"af_packet\" and \"af_xdp\" have an interface",
+                    ),
                 );
             }
             Driver::Memory
         }
-        Some(_) => {
-            if interface.is_none() && section.is_absent("interface") {
-                let accepted = "1 to 15 bytes without '/', ':' or blanks".to_owned();
-                section.note(
-                    "interface",
-                    Problem::Missing {
-                        what: "the interface of driver \"af_packet\"",
-                        accepted,
-                    },
-                );
+        Some("af_xdp") => {
+            needs_interface(
+                section,
+                interface.as_ref(),
+                "the interface of driver \"af_xdp\"",
+            );
+            Driver::AfXdp {
+                interface: interface.unwrap_or_default(),
+                checksums,
             }
+        }
+        Some(_) => {
+            let what = "the interface of driver \"af_packet\"";
+            needs_interface(section, interface.as_ref(), what);
             Driver::AfPacket {
                 interface: interface.unwrap_or_default(),
             }
@@ -75,6 +92,14 @@ fn read_port(name: &str, section: &Section<'_, '_>) -> PortSettings {
             Some("kernel") => AnsweredBy::Kernel,
             _ => AnsweredBy::Uvs,
         },
+    }
+}
+
+/// Notes that a driver's interface is missing, if it is.
+fn needs_interface(section: &Section<'_, '_>, interface: Option<&String>, what: &'static str) {
+    if interface.is_none() && section.is_absent("interface") {
+        let accepted = "1 to 15 bytes without '/', ':' or blanks".to_owned();
+        section.note("interface", Problem::Missing { what, accepted });
     }
 }
 
