@@ -33,6 +33,10 @@ pub struct Configuration {
     pub server_family: Family,
     /// Packet threads.
     pub workers: u8,
+    /// How packets come and go: by the port towards the client, and by the one towards the servers.
+    pub drivers: [String; 2],
+    /// More lines for both ports.
+    pub port_keys: &'static str,
     /// Of HTTP and echo.
     pub scheduler: &'static str,
     /// Of HTTP and echo; iperf3 has the first of them.
@@ -56,6 +60,8 @@ impl Configuration {
             family,
             server_family: family,
             workers,
+            drivers: [driver_name(), driver_name()],
+            port_keys: "",
             scheduler: "rr",
             servers: [0, 1].map(|index| Server { index, weight: 1 }).to_vec(),
             lip_ports: (1024, 65_535),
@@ -82,11 +88,21 @@ impl Configuration {
     /// Queues that it needs of the director's interfaces: with AF_XDP one for each worker.
     #[must_use]
     pub fn queues(&self) -> u32 {
-        if driver_name() == "af_xdp" {
+        if self.drivers.iter().any(|driver| driver == "af_xdp") {
             self.workers.into()
         } else {
             1
         }
+    }
+
+    /// Packet sockets that uvsd has: with AF_PACKET one for each worker, with AF_XDP one beside.
+    #[must_use]
+    pub fn packet_sockets(&self) -> usize {
+        let sockets = |driver: &String| match driver.as_str() {
+            "af_xdp" => 1,
+            _ => self.workers.into(),
+        };
+        self.drivers.iter().map(sockets).sum()
     }
 
     /// As TOML.
@@ -111,16 +127,19 @@ impl Configuration {
              udp = {udp}\n\
              [port.wan]\n\
              {wan_driver}\
+             {port_keys}\
              addresses = [{wan}]\n\
              [port.lan]\n\
              {lan_driver}\
+             {port_keys}\
              addresses = [{lan}]\n",
             workers = self.workers,
             socket = socket.display(),
             tcp_fin = self.tcp_fin,
             udp = self.udp,
-            wan_driver = driver("eth0"),
-            lan_driver = driver("eth1"),
+            wan_driver = driver(&self.drivers[0], "eth0"),
+            lan_driver = driver(&self.drivers[1], "eth1"),
+            port_keys = self.port_keys,
             wan = own(Host::DirectorWan),
             lan = own(Host::DirectorLan),
         );
@@ -178,17 +197,16 @@ impl Configuration {
 }
 
 /// The driver that the variable `UVS_DRIVER` names: `af_packet` unless it is set.
-pub(crate) fn driver_name() -> String {
+fn driver_name() -> String {
     std::env::var("UVS_DRIVER").unwrap_or_else(|_| "af_packet".to_owned())
 }
 
-/// The lines of a port on `interface` for that driver.
+/// The lines of a port on `interface` for a driver.
 ///
 /// # Panics
 /// When there is no such driver.
-fn driver(interface: &str) -> String {
-    let named = driver_name();
-    match named.as_str() {
+fn driver(named: &str, interface: &str) -> String {
+    match named {
         "af_packet" | "af_xdp" => format!("driver = \"{named}\"\ninterface = \"{interface}\"\n"),
         _ => panic!("UVS_DRIVER: {named:?} is no driver; accepted: \"af_packet\", \"af_xdp\""),
     }

@@ -52,7 +52,8 @@ fn ends_without_a_trace(signal: Signal) {
     let mut scene = scene();
     assert!(serves(&scene));
     let running = network(&scene);
-    assert_eq!(running[2], "4 packet sockets", "two workers on two ports");
+    let sockets = scene.configuration.packet_sockets();
+    assert_eq!(running[2], format!("{sockets} packet sockets"));
     let status = scene.uvsd.stop(signal);
     assert_eq!(status.code(), Some(0), "{status}\n{}", scene.uvsd.log());
     let stopped = network(&scene);

@@ -154,7 +154,7 @@ impl Map {
         max_entries: u32,
         map_flags: u32,
     ) -> io::Result<Map> {
-        let attributes = MapCreate {
+        let mut attributes = MapCreate {
             map_type,
             key_size: short(key_len),
             value_size: short(value_len),
@@ -164,7 +164,7 @@ impl Map {
             ..MapCreate::default()
         };
         // SAFETY: the attributes are those of this command, which returns a new file descriptor.
-        let fd = unsafe { bpf_fd(MAP_CREATE, &attributes) }?;
+        let fd = unsafe { bpf_fd(MAP_CREATE, &mut attributes) }?;
         Ok(Map {
             fd,
             key_len,
@@ -201,17 +201,30 @@ impl Map {
         }
     }
 
+    /// Whether a key is there.
+    #[cfg(test)]
+    pub(super) fn contains(&self, key: &[u8]) -> io::Result<bool> {
+        const MAP_LOOKUP_ELEM: i32 = 1;
+        let mut value = [0u8; 1];
+        assert!(key.len() == self.key_len && value.len() == self.value_len);
+        match self.element(MAP_LOOKUP_ELEM, key, value.as_mut_ptr() as u64) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn element(&self, command: i32, key: &[u8], value: u64) -> io::Result<()> {
-        let attributes = MapElement {
+        let mut attributes = MapElement {
             map_fd: descriptor(self.fd.as_raw_fd()),
             _padding: 0,
             key: key.as_ptr() as u64,
             value,
             flags: 0,
         };
-        // SAFETY: the attributes are those of the commands for elements; both callers have compared the lengths of key and
+        // SAFETY: the attributes are those of the commands for elements; every caller has compared the lengths of key and
         // value, which outlive the call, with what the kernel reads of them.
-        unsafe { bpf(command, &attributes) }.map(drop)
+        unsafe { bpf(command, &mut attributes) }.map(drop)
     }
 }
 
@@ -237,7 +250,7 @@ impl Program {
     }
 
     fn try_load(name: &str, code: &[Instruction], log: &mut [u8]) -> io::Result<Program> {
-        let attributes = ProgLoad {
+        let mut attributes = ProgLoad {
             prog_type: PROG_TYPE_XDP,
             insn_cnt: short(code.len()),
             insns: code.as_ptr() as u64,
@@ -257,7 +270,7 @@ impl Program {
         };
         // SAFETY: the attributes are those of this command; code, licence and log outlive it, and are as long as it says.
         // It returns a new file descriptor.
-        unsafe { bpf_fd(PROG_LOAD, &attributes) }.map(Program)
+        unsafe { bpf_fd(PROG_LOAD, &mut attributes) }.map(Program)
     }
 
     /// Puts the program on an interface.
@@ -265,7 +278,7 @@ impl Program {
     /// # Errors
     /// `EBUSY` and `EEXIST`: there is one already. `EOPNOTSUPP`, `EINVAL`, `ENOSPC` and others: the driver cannot.
     pub(super) fn attach(&self, interface: u32, mode: Mode) -> io::Result<Link> {
-        let attributes = LinkCreate {
+        let mut attributes = LinkCreate {
             prog_fd: descriptor(self.0.as_raw_fd()),
             target_ifindex: interface,
             attach_type: ATTACH_XDP,
@@ -275,8 +288,23 @@ impl Program {
             },
         };
         // SAFETY: the attributes are those of this command, which returns a new file descriptor.
-        let fd = unsafe { bpf_fd(LINK_CREATE, &attributes) }?;
+        let fd = unsafe { bpf_fd(LINK_CREATE, &mut attributes) }?;
         Ok(Link { _fd: fd })
+    }
+
+    /// What the program says of a frame: `enum xdp_action`.
+    #[cfg(test)]
+    pub(super) fn verdict(&self, frame: &[u8]) -> io::Result<u32> {
+        let mut attributes = TestRun {
+            prog_fd: descriptor(self.0.as_raw_fd()),
+            data_size_in: short(frame.len()),
+            data_in: frame.as_ptr() as u64,
+            repeat: 1,
+            ..TestRun::default()
+        };
+        // SAFETY: the attributes are those of this command; the frame outlives it, and is as long as it says.
+        unsafe { bpf(PROG_TEST_RUN, &mut attributes) }?;
+        Ok(attributes.retval)
     }
 
     /// Runs the program on a copy of a frame as if it came in by a queue of an interface, and lets happen what it says.
@@ -290,7 +318,7 @@ impl Program {
             rx_queue_index: queue,
             ..XdpMd::default()
         };
-        let attributes = TestRun {
+        let mut attributes = TestRun {
             prog_fd: descriptor(self.0.as_raw_fd()),
             data_size_in: short(frame.len()),
             data_in: frame.as_ptr() as u64,
@@ -302,20 +330,16 @@ impl Program {
             ..TestRun::default()
         };
         // SAFETY: the attributes are those of this command; frame and context outlive it, and are as long as it says.
-        unsafe { bpf(PROG_TEST_RUN, &attributes) }.map(drop)
+        unsafe { bpf(PROG_TEST_RUN, &mut attributes) }.map(drop)
     }
 }
 
 /// # Safety
-/// `attributes` are those that the command reads, and the addresses in them are good for what it does with them. The kernel
-/// may write into them: nobody reads them afterwards.
-unsafe fn bpf<T>(command: i32, attributes: &T) -> io::Result<i32> {
-    let mut copy = std::mem::MaybeUninit::<T>::uninit();
-    // SAFETY: both are one T, and the copy is a place of its own.
-    unsafe { std::ptr::copy_nonoverlapping(attributes, copy.as_mut_ptr(), 1) };
-    // SAFETY: the caller's promise; the copy is readable and writable for its length.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, copy.as_mut_ptr(), size_of::<T>()) };
+/// `attributes` are those that the command reads and writes, and the addresses in them are good for what it does with them.
+unsafe fn bpf<T>(command: i32, attributes: &mut T) -> io::Result<i32> {
+    let to = std::ptr::from_mut(attributes);
+    // SAFETY: the caller's promise; the attributes are readable and writable for their length.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, to, size_of::<T>()) };
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {
@@ -325,7 +349,7 @@ unsafe fn bpf<T>(command: i32, attributes: &T) -> io::Result<i32> {
 
 /// # Safety
 /// As [`bpf`]; and the command returns a new file descriptor.
-unsafe fn bpf_fd<T>(command: i32, attributes: &T) -> io::Result<OwnedFd> {
+unsafe fn bpf_fd<T>(command: i32, attributes: &mut T) -> io::Result<OwnedFd> {
     // SAFETY: the caller's promise.
     let fd = unsafe { bpf(command, attributes) }?;
     // SAFETY: the caller's promise: nobody else owns it.

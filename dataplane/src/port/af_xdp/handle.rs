@@ -1,19 +1,15 @@
 //! What control keeps of the port: it tells the XDP program what is ours, and says how the port is.
 
 use super::bpf::{Link as Attached, Map, Program};
-use super::keys::{Key, Keys};
+use super::ours::Ours;
 use super::socket::{Inquiry, XdpSocket};
 use crate::port::handle::{Link, PortHandle, PortState};
 use crate::port::{Mac, PortId};
 use crate::snapshot::Snapshot;
 use parking_lot::Mutex;
-use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-/// Ends that the program can know at once: one for each service, four for each local address, two for each server by NAT.
-pub(super) const KEYS_MAX: u32 = 131_072;
 
 /// What a worker counts beside the kernel, alone.
 #[derive(Debug, Default)]
@@ -40,22 +36,11 @@ pub(super) struct Handle {
     pub(super) mac: Mac,
     pub(super) mode: String,
     pub(super) queues: Vec<Queue>,
-    pub(super) keys: Map,
+    pub(super) ours: Mutex<Ours>,
     pub(super) inquiry: Inquiry,
-    pub(super) adopted: Mutex<Adopted>,
     pub(super) _attached: Attached,
     pub(super) _program: Program,
     pub(super) _sockets: Map,
-}
-
-/// What the program has been told.
-#[derive(Default)]
-pub(super) struct Adopted {
-    keys: Keys,
-    /// In the map.
-    known: HashSet<Key>,
-    /// Of them, those of the snapshot that was adopted last.
-    current: HashSet<Key>,
 }
 
 impl PortHandle for Handle {
@@ -114,58 +99,11 @@ impl PortHandle for Handle {
         names.map(str::to_owned).into_iter().zip(sums).collect()
     }
 
-    /// New ends first, so that no packet of what goes on misses the worker; those that are no more go last, and stay while
-    /// removed servers have connections. Whatever the worker does not want goes back to the kernel anyway.
     fn adopt(&self, snapshot: &Snapshot) -> io::Result<()> {
-        let mut adopted = self.adopted.lock();
-        let wanted = adopted.keys.of(snapshot, self.id);
-        if wanted.len() > KEYS_MAX as usize {
-            return Err(io::Error::other(format!(
-                "interface {:?}: the services, local addresses and servers by NAT are {} ends of packets; the XDP program \
-                 can know {KEYS_MAX}; have fewer of them, or `driver = \"af_packet\"`",
-                self.interface,
-                wanted.len()
-            )));
-        }
-        let draining = snapshot
-            .servers
-            .iter()
-            .flatten()
-            .any(|server| !server.present);
-        let room = KEYS_MAX as usize - wanted.difference(&adopted.known).count();
-        if adopted.known.len() > room {
-            // Those that merely linger make room.
-            let Adopted { known, current, .. } = &mut *adopted;
-            self.forget(known, |key| !current.contains(key) && !wanted.contains(key));
-        }
-        let mut added = Vec::new();
-        for key in wanted.difference(&adopted.known) {
-            if let Err(error) = self.keys.insert(&key.0, &[1]) {
-                for key in added {
-                    let _: io::Result<()> = self.keys.remove(key);
-                }
-                let said = format!(
-                    "interface {:?}: cannot tell its XDP program of {} more ends of packets (it can know {KEYS_MAX} and knows {}): {error}",
-                    self.interface,
-                    wanted.difference(&adopted.known).count(),
-                    adopted.known.len(),
-                );
-                return Err(io::Error::new(error.kind(), said));
-            }
-            added.push(&key.0);
-        }
-        adopted.known.extend(&wanted);
-        if !draining {
-            self.forget(&mut adopted.known, |key| !wanted.contains(key));
-        }
-        adopted.current = wanted;
-        Ok(())
-    }
-}
-
-impl Handle {
-    /// Takes keys out of the map. One that the kernel keeps stays known, and is tried again next time.
-    fn forget(&self, known: &mut HashSet<Key>, is_over: impl Fn(&Key) -> bool) {
-        known.retain(|key| !is_over(key) || self.keys.remove(&key.0).is_err());
+        let adopted = self.ours.lock().adopt(snapshot, self.id);
+        adopted.map_err(|error| {
+            let said = format!("interface {:?}: {error}", self.interface);
+            io::Error::new(error.kind(), said)
+        })
     }
 }

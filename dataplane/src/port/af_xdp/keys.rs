@@ -170,3 +170,193 @@ fn marked(keys: &mut HashSet<Key>, rule: &MarkRule, address: IpAddr) {
     keys.extend(protocols.map(|protocol| Key::to(address, protocol, port)));
     keys.insert(Key::to(address, PIECES, 0));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::helper::Helper;
+    use crate::mark::Network;
+    use crate::neighbour::NeighbourId;
+    use crate::path_mtu::PathMtu;
+    use crate::snapshot::{NextHop, ServiceKey};
+    use scheduler::{Load, Options};
+    use std::sync::Arc;
+
+    const PORT: PortId = PortId(1);
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn service(id: u32, key: ServiceKey) -> Service {
+        Service {
+            id: ServiceId(id),
+            key,
+            scheduler: "rr".to_owned(),
+            scheduler_options: Options::default(),
+            servers: Vec::new(),
+            edits: 0,
+            local_addresses: Vec::new(),
+            one_packet: false,
+            helper: None,
+            persistence: None,
+        }
+    }
+
+    fn key(protocol: u8, of: &str, port: u16) -> ServiceKey {
+        ServiceKey {
+            protocol,
+            address: address(of),
+            port,
+        }
+    }
+
+    fn server(id: u32, service: u32, method: Method, present: bool) -> Option<Arc<Server>> {
+        Some(Arc::new(Server {
+            id: RealServerId(id),
+            service: ServiceId(service),
+            address: address("10.0.0.11"),
+            port: 8080,
+            method,
+            load: Arc::new(Load::default()),
+            next_hop: NextHop {
+                port: PORT,
+                address: address("10.0.0.11"),
+                neighbour: NeighbourId::NONE,
+            },
+            tunnel: None,
+            path_mtu: Arc::new(PathMtu::default()),
+            present,
+        }))
+    }
+
+    fn snapshot(services: Vec<Service>, owned: &[(&str, Owned)]) -> Snapshot {
+        Snapshot {
+            services: services
+                .into_iter()
+                .map(|service| (service.key, Arc::new(service)))
+                .collect(),
+            owned: owned.iter().map(|(of, why)| (address(of), *why)).collect(),
+            ..Snapshot::default()
+        }
+    }
+
+    fn assert_keys(keys: &HashSet<Key>, expected: &[Key]) {
+        let expected: HashSet<Key> = expected.iter().copied().collect();
+        assert_eq!(*keys, expected);
+    }
+
+    #[test]
+    fn a_service_is_its_port_alone_so_that_the_kernel_keeps_the_others() {
+        let vip = "192.0.2.100";
+        let mut snapshot = snapshot(
+            vec![service(0, key(TCP, vip, 80))],
+            &[(vip, Owned::Virtual)],
+        );
+        let to = |protocol, port| Key::to(address(vip), protocol, port);
+        let expected = [to(TCP, 80), to(PIECES, 0), to(ICMP, 0)];
+        assert_keys(&Keys::default().of(&snapshot, PORT), &expected);
+        // What the kernel answers for it answers for: ping, too.
+        snapshot.owned.insert(address(vip), Owned::Kernel);
+        assert_keys(&Keys::default().of(&snapshot, PORT), &expected[..2]);
+    }
+
+    #[test]
+    fn services_of_all_ports_of_ftp_and_with_a_helper_are_all_ports() {
+        let vip = "2001:db8::100";
+        for (of, helper) in [(0, None), (FTP_PORT, None), (2121, Some(Helper::Ftp))] {
+            let of = Service {
+                helper,
+                ..service(0, key(TCP, vip, of))
+            };
+            let keys = Keys::default().of(&snapshot(vec![of], &[]), PORT);
+            let to = |protocol| Key::to(address(vip), protocol, 0);
+            assert_keys(&keys, &[to(TCP), to(PIECES)]);
+        }
+    }
+
+    #[test]
+    fn a_local_address_is_all_of_its_ports() {
+        let lip = "10.0.0.200";
+        let keys = Keys::default().of(&snapshot(Vec::new(), &[(lip, Owned::Local)]), PORT);
+        let expected = [TCP, UDP, SCTP, ICMP, PIECES].map(|one| Key::to(address(lip), one, 0));
+        assert_keys(&keys, &expected);
+    }
+
+    #[test]
+    fn servers_by_nat_are_known_by_what_they_say_and_others_not() {
+        let of_service = |method, present| {
+            let mut of = snapshot(vec![service(0, key(UDP, "192.0.2.100", 53))], &[]);
+            of.servers = vec![None, server(1, 0, method, present)];
+            of
+        };
+        let from = |keys: &HashSet<Key>| {
+            let mut said: Vec<_> = keys.iter().filter(|key| key.0[16] == 1).copied().collect();
+            said.sort_by_key(|key| key.0);
+            said
+        };
+        let said = |protocol, port| Key::from(address("10.0.0.11"), protocol, port);
+        let mut keys = Keys::default();
+        let by_dr = keys.of(&of_service(Method::Dr, true), PORT);
+        assert_eq!(from(&by_dr), []);
+        let by_nat = keys.of(&of_service(Method::Nat, true), PORT);
+        assert_eq!(from(&by_nat), [said(UDP, 8080), said(PIECES, 0)]);
+        // Its connections by NAT live on when its method changes.
+        let changed = keys.of(&of_service(Method::Dr, true), PORT);
+        assert_eq!(from(&changed), from(&by_nat));
+        // Of a removed one, whose service may be gone, any protocol may speak.
+        let removed = keys.of(&of_service(Method::Nat, false), PORT);
+        let any = [TCP, UDP, SCTP].map(|protocol| said(protocol, 8080));
+        assert_eq!(from(&removed), [&any[..], &[said(PIECES, 0)]].concat());
+        // Once it has no connections any more it is forgotten.
+        keys.of(&snapshot(Vec::new(), &[]), PORT);
+        assert_eq!(from(&keys.of(&of_service(Method::Dr, true), PORT)), []);
+    }
+
+    #[test]
+    fn a_server_of_a_service_of_all_ports_speaks_from_any() {
+        let mut of = snapshot(vec![service(0, key(TCP, "192.0.2.100", 21))], &[]);
+        of.servers = vec![server(0, 0, Method::Nat, true)];
+        let keys = Keys::default().of(&of, PORT);
+        assert!(keys.contains(&Key::from(address("10.0.0.11"), TCP, 0)));
+        assert!(!keys.contains(&Key::from(address("10.0.0.11"), TCP, 8080)));
+    }
+
+    #[test]
+    fn marks_choose_among_own_addresses_by_protocol_port_and_interface() {
+        let rule = MarkRule {
+            mark: 1,
+            port: Some(PORT),
+            source: None,
+            destination: Some(Network::new(address("192.0.2.96"), 28)),
+            protocol: Some(TCP),
+            source_ports: 0..=u16::MAX,
+            destination_ports: 443..=443,
+            ipv6: Some(false),
+        };
+        let mut of = snapshot(
+            vec![service(0, ServiceKey::of_mark(1, false))],
+            &[("192.0.2.1", Owned::Kernel), ("192.0.2.100", Owned::Kernel)],
+        );
+        of.marks = vec![rule.clone()];
+        let to = |protocol, port| Key::to(address("192.0.2.100"), protocol, port);
+        assert_keys(
+            &Keys::default().of(&of, PORT),
+            &[to(TCP, 443), to(PIECES, 0)],
+        );
+        assert_keys(&Keys::default().of(&of, PortId(0)), &[]);
+        of.marks[0].destination_ports = 443..=444;
+        of.marks[0].protocol = None;
+        let any = [TCP, UDP, SCTP, PIECES].map(|protocol| to(protocol, 0));
+        assert_keys(&Keys::default().of(&of, PORT), &any);
+    }
+
+    #[test]
+    fn a_key_is_laid_out_as_the_program_writes_it() {
+        let Key(bytes) = Key::from(address("192.0.2.100"), UDP, 0x1234);
+        let mut expected = [0; KEY_LEN];
+        expected[10..16].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 100]);
+        expected[16..].copy_from_slice(&[1, UDP, 0x12, 0x34]);
+        assert_eq!(bytes, expected);
+    }
+}

@@ -15,6 +15,7 @@ mod checksums;
 mod handle;
 mod keys;
 mod open;
+mod ours;
 mod program;
 mod ring;
 mod socket;

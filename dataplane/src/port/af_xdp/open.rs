@@ -2,8 +2,8 @@
 
 use super::beside::Beside;
 use super::bpf::{Link as Attached, Map, Mode, Program};
-use super::handle::{Handle, KEYS_MAX, Queue, QueueCounters};
-use super::keys::KEY_LEN;
+use super::handle::{Handle, Queue, QueueCounters};
+use super::ours::{KEYS_MAX, Ours};
 use super::program::{pass_all, program};
 use super::socket::{
     Channels, Inquiry, Interface, NAME_LEN_MAX, Rings, XdpSocket, either, link_attributes,
@@ -11,6 +11,7 @@ use super::socket::{
 use super::umem::{HEADROOM, Umem};
 use crate::packet::wire::ETHERNET_LEN;
 use crate::port::PortId;
+use parking_lot::Mutex;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -219,10 +220,10 @@ pub(super) fn open(config: &Config) -> Result<Open, OpenError> {
     check_queues(&inquiry, config, interface.index)?;
     let driver = inquiry.driver(name).unwrap_or_default();
 
-    let keys = Map::hash("uvs_ours", KEY_LEN, KEYS_MAX).map_err(failed("make a BPF map"))?;
+    let ours = Ours::new(KEYS_MAX).map_err(failed("make a BPF map"))?;
     let sockets = Map::sockets("uvs_sockets", config.workers.into())
         .map_err(failed("make a map of AF_XDP sockets"))?;
-    let code = program(interface.mac, keys.fd(), sockets.fd());
+    let code = program(interface.mac, ours.map().fd(), sockets.fd());
     let program = Program::load("uvs", &code).map_err(failed("load its XDP program"))?;
     let pass = Program::load("uvs_pass", &pass_all()).map_err(failed("load an XDP program"))?;
     let (attached, mode, why_not) = attach(&program, name, interface.index)?;
@@ -255,9 +256,8 @@ pub(super) fn open(config: &Config) -> Result<Open, OpenError> {
                 counters: Arc::clone(&parts.counters),
             })
             .collect(),
-        keys,
+        ours: Mutex::new(ours),
         inquiry,
-        adopted: Default::default(),
         _attached: attached,
         _program: program,
         _sockets: sockets,

@@ -71,6 +71,11 @@ struct Places {
 /// The program for an interface with the address `mac`, with the maps behind two file descriptors: what is ours, and the
 /// sockets by queue.
 pub(super) fn program(mac: Mac, ours: i32, sockets: i32) -> Vec<Instruction> {
+    program_or(mac, ours, sockets, PASS)
+}
+
+/// The same with the verdict for a frame of ours whose queue has no socket.
+fn program_or(mac: Mac, ours: i32, sockets: i32, without_socket: i32) -> Vec<Instruction> {
     let mut code = Assembler::default();
     let places = Places {
         transport: code.label(),
@@ -116,7 +121,7 @@ pub(super) fn program(mac: Mac, ours: i32, sockets: i32) -> Vec<Instruction> {
     code.place(places.ours);
     code.set_map(R1, sockets);
     code.load(Size::Word, R2, R6, RX_QUEUE_INDEX);
-    code.set(R3, PASS);
+    code.set(R3, without_socket);
     code.call(REDIRECT_MAP);
     code.exit();
     code.finish()
@@ -240,4 +245,228 @@ fn look_up(code: &mut Assembler, map: i32, key: i16, places: &Places) {
     code.add(R2, key.into());
     code.call(LOOKUP);
     code.jump_if(R0, If::NotEqual, 0, places.ours);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bpf::{Map, Program};
+    use super::super::keys::Key;
+    use super::*;
+    use std::net::IpAddr;
+
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 7]);
+    const DROP: i32 = 1;
+
+    /// An Ethernet header, an IP header and `rest`.
+    fn frame(source: &str, destination: &str, protocol: u8, rest: &[u8]) -> Vec<u8> {
+        let mut frame = MAC.0.to_vec();
+        frame.extend([2, 0, 0, 0, 0, 9]);
+        match (source.parse().unwrap(), destination.parse().unwrap()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                frame.extend([8, 0, 0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0]);
+                frame.extend(source.octets());
+                frame.extend(destination.octets());
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, protocol, 64]);
+                frame.extend(source.octets());
+                frame.extend(destination.octets());
+            }
+            _ => panic!("one family"),
+        }
+        frame.extend(rest);
+        frame
+    }
+
+    fn ports(source: u16, destination: u16) -> Vec<u8> {
+        let mut header = [source.to_be_bytes(), destination.to_be_bytes()].concat();
+        header.extend([0; 16]);
+        header
+    }
+
+    fn changed(mut frame: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+        frame[at..at + bytes.len()].copy_from_slice(bytes);
+        frame
+    }
+
+    /// Description, frame, whether it is ours.
+    fn cases() -> Vec<(&'static str, Vec<u8>, bool)> {
+        let asked = |protocol, port| {
+            frame(
+                "198.51.100.1",
+                "192.0.2.100",
+                protocol,
+                &ports(40_000, port),
+            )
+        };
+        let asked6 = |protocol, port| {
+            frame(
+                "2001:db8::1",
+                "2001:db8::100",
+                protocol,
+                &ports(40_000, port),
+            )
+        };
+        let says =
+            |source, protocol, port| frame(source, "198.51.100.1", protocol, &ports(port, 40_000));
+        let with_options = {
+            // Ports where those of a header without options would be, and others behind it.
+            let plain = frame(
+                "198.51.100.1",
+                "192.0.2.100",
+                TCP,
+                &[&ports(1, 443)[..4], &ports(40_000, 80)].concat(),
+            );
+            changed(plain, 14, &[0x46])
+        };
+        let tagged = {
+            let mut tagged = asked(TCP, 80);
+            tagged.splice(12..12, [0x81, 0, 0, 5]);
+            tagged
+        };
+        vec![
+            ("the service", asked(TCP, 80), true),
+            ("another port", asked(TCP, 22), false),
+            ("another protocol", asked(UDP, 80), false),
+            (
+                "another address",
+                frame("198.51.100.1", "192.0.2.101", TCP, &ports(40_000, 80)),
+                false,
+            ),
+            ("a service of all ports", asked(SCTP, 9), true),
+            ("the service of IPv6", asked6(TCP, 80), true),
+            ("another port of IPv6", asked6(TCP, 81), false),
+            ("a server's reply", says("10.0.0.11", TCP, 8080), true),
+            ("the server's ssh", says("10.0.0.11", TCP, 22), false),
+            (
+                "the address of the service as a source",
+                says("192.0.2.100", TCP, 80),
+                false,
+            ),
+            ("behind IPv4 options", with_options, true),
+            (
+                "a header shorter than any",
+                changed(asked(TCP, 80), 14, &[0x44]),
+                false,
+            ),
+            (
+                "an echo request",
+                frame("198.51.100.1", "192.0.2.100", ICMP, &[8, 0]),
+                true,
+            ),
+            (
+                "an echo reply",
+                frame("198.51.100.1", "192.0.2.100", ICMP, &[0, 0]),
+                false,
+            ),
+            (
+                "an ICMP error",
+                frame("198.51.100.1", "192.0.2.100", ICMP, &[3, 4]),
+                false,
+            ),
+            (
+                "an echo request of IPv6",
+                frame("2001:db8::1", "2001:db8::100", ICMPV6, &[128, 0]),
+                true,
+            ),
+            (
+                "neighbour discovery",
+                frame("2001:db8::1", "2001:db8::100", ICMPV6, &[135, 0]),
+                false,
+            ),
+            (
+                "ICMPv6 in IPv4",
+                frame("198.51.100.1", "192.0.2.100", ICMPV6, &[128, 0]),
+                false,
+            ),
+            (
+                "a first fragment",
+                changed(asked(TCP, 22), 20, &[0x20, 0]),
+                true,
+            ),
+            (
+                "a later fragment",
+                changed(asked(TCP, 22), 20, &[0, 9]),
+                true,
+            ),
+            (
+                "don't fragment",
+                changed(asked(TCP, 22), 20, &[0x40, 0]),
+                false,
+            ),
+            (
+                "a server's fragment",
+                changed(says("10.0.0.11", UDP, 1), 20, &[0, 9]),
+                true,
+            ),
+            (
+                "a stranger's fragment",
+                changed(says("10.0.0.12", UDP, 1), 20, &[0, 9]),
+                false,
+            ),
+            ("an IPv6 fragment", asked6(44, 1), true),
+            ("another tunnel's packet", asked(47, 1), false),
+            ("to another MAC", changed(asked(TCP, 80), 5, &[8]), false),
+            ("to all", changed(asked(TCP, 80), 0, &[0xff; 6]), false),
+            ("a VLAN tag", tagged, false),
+            ("ARP", changed(asked(TCP, 80), 12, &[8, 6]), false),
+            ("cut within the ports", asked(TCP, 80)[..37].to_vec(), false),
+            (
+                "cut within the IP header",
+                asked(TCP, 80)[..33].to_vec(),
+                false,
+            ),
+            (
+                "cut within the IPv6 header",
+                asked6(TCP, 80)[..53].to_vec(),
+                false,
+            ),
+        ]
+    }
+
+    /// Runs in the kernel. Needs root.
+    #[test]
+    fn the_kernel_finds_ours_and_nothing_else() {
+        let ours = Map::hash("test", KEY_LEN, 64).expect("needs root");
+        let sockets = Map::sockets("test", 1).unwrap();
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let (vip, vip6, server) = ("192.0.2.100", "2001:db8::100", "10.0.0.11");
+        for key in [
+            Key::to(address(vip), TCP, 80),
+            Key::to(address(vip), SCTP, 0),
+            Key::to(address(vip), ICMP, 0),
+            Key::to(address(vip), PIECES, 0),
+            Key::to(address(vip6), TCP, 80),
+            Key::to(address(vip6), ICMPV6, 0),
+            Key::to(address(vip6), PIECES, 0),
+            Key::from(address(server), TCP, 8080),
+            Key::from(address(server), PIECES, 0),
+        ] {
+            ours.insert(&key.0, &[1]).unwrap();
+        }
+        // There is no socket, so that what goes to one is dropped instead.
+        let code = program_or(MAC, ours.fd(), sockets.fd(), DROP);
+        let program = Program::load("test", &code).unwrap();
+        for (description, frame, is_ours) in cases() {
+            let verdict = program.verdict(&frame).unwrap();
+            let expected = if is_ours { DROP } else { PASS };
+            assert_eq!(verdict, expected.cast_unsigned(), "{description}");
+        }
+        let pass = Program::load("test", &pass_all()).unwrap();
+        assert_eq!(pass.verdict(&cases()[0].1).unwrap(), PASS.cast_unsigned());
+    }
+
+    #[test]
+    fn a_program_that_the_verifier_refuses_is_refused_with_its_words() {
+        let mut code = Assembler::default();
+        code.load(Size::Word, R0, R1, 4096);
+        code.exit();
+        let Err(error) = Program::load("test", &code.finish()) else {
+            panic!("it reads beyond its context");
+        };
+        assert!(
+            error.to_string().contains("invalid bpf_context access"),
+            "{error}"
+        );
+    }
 }
