@@ -103,7 +103,9 @@ fn a_second_one_on_the_same_socket_is_refused_and_disturbs_nobody() {
 
 #[test]
 fn a_missing_interface_is_named() {
-    let scene = scene();
+    let mut scene = scene();
+    // By AF_XDP nobody else could have the other one meanwhile.
+    scene.uvsd.stop(Signal::SIGTERM);
     let folder = tempfile::tempdir().unwrap();
     let text = scene
         .configuration
