@@ -3,6 +3,7 @@
 use super::Prefix;
 use conntrack::Method;
 use dataplane::helper::Helper;
+use dataplane::port::af_xdp::Checksums;
 use dataplane::snapshot::{Engine, Ipvs};
 use scheduler::Options;
 use std::fmt;
@@ -122,6 +123,13 @@ pub enum Driver {
         /// Where what is sent is written.
         output: Option<PathBuf>,
     },
+    /// A kernel interface by AF_XDP.
+    AfXdp {
+        /// Its name.
+        interface: String,
+        /// Whether transport checksums are finished; `None`: as the interface suggests.
+        checksums: Option<Checksums>,
+    },
     /// Nothing outside the process.
     Memory,
 }
@@ -131,7 +139,19 @@ impl Driver {
     #[must_use]
     pub fn idle(&self) -> Idle {
         match self {
-            Driver::AfPacket { .. } | Driver::Pcap { .. } | Driver::Memory => Idle::Sleep,
+            Driver::AfPacket { .. }
+            | Driver::AfXdp { .. }
+            | Driver::Pcap { .. }
+            | Driver::Memory => Idle::Sleep,
+        }
+    }
+
+    /// The kernel interface that it has for itself, if any.
+    #[must_use]
+    pub fn interface(&self) -> Option<&str> {
+        match self {
+            Driver::AfPacket { interface } | Driver::AfXdp { interface, .. } => Some(interface),
+            Driver::Pcap { .. } | Driver::Memory => None,
         }
     }
 }

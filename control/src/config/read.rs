@@ -3,6 +3,7 @@
 //! A value that is not what its key takes is noted and replaced by the default, so that the rest is looked at too. An
 //! element of a list that cannot be made at all is left out; [`Draft::restore`] knows which places remain.
 
+mod drivers;
 mod ports;
 mod services;
 mod words;

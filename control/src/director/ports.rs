@@ -4,7 +4,7 @@ use super::StartError;
 use crate::config::{Configuration, Driver, PortSettings};
 use dataplane::port::any::AnyPort;
 use dataplane::port::handle::{Fixed, Opened};
-use dataplane::port::{Mac, Port, PortId, PortInfo, af_packet, memory::MemoryPort, pcap};
+use dataplane::port::{Mac, Port, PortId, PortInfo, af_packet, af_xdp, memory::MemoryPort, pcap};
 use std::sync::Arc;
 
 /// Buffers of a memory port, and bytes of each.
@@ -52,6 +52,23 @@ pub(super) fn open(
             Ok(Opened {
                 queues: opened.queues.into_iter().map(AnyPort::Pcap).collect(),
                 handle: opened.handle,
+            })
+        }
+        Driver::AfXdp {
+            interface,
+            checksums,
+        } => {
+            let config = af_xdp::Config {
+                name: port.name.clone(),
+                workers,
+                checksums: *checksums,
+                ..af_xdp::Config::new(id, interface)
+            };
+            let Opened { queues, handle } =
+                af_xdp::open(&config).map_err(|error| failed(error.into()))?;
+            Ok(Opened {
+                queues: queues.into_iter().map(AnyPort::AfXdp).collect(),
+                handle,
             })
         }
         Driver::Memory => {

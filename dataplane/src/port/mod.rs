@@ -5,6 +5,7 @@ use arrayvec::ArrayVec;
 use std::os::fd::BorrowedFd;
 
 pub mod af_packet;
+pub mod af_xdp;
 pub mod any;
 pub mod handle;
 pub mod memory;

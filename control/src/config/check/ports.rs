@@ -43,9 +43,8 @@ impl Checks<'_> {
         }
         for port in ports {
             let path = KeyPath::top("port").key(&port.name);
-            if let Driver::AfPacket { interface } = &port.driver
-                && !interface.is_empty()
-            {
+            let interface = port.driver.interface();
+            if let Some(interface) = interface.filter(|interface| !interface.is_empty()) {
                 self.once(&mut interfaces, interface, path.key("interface"));
             }
             for (place, prefix) in port.addresses.iter().enumerate() {

@@ -70,14 +70,14 @@ pub const PORT: Table = Table {
         required(
             "driver",
             "a driver",
-            Accepts::Word(&["af_packet", "pcap", "memory"]),
-            "af_packet: a kernel interface; pcap: a capture file; memory: nothing outside the process, for tests",
+            Accepts::Word(&["af_packet", "af_xdp", "pcap", "memory"]),
+            "af_packet: a kernel interface; af_xdp: likewise, where an XDP program hands over the director's packets alone, faster, and the kernel gets the rest; pcap: a capture file; memory: nothing outside the process, for tests",
         ),
         optional(
             "interface",
             "an interface name",
             Accepts::Form("1 to 15 bytes without '/', ':' or blanks"),
-            "none; af_packet needs it",
+            "none; af_packet and af_xdp need it",
             "the kernel interface",
         ),
         optional(
@@ -98,6 +98,13 @@ pub const PORT: Table = Table {
             Accepts::Form("a path"),
             "none: what is sent is forgotten",
             "where a pcap port writes what is sent, about once a second: worker 0 to this file, worker N to this name with \".N\" behind it; what was there is lost",
+        ),
+        optional(
+            "checksums",
+            "what to do about transport checksums",
+            Accepts::Word(&["verify", "trust"]),
+            "verify for veth, tun, bridge, macvlan, ipvlan, vxlan and without native XDP, otherwise trust; af_xdp alone has it",
+            "verify: packets of senders on this machine may have unfinished checksums, which are finished; trust: all come from a wire",
         ),
         of(
             "an own address with its prefix length",
