@@ -3,6 +3,7 @@
 use super::Prefix;
 use conntrack::Method;
 use dataplane::helper::Helper;
+pub use dataplane::port::dpdk_settings::Spread;
 use dataplane::snapshot::{Engine, Ipvs};
 use scheduler::Options;
 use std::fmt;
@@ -14,6 +15,8 @@ use std::path::PathBuf;
 pub struct Configuration {
     /// What is fixed at the start.
     pub director: DirectorSettings,
+    /// Of all ports of DPDK.
+    pub dpdk: DpdkSettings,
     /// In the order of the file; fixed at the start.
     pub ports: Vec<PortSettings>,
     /// Static routes, beyond the subnets of the ports' addresses.
@@ -104,8 +107,53 @@ pub enum Driver {
         /// Its name.
         interface: String,
     },
+    /// A device of DPDK.
+    Dpdk(Box<DpdkDevice>),
     /// Nothing outside the process.
     Memory,
+}
+
+/// A port of driver "dpdk".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DpdkDevice {
+    /// Its PCI address, or a virtual device and its arguments.
+    pub device: String,
+    /// Largest IP packet; `None`: as the device has it.
+    pub mtu: Option<u16>,
+    /// How its queues share the frames.
+    pub spread: Spread,
+    /// The kernel's interface for frames that are the kernel's.
+    pub exception: Option<String>,
+}
+
+/// `[dpdk]`: fixed at the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DpdkSettings {
+    /// Whether its memory is in huge pages.
+    pub huge_pages: bool,
+    /// What it takes at once; `None`: what it needs.
+    pub memory_mib: Option<u32>,
+    /// More arguments of its environment (EAL).
+    pub arguments: Vec<String>,
+    /// Of each queue.
+    pub receive_descriptors: u16,
+    /// Of each queue.
+    pub transmit_descriptors: u16,
+    /// Of each queue.
+    pub mbufs: u32,
+}
+
+impl Default for DpdkSettings {
+    fn default() -> DpdkSettings {
+        DpdkSettings {
+            huge_pages: true,
+            memory_mib: None,
+            arguments: Vec::new(),
+            receive_descriptors: 1024,
+            transmit_descriptors: 1024,
+            mbufs: 8192,
+        }
+    }
 }
 
 /// Who answers for a port's own addresses.

@@ -3,16 +3,18 @@
 //! A value that is not what its key takes is noted and replaced by the default, so that the rest is looked at too. An
 //! element of a list that cannot be made at all is left out; [`Draft::restore`] knows which places remain.
 
+mod dpdk;
 mod ports;
 mod services;
 mod words;
 
 use super::keys;
 use super::mistake::{KeyPath, Step};
-use super::model::{Configuration, DirectorSettings, Idle, Mark, Pin, TimeoutSettings};
+use super::model::{Configuration, DirectorSettings, Driver, Idle, Mark, Pin, TimeoutSettings};
 use super::reader::{Section, Value};
 use super::{LIP_POOLS, MARKS, ROUTES, SERVICES};
 use dataplane::snapshot::Ipvs;
+use dpdk::read_dpdk;
 use ports::{read_lip_pool, read_ports, read_route};
 use services::read_service;
 use std::collections::HashMap;
@@ -32,9 +34,24 @@ impl Draft {
         let director = top.table("director", &keys::DIRECTOR);
         let timeouts = top.table("timeouts", &keys::TIMEOUTS);
         let ipvs = top.table("ipvs", &keys::IPVS);
+        let dpdk = top.table("dpdk", &keys::DPDK);
+        let ports = read_ports(top);
+        let polls = ports
+            .iter()
+            .any(|port| matches!(port.driver, Driver::Dpdk(_)));
+        let mut settings = director.as_ref().map(read_director).unwrap_or_default();
+        if polls
+            && director
+                .as_ref()
+                .is_none_or(|section| section.is_absent("idle"))
+        {
+            // Nothing wakes a worker that waits for a frame of DPDK.
+            settings.idle = Idle::Poll;
+        }
         let configuration = Configuration {
-            director: director.as_ref().map(read_director).unwrap_or_default(),
-            ports: read_ports(top),
+            director: settings,
+            dpdk: dpdk.as_ref().map(read_dpdk).unwrap_or_default(),
+            ports,
             routes: keep(
                 &mut kept,
                 "route",

@@ -19,6 +19,9 @@ pub enum AnyPort {
     Pcap(PcapPort),
     /// For a network interface.
     AfPacket(AfPacketPort),
+    /// For a device of DPDK.
+    #[cfg(feature = "dpdk")]
+    Dpdk(super::dpdk::DpdkPort),
 }
 
 /// The same call for the port of whichever driver it is.
@@ -28,6 +31,8 @@ macro_rules! of_driver {
             AnyPort::Memory($port) => $call,
             AnyPort::Pcap($port) => $call,
             AnyPort::AfPacket($port) => $call,
+            #[cfg(feature = "dpdk")]
+            AnyPort::Dpdk($port) => $call,
         }
     };
 }

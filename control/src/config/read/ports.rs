@@ -1,5 +1,6 @@
 //! Ports, routes and pools of local addresses.
 
+use super::dpdk::{read_device, refuse_device};
 use super::words::{is_host, is_interface, is_name, parse_own_address, parse_port_range};
 use crate::config::keys;
 use crate::config::mistake::Problem;
@@ -34,6 +35,15 @@ fn read_port(name: &str, section: &Section<'_, '_>) -> PortSettings {
         is_interface(text).then(|| text.to_owned())
     });
     let driver = match section.word("driver") {
+        Some("dpdk") => {
+            if interface.is_some() {
+                section.note(
+                    "interface",
+                    Problem::Misplaced("driver \"dpdk\" has a `device`"),
+                );
+            }
+            read_device(name, section)
+        }
         Some("memory") => {
             if interface.is_some() {
                 section.note(
@@ -60,6 +70,9 @@ fn read_port(name: &str, section: &Section<'_, '_>) -> PortSettings {
         }
         None => Driver::Memory,
     };
+    if !matches!(driver, Driver::Dpdk(_)) {
+        refuse_device(section);
+    }
     let addresses = section
         .get("addresses")
         .map(|value| value.list(ADDRESSES_PER_PORT))
