@@ -19,7 +19,7 @@ mod dpdk {
         "rte_hash_.*",
         "rte_rcu_qsbr_(get_memsize|init|thread_register|thread_unregister)",
         "rte_(strerror|version)",
-        "rte_dev_probe|rte_eth_dev_(stop|close|socket_id|get_mtu)|rte_eth_macaddr_get",
+        "rte_dev_probe|rte_eth_dev_socket_id",
         "rte_eth_xstats_get(_names)?",
         "rte_pktmbuf_pool_create|rte_mempool_(free|avail_count)",
         "uvs_.*",

@@ -1,5 +1,6 @@
 //! What uvsd is told, as an operator would write it.
 
+use crate::driver::Driver;
 use cli::lab::topology::server_address;
 use cli::lab::{Family, Host, Method};
 use std::fmt::{Display, Write as _};
@@ -109,8 +110,8 @@ impl Configuration {
             socket = socket.display(),
             tcp_fin = self.tcp_fin,
             udp = self.udp,
-            wan_driver = driver("eth0"),
-            lan_driver = driver("eth1"),
+            wan_driver = Driver::of_tests().port("eth0", self.workers),
+            lan_driver = Driver::of_tests().port("eth1", self.workers),
             wan = own(Host::DirectorWan),
             lan = own(Host::DirectorLan),
         );
@@ -123,6 +124,7 @@ impl Configuration {
             )
             .unwrap();
         }
+        text.push_str(Driver::of_tests().more());
         text.push_str(&self.own_service("tcp", HTTP_PORT, &self.servers));
         text.push_str(&self.own_service("udp", ECHO_PORT, &self.servers));
         text.push_str(&self.own_service("tcp", IPERF_PORT, &self.servers[..1]));
@@ -164,17 +166,5 @@ impl Configuration {
             .iter()
             .map(|server| (self.real_address(server.index, port), server.weight));
         self.service(&listen, &servers.collect::<Vec<_>>(), "")
-    }
-}
-
-/// The lines of a port on `interface` for the driver that the variable `UVS_DRIVER` names: `af_packet` unless it is set.
-///
-/// # Panics
-/// When there is no such driver.
-fn driver(interface: &str) -> String {
-    let named = std::env::var("UVS_DRIVER").unwrap_or_else(|_| "af_packet".to_owned());
-    match named.as_str() {
-        "af_packet" => format!("driver = \"af_packet\"\ninterface = \"{interface}\"\n"),
-        _ => panic!("UVS_DRIVER: {named:?} is no driver; accepted: \"af_packet\""),
     }
 }

@@ -8,6 +8,7 @@
 pub mod client;
 mod configuration;
 pub mod dns;
+mod driver;
 pub mod ftp;
 pub mod iperf;
 mod payload;

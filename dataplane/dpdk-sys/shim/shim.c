@@ -291,6 +291,19 @@ int uvs_open(uint16_t port, const struct uvs_wish *wish, struct uvs_device *devi
 	return 0;
 }
 
+void uvs_close(uint16_t port)
+{
+	struct rte_eth_dev_info info;
+	struct rte_device *device = NULL;
+
+	if (rte_eth_dev_info_get(port, &info) == 0)
+		device = info.device;
+	rte_eth_dev_stop(port);
+	rte_eth_dev_close(port);
+	if (device != NULL)
+		rte_dev_remove(device);
+}
+
 int uvs_link_is_up(uint16_t port)
 {
 	struct rte_eth_link link;

@@ -122,6 +122,9 @@ static const uint64_t UVS_RSS_DESTINATION = RTE_ETH_RSS_L3_DST_ONLY | RTE_ETH_RS
  */
 int uvs_open(uint16_t port, const struct uvs_wish *wish, struct uvs_device *device, uint32_t *step);
 
+/* Stops and closes a device, and takes it out of DPDK, so that it may be opened again. */
+void uvs_close(uint16_t port);
+
 /* Whether there is a carrier. */
 int uvs_link_is_up(uint16_t port);
 

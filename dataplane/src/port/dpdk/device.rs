@@ -189,9 +189,7 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         // SAFETY: no queue is left: each holds a reference to `self`.
-        unsafe { dpdk::rte_eth_dev_stop(self.port) };
-        // SAFETY: stopped, and nobody uses it after this.
-        unsafe { dpdk::rte_eth_dev_close(self.port) };
+        unsafe { dpdk::uvs_close(self.port) };
         let mut open = OPEN.lock();
         open.1.append(&mut self.pools);
         open.0 -= 1;

@@ -45,9 +45,13 @@ impl Tap {
             .map_err(|error| ("set its hardware address", error))?;
         request.ifr_ifru.ifru_mtu = mtu.cast_signed();
         ioctl(&socket, libc::SIOCSIFMTU, &mut request).map_err(|error| ("set its MTU", error))?;
+        ioctl(&socket, libc::SIOCGIFFLAGS, &mut request)
+            .map_err(|error| ("ask how it is", error))?;
+        // SAFETY: the kernel has just written the flags.
+        let flags = unsafe { request.ifr_ifru.ifru_flags };
         #[allow(clippy::cast_possible_truncation, reason = "small flags")]
-        let flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
-        request.ifr_ifru.ifru_flags = flags;
+        let up = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+        request.ifr_ifru.ifru_flags = flags | up;
         ioctl(&socket, libc::SIOCSIFFLAGS, &mut request).map_err(|error| ("set it up", error))?;
         Ok(Tap { file })
     }
