@@ -6,6 +6,7 @@
 //!   stop:  the flag ─▶ join
 //! ```
 
+mod automatic;
 mod dpdk;
 mod errors;
 mod fixed;

@@ -135,6 +135,15 @@ pub enum Driver {
     },
     /// A device of DPDK.
     Dpdk(Box<DpdkDevice>),
+    /// The first of these that can be had here: DPDK, AF_XDP, AF_PACKET.
+    Automatic {
+        /// For DPDK; `None`: not by DPDK.
+        device: Option<Box<DpdkDevice>>,
+        /// For AF_XDP and AF_PACKET; `None`: by DPDK or not at all.
+        interface: Option<String>,
+        /// Of AF_XDP.
+        checksums: Option<Checksums>,
+    },
     /// Nothing outside the process.
     Memory,
 }
@@ -148,7 +157,21 @@ impl Driver {
             | Driver::AfXdp { .. }
             | Driver::Pcap { .. }
             | Driver::Memory => Idle::Sleep,
-            Driver::Dpdk(_) => Idle::Poll,
+            Driver::Automatic { device: None, .. } => Idle::Sleep,
+            Driver::Automatic { .. } | Driver::Dpdk(_) => Idle::Poll,
+        }
+    }
+
+    /// The device of DPDK that it has for itself, if any.
+    #[must_use]
+    pub fn device(&self) -> Option<&DpdkDevice> {
+        match self {
+            Driver::Dpdk(device)
+            | Driver::Automatic {
+                device: Some(device),
+                ..
+            } => Some(device),
+            _ => None,
         }
     }
 
@@ -157,6 +180,7 @@ impl Driver {
     pub fn interface(&self) -> Option<&str> {
         match self {
             Driver::AfPacket { interface } | Driver::AfXdp { interface, .. } => Some(interface),
+            Driver::Automatic { interface, .. } => interface.as_deref(),
             Driver::Dpdk(_) | Driver::Pcap { .. } | Driver::Memory => None,
         }
     }

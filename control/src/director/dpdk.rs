@@ -1,11 +1,10 @@
 //! Ports of DPDK, in a build that has it.
 
+use super::ports::Failure;
 use crate::config::{Configuration, DpdkDevice, DpdkSettings, PortSettings};
 use dataplane::port::PortId;
 use dataplane::port::any::AnyPort;
 use dataplane::port::handle::Opened;
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Opens a port; the first one begins DPDK itself.
 #[cfg(feature = "dpdk")]
@@ -15,7 +14,6 @@ pub(super) fn open(
     device: &DpdkDevice,
     configuration: &Configuration,
 ) -> Result<Opened<AnyPort>, Failure> {
-    use crate::config::Driver;
     use dataplane::port::dpdk::{self, Config, Settings};
     use dataplane::port::dpdk_settings::pci_address;
     use dataplane::port::exception;
@@ -28,13 +26,11 @@ pub(super) fn open(
         transmit_descriptors,
         mbufs,
     } = configuration.dpdk.clone();
-    let of_all = configuration
+    let devices = configuration
         .ports
         .iter()
-        .filter_map(|port| match &port.driver {
-            Driver::Dpdk(device) => pci_address(&device.device),
-            _ => None,
-        });
+        .filter_map(|port| port.driver.device());
+    let of_all = devices.filter_map(|device| pci_address(&device.device));
     dpdk::start(&Settings {
         huge_pages,
         memory_mib,

@@ -1,6 +1,6 @@
 //! The ports of a director: opened, or handed over and looked at.
 
-use super::{StartError, dpdk};
+use super::{StartError, automatic, dpdk};
 use crate::config::{Configuration, Driver, PortSettings};
 use dataplane::port::any::AnyPort;
 use dataplane::port::handle::{Fixed, Opened};
@@ -12,25 +12,42 @@ const MEMORY_BUFFERS: (u32, u32) = (256, 2048);
 /// Largest IP packet of a port without a device.
 const DEVICELESS_MTU: u32 = 1500;
 
+/// What a driver says.
+pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
 /// Opens a port of the configuration.
 pub(super) fn open(
     id: PortId,
     port: &PortSettings,
     configuration: &Configuration,
 ) -> Result<Opened<AnyPort>, StartError> {
-    let workers = configuration.director.workers;
-    let failed = |error: Box<dyn std::error::Error + Send + Sync>| StartError::Port {
+    let opened = match &port.driver {
+        Driver::Automatic { .. } => automatic::open(id, port, configuration),
+        driver => open_as(driver, id, port, configuration),
+    };
+    opened.map_err(|error| StartError::Port {
         port: port.name.clone(),
         error,
-    };
-    match &port.driver {
+    })
+}
+
+/// Opens a port by this driver.
+pub(super) fn open_as(
+    driver: &Driver,
+    id: PortId,
+    port: &PortSettings,
+    configuration: &Configuration,
+) -> Result<Opened<AnyPort>, Failure> {
+    let workers = configuration.director.workers;
+    match driver {
+        Driver::Automatic { .. } => unreachable!("it was chosen already"),
         Driver::AfPacket { interface } => {
             let config = af_packet::Config {
                 name: port.name.clone(),
                 workers,
                 ..af_packet::Config::new(id, interface)
             };
-            let opened = af_packet::open(config).map_err(|error| failed(error.into()))?;
+            let opened = af_packet::open(config)?;
             Ok(Opened {
                 queues: opened.queues.into_iter().map(AnyPort::AfPacket).collect(),
                 handle: opened.handle,
@@ -49,7 +66,7 @@ pub(super) fn open(
                 infinite: *infinite,
                 output: output.clone(),
             };
-            let opened = pcap::open(config).map_err(|error| failed(error.into()))?;
+            let opened = pcap::open(config)?;
             Ok(Opened {
                 queues: opened.queues.into_iter().map(AnyPort::Pcap).collect(),
                 handle: opened.handle,
@@ -63,16 +80,16 @@ pub(super) fn open(
                 name: port.name.clone(),
                 workers,
                 checksums: *checksums,
+                native_only: matches!(port.driver, Driver::Automatic { .. }),
                 ..af_xdp::Config::new(id, interface)
             };
-            let Opened { queues, handle } =
-                af_xdp::open(&config).map_err(|error| failed(error.into()))?;
+            let Opened { queues, handle } = af_xdp::open(&config)?;
             Ok(Opened {
                 queues: queues.into_iter().map(AnyPort::AfXdp).collect(),
                 handle,
             })
         }
-        Driver::Dpdk(device) => dpdk::open(id, port, device, configuration).map_err(failed),
+        Driver::Dpdk(device) => dpdk::open(id, port, device, configuration),
         Driver::Memory => {
             let info = info_without_a_device(id, port, "memory");
             let (buffers, buffer_len) = MEMORY_BUFFERS;

@@ -51,7 +51,7 @@ impl Checks<'_> {
             if let Some(interface) = interface.filter(|interface| !interface.is_empty()) {
                 self.once(&mut interfaces, interface, path.key("interface"));
             }
-            if let Driver::Dpdk(dpdk) = &port.driver
+            if let Some(dpdk) = port.driver.device()
                 && !dpdk.device.is_empty()
             {
                 self.once(&mut devices, device, path.clone().key("device"));
@@ -135,7 +135,7 @@ impl Checks<'_> {
 
 /// What DPDK knows a port's device by; empty where it has none.
 fn device_name(port: &PortSettings) -> String {
-    let Driver::Dpdk(dpdk) = &port.driver else {
+    let Some(dpdk) = port.driver.device() else {
         return String::new();
     };
     let name = dpdk.device.split(',').next().unwrap_or_default();

@@ -70,8 +70,8 @@ pub const PORT: Table = Table {
         required(
             "driver",
             "a driver",
-            Accepts::Word(&["af_packet", "af_xdp", "dpdk", "pcap", "memory"]),
-            "af_packet: a kernel interface; af_xdp: likewise, where an XDP program hands over the director's packets alone, faster, and the kernel gets the rest; dpdk: a device of DPDK, in a uvsd that is built with it; pcap: a capture file; memory: nothing outside the process, for tests",
+            Accepts::Word(&["auto", "af_packet", "af_xdp", "dpdk", "pcap", "memory"]),
+            "auto: the first of these that can be had here: dpdk, where `device` is said, af_xdp in native mode, af_packet; af_packet: a kernel interface; af_xdp: likewise, where an XDP program hands over the director's packets alone, faster, and the kernel gets the rest; dpdk: a device of DPDK, in a uvsd that is built with it; pcap: a capture file; memory: nothing outside the process, for tests",
         ),
         optional(
             "interface",

@@ -3,7 +3,7 @@
 use super::narrow;
 use super::words::is_interface;
 use crate::config::mistake::Problem;
-use crate::config::model::{DpdkDevice, DpdkSettings, Driver, Spread};
+use crate::config::model::{DpdkDevice, DpdkSettings, Spread};
 use crate::config::reader::Section;
 
 /// Arguments of DPDK's that may be given.
@@ -89,8 +89,8 @@ fn own(text: &str) -> Option<(&'static str, &'static str)> {
     OWN.iter().copied().find(|(own, _)| is_it(own))
 }
 
-/// The driver of a port that is of DPDK.
-pub(super) fn read_device(name: &str, section: &Section<'_, '_>) -> Driver {
+/// The device of the port called `name`.
+pub(super) fn read_device(name: &str, section: &Section<'_, '_>) -> DpdkDevice {
     let device = section.parsed("device", |text| is_device(text).then(|| text.to_owned()));
     if device.is_none() && section.is_absent("device") {
         section.note(
@@ -124,7 +124,7 @@ pub(super) fn read_device(name: &str, section: &Section<'_, '_>) -> Driver {
         }
         own
     };
-    Driver::Dpdk(Box::new(DpdkDevice {
+    DpdkDevice {
         device: device.unwrap_or_default(),
         mtu: narrow(section.number("mtu")),
         spread: match section.word("rss") {
@@ -133,7 +133,7 @@ pub(super) fn read_device(name: &str, section: &Section<'_, '_>) -> Driver {
             _ => Spread::Flow,
         },
         exception: has_tap.then(|| interface.unwrap_or_else(named)),
-    }))
+    }
 }
 
 /// Whether it may name a device.

@@ -13,18 +13,18 @@ use std::path::PathBuf;
 const OF_DRIVERS: [(&[&str], &[&str], &str); 4] = [
     (
         &["interface"],
-        &["af_packet", "af_xdp"],
-        "only drivers \"af_packet\" and \"af_xdp\" have an interface",
+        &["af_packet", "af_xdp", "auto"],
+        "only drivers \"auto\", \"af_packet\" and \"af_xdp\" have an interface",
     ),
     (
         &["checksums"],
-        &["af_xdp"],
-        "only driver \"af_xdp\" has this choice",
+        &["af_xdp", "auto"],
+        "only drivers \"auto\" and \"af_xdp\" have this choice",
     ),
     (
         &["device", "mtu", "rss", "exception", "exception_interface"],
-        &["dpdk"],
-        "only driver \"dpdk\" has it",
+        &["dpdk", "auto"],
+        "only drivers \"auto\" and \"dpdk\" have it",
     ),
     (
         &["file", "infinite", "output"],
@@ -55,7 +55,8 @@ pub(super) fn read_driver(name: &str, section: &Section<'_, '_>) -> Driver {
             interface: needed("the interface of driver \"af_xdp\""),
             checksums,
         },
-        Some("dpdk") => read_device(name, section),
+        Some("dpdk") => Driver::Dpdk(Box::new(read_device(name, section))),
+        Some("auto") => read_automatic(name, section, interface, checksums),
         Some("pcap") => read_pcap(section),
         _ => Driver::Memory,
     };
@@ -70,6 +71,30 @@ fn needs_interface(section: &Section<'_, '_>, is_missing: bool, what: &'static s
     if is_missing && section.is_absent("interface") {
         let accepted = "1 to 15 bytes without '/', ':' or blanks".to_owned();
         section.note("interface", Problem::Missing { what, accepted });
+    }
+}
+
+/// Of an interface, a device, or both.
+fn read_automatic(
+    name: &str,
+    section: &Section<'_, '_>,
+    interface: Option<String>,
+    checksums: Option<Checksums>,
+) -> Driver {
+    if section.is_absent("interface") && section.is_absent("device") {
+        section.note(
+            "interface",
+            Problem::Missing {
+                what: "what driver \"auto\" is to choose from",
+                accepted: "an `interface`, a `device` of DPDK, or both".to_owned(),
+            },
+        );
+    }
+    let device = !section.is_absent("device");
+    Driver::Automatic {
+        device: device.then(|| Box::new(read_device(name, section))),
+        interface,
+        checksums,
     }
 }
 

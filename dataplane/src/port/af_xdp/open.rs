@@ -54,6 +54,8 @@ pub struct Config {
     pub workers: u16,
     /// `None`: as the interface's driver suggests.
     pub checksums: Option<Checksums>,
+    /// Whether an interface without native XDP is refused.
+    pub native_only: bool,
 }
 
 impl Config {
@@ -66,6 +68,7 @@ impl Config {
             interface: interface.to_owned(),
             workers: 1,
             checksums: None,
+            native_only: false,
         }
     }
 }
@@ -152,6 +155,14 @@ pub enum OpenError {
         /// Its number, in words.
         program: String,
     },
+    /// Frames would come by the kernel's own buffers.
+    #[error("interface {interface:?} has no native XDP")]
+    NotNative {
+        /// The name.
+        interface: String,
+        /// What the kernel says.
+        source: Option<io::Error>,
+    },
     /// Somebody else has an AF_XDP socket there.
     #[error(
         "interface {interface:?}: queue {queue} belongs to another AF_XDP socket; end the program that has it"
@@ -227,6 +238,12 @@ pub(super) fn open(config: &Config) -> Result<Open, OpenError> {
     let program = Program::load("uvs", &code).map_err(failed("load its XDP program"))?;
     let pass = Program::load("uvs_pass", &pass_all()).map_err(failed("load an XDP program"))?;
     let (attached, mode, why_not) = attach(&program, name, interface.index)?;
+    if config.native_only && mode != Mode::Native {
+        return Err(OpenError::NotNative {
+            interface: name.clone(),
+            source: why_not,
+        });
+    }
     let mut parts = Vec::new();
     for queue in 0..config.workers {
         let opened = open_queue(config, &interface, queue, mode)?;
