@@ -20,8 +20,9 @@ const COMMAND: Duration = Duration::from_secs(120);
 /// What the engine's containers are counted under; Docker's own name would mix them with another engine's.
 const CGROUP: &str = "uvs-engine";
 
-/// What is in every image beside Debian's essential packages: what the demonstration's servers and client run, and `setcap`.
-const PACKAGES: &str = "nginx-light,curl,libcap2-bin";
+/// What is in every image beside Debian's essential packages: what the demonstration's servers and client run, `setcap`, and an
+/// init for what is to be a machine.
+const PACKAGES: &str = "nginx-light,curl,libcap2-bin,systemd,systemd-sysv";
 
 /// As process 1 of its own world: /run and the engine's files are in memory, and nobody else sees any of its mounts.
 const ENGINE: &str = r#"
@@ -112,6 +113,36 @@ impl Engine {
         } else {
             self.client("docker-compose", arguments)
         }
+    }
+
+    /// Starts a container that is a machine: with systemd as process 1, which may mount and count what it starts. Commands run
+    /// in it by `docker exec`.
+    ///
+    /// # Panics
+    /// When systemd does not come up.
+    pub fn start_machine(&self, name: &str, volume: &str) {
+        let mut command = self.docker(&["run", "-d", "--name", name, "-v", volume]);
+        command.args(["--cgroupns=private", "--tmpfs", "/run", "--tmpfs", "/tmp"]);
+        for capability in ["SYS_ADMIN", "NET_ADMIN", "IPC_LOCK", "SYS_PTRACE"] {
+            command.args(["--cap-add", capability]);
+        }
+        for option in ["seccomp=unconfined", "systempaths=unconfined"] {
+            command.args(["--security-opt", option]);
+        }
+        command.args(["--device-cgroup-rule", "a *:* rwm"]);
+        command.args(["debian:bookworm-slim", "/sbin/init"]);
+        run(command);
+        let mut state = String::new();
+        let up = eventually(START, || {
+            let mut asked = self.docker(&["exec", name, "systemctl", "is-system-running"]);
+            let asked = asked.output().unwrap();
+            state = String::from_utf8_lossy(&asked.stdout).trim().to_owned();
+            // "degraded": something of Debian's did not start, which a container may not be able to.
+            ["running", "degraded"]
+                .contains(&state.as_str())
+                .then_some(())
+        });
+        assert!(up.is_some(), "systemd is {state:?}");
     }
 
     /// What it logged.
