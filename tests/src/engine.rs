@@ -17,6 +17,8 @@ const START: Duration = Duration::from_secs(60);
 const BOOTSTRAP: Duration = Duration::from_secs(300);
 /// How long one command to the engine may take.
 const COMMAND: Duration = Duration::from_secs(120);
+/// How long the processes of an engine that is killed may take to end.
+const END: Duration = Duration::from_secs(5);
 /// What the engine's containers are counted under; Docker's own name would mix them with another engine's.
 const CGROUP: &str = "uvs-engine";
 
@@ -58,7 +60,7 @@ impl Engine {
     /// When it does not start: its log tells why. It needs root, and the Debian packages docker.io and mmdebstrap.
     #[must_use]
     pub fn start() -> Engine {
-        remove_cgroups();
+        remove_cgroups(Duration::ZERO);
         let folder = tempfile::tempdir().unwrap();
         let namespace = Namespace::new("engine").unwrap();
         let mut command = namespace.command("unshare");
@@ -174,7 +176,7 @@ impl Drop for Engine {
         }
         // With process 1 end all processes and mounts.
         self.process = None;
-        remove_cgroups();
+        remove_cgroups(END);
     }
 }
 
@@ -207,21 +209,21 @@ fn base() -> File {
     archive
 }
 
-/// Removes what an engine left among the control groups, now or when it was killed; those in use stay.
-fn remove_cgroups() {
+/// Removes what an engine left among the control groups, now or when it was killed; those still in use after `limit` stay.
+fn remove_cgroups(limit: Duration) {
     let root = Path::new("/sys/fs/cgroup");
-    remove_group(&root.join(CGROUP));
+    remove_group(&root.join(CGROUP), limit);
     for controller in folders(root) {
-        remove_group(&controller.join(CGROUP));
+        remove_group(&controller.join(CGROUP), limit);
     }
 }
 
-fn remove_group(group: &Path) {
+fn remove_group(group: &Path, limit: Duration) {
     for inner in folders(group) {
-        remove_group(&inner);
+        remove_group(&inner, limit);
     }
-    // The kernel lets go of a group a moment after its last process; one that is in use stays.
-    let _ = eventually(Duration::from_millis(500), || match fs::remove_dir(group) {
+    // Processes that are killed leave their group a while later.
+    let _ = eventually(limit, || match fs::remove_dir(group) {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => None,
         _ => Some(()),
     });
