@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
-/// How often the director is tidied and looked after.
-const ROUND: Duration = Duration::from_secs(1);
+/// How often the director is tidied and looked after: a link that goes down is seen so soon.
+const ROUND: Duration = Duration::from_millis(250);
 /// How long clients of the control socket may take to finish when uvsd stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 

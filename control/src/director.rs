@@ -8,6 +8,7 @@
 
 mod errors;
 mod fixed;
+mod links;
 mod nodes;
 mod ports;
 mod threads;
@@ -25,6 +26,7 @@ use dataplane::snapshot::{Publisher, Snapshot};
 use dataplane::stats::WorkerStats;
 use dataplane::worker::{self, Tables, WorkerParts};
 use fixed::fixed_keys;
+use links::Watch;
 use parking_lot::Mutex;
 use ports::{infos, open};
 use std::net::SocketAddr;
@@ -43,6 +45,7 @@ pub struct Director {
     pub(crate) ports: Vec<PortInfo>,
     /// Of the ports, in their order; none where somebody else runs the workers.
     pub(crate) handles: Vec<Arc<dyn PortHandle>>,
+    watch: Mutex<Watch>,
     pub(crate) tables: Tables,
     pub(crate) neighbours: Arc<NeighbourTable>,
     pub(crate) publisher: Arc<Publisher>,
@@ -87,13 +90,18 @@ impl Director {
         Director::start_opened(configuration, ports.collect())
     }
 
-    fn start_opened<P: Port + 'static>(
+    /// As [`start_with`](Self::start_with), with what tells of each port beside its queues.
+    ///
+    /// # Errors
+    /// As `start_with`, and when a driver cannot be told what is forwarded.
+    pub fn start_opened<P: Port + 'static>(
         configuration: Configuration,
         ports: Vec<Opened<P>>,
     ) -> Result<Director, StartError> {
         let infos = infos(&configuration, &ports)?;
         let mut director = Director::assemble(configuration, infos)?;
         director.handles = ports.iter().map(|port| Arc::clone(&port.handle)).collect();
+        director.watch = Mutex::new(Watch::new(&director.ports, &director.handles));
         director.tell_ports(&director.publisher.current())?;
         // Whatever fails from here on, dropping the director stops the threads that run already.
         director.start_workers(ports.into_iter().map(|port| port.queues).collect())?;
@@ -165,6 +173,7 @@ impl Director {
                 retired: Vec::new(),
             }),
             handles: Vec::new(),
+            watch: Mutex::default(),
             threads: Vec::new(),
             stop: Arc::default(),
         })
@@ -217,12 +226,16 @@ impl Director {
             compiler.compile(&configuration, &before, worker::ticks_since(self.started))?;
         prepare_calls(&self.tables, &snapshot);
         self.tell_ports(&snapshot)?;
+        current.configuration = configuration;
+        self.publish(current, snapshot);
+        Ok(plan)
+    }
+
+    fn publish(&self, current: &mut Current, snapshot: Snapshot) {
         let (new, old) = self.publisher.publish(snapshot);
         current.retired.push((new.version, old));
         current.snapshot = new;
-        current.configuration = configuration;
         current.free_retired(self.publisher.seen_by_all());
-        Ok(plan)
     }
 
     /// Takes note that a port's MTU is another now, bytes of an IP packet. The workers learn it with the configuration that
@@ -231,8 +244,10 @@ impl Director {
         self.current.lock().compiler.set_mtu(port, mtu);
     }
 
-    /// Frees what the workers have let go: old snapshots, the numbers of removed servers. To be called now and then.
+    /// Looks how the ports are, and frees what the workers have let go: old snapshots, the numbers of removed servers. To be
+    /// called now and then.
     pub fn tidy(&self) {
+        self.watch_ports();
         let seen = self.publisher.seen_by_all();
         let mut current = self.current.lock();
         current.free_retired(seen);

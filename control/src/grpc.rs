@@ -9,7 +9,7 @@ use crate::status::{
 use crate::traffic::Traffic;
 use conntrack::{Method, TableStatistics};
 use dataplane::helper::Helper;
-use dataplane::port::Mac;
+use dataplane::port::handle::Link;
 use dataplane::snapshot::Engine;
 use proto::v1;
 use scheduler::Options;
@@ -94,12 +94,26 @@ fn worker(index: u32, status: &WorkerStatus) -> v1::Worker {
 }
 
 fn port(status: &PortStatus) -> v1::Port {
+    let statistics = status.statistics.iter().map(|(name, value)| v1::Statistic {
+        name: name.clone(),
+        value: *value,
+    });
     v1::Port {
         name: status.info.name.clone(),
         driver: status.info.driver.to_owned(),
-        mac: mac(status.info.mac),
-        mtu: status.info.mtu,
+        mac: status.state.mac.to_string(),
+        mtu: status.state.mtu,
         addresses: status.addresses.clone(),
+        mode: status.state.mode.clone(),
+        link: match status.state.link {
+            Link::Up => v1::Link::Up,
+            Link::Down => v1::Link::Down,
+            Link::Gone => v1::Link::Gone,
+        }
+        .into(),
+        receive_missed: status.receive_missed,
+        transmit_errors: status.transmit_errors,
+        statistics: statistics.collect(),
     }
 }
 
@@ -123,7 +137,7 @@ fn neighbour(status: &NeighbourStatus) -> v1::Neighbour {
     v1::Neighbour {
         port: status.port.clone(),
         address: status.address.to_string(),
-        mac: status.mac.map(mac).unwrap_or_default(),
+        mac: status.mac.map(|mac| mac.to_string()).unwrap_or_default(),
         state: status.state.to_owned(),
     }
 }
@@ -254,8 +268,4 @@ fn flags(flags: &Options) -> Vec<String> {
         .filter(|(set, _)| *set)
         .map(|(_, name)| (*name).to_owned())
         .collect()
-}
-
-fn mac(Mac(bytes): Mac) -> String {
-    bytes.map(|byte| format!("{byte:02x}")).join(":")
 }

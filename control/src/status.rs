@@ -5,8 +5,10 @@ use crate::director::Director;
 use crate::traffic::Traffic;
 use conntrack::{Method, Placement, TableStatistics};
 use dataplane::helper::Helper;
+use dataplane::port::handle::{Fixed, PortHandle, PortState};
 use dataplane::port::{Mac, PortInfo};
 use dataplane::reason::Reason;
+use dataplane::stats::PortLosses;
 use scheduler::{Options, RealServerId};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -75,6 +77,14 @@ pub struct WorkerStatus {
 pub struct PortStatus {
     /// What it said of itself when it was opened.
     pub info: PortInfo,
+    /// How it is now.
+    pub state: PortState,
+    /// Frames that it lost before the workers saw them. Up to a second old, as the next one.
+    pub receive_missed: u64,
+    /// Frames that it took and could not send.
+    pub transmit_errors: u64,
+    /// What its driver and its device count, by their names for it.
+    pub statistics: Vec<(String, u64)>,
     /// The director's addresses there, with prefix lengths.
     pub addresses: Vec<String>,
 }
@@ -251,14 +261,35 @@ impl Director {
         }
     }
 
+    /// How the ports were when they were looked at last: the workers know the same.
     fn port_statuses(&self) -> Vec<PortStatus> {
+        let states = self.port_states();
         let current = self.current.lock();
         let ports = self.ports.iter().zip(&current.configuration.ports);
-        let ports = ports.map(|(info, settings)| PortStatus {
-            info: info.clone(),
-            addresses: settings.addresses.iter().map(ToString::to_string).collect(),
-        });
+        let ports = ports
+            .enumerate()
+            .map(|(index, (info, settings))| PortStatus {
+                info: info.clone(),
+                state: states
+                    .get(index)
+                    .cloned()
+                    .unwrap_or_else(|| Fixed(info.clone()).state()),
+                receive_missed: self.port_losses(index, |losses| &losses.receive_missed),
+                transmit_errors: self.port_losses(index, |losses| &losses.transmit_errors),
+                statistics: self
+                    .handles
+                    .get(index)
+                    .map(|handle| handle.statistics())
+                    .unwrap_or_default(),
+                addresses: settings.addresses.iter().map(ToString::to_string).collect(),
+            });
         ports.collect()
+    }
+
+    /// What one port lost, all workers together.
+    fn port_losses(&self, index: usize, counter: fn(&PortLosses) -> &AtomicU64) -> u64 {
+        let ports = self.stats.iter().filter_map(|stats| stats.ports.get(index));
+        ports.map(|losses| counter(losses).load(Relaxed)).sum()
     }
 
     fn neighbour_statuses(&self) -> Vec<NeighbourStatus> {

@@ -414,3 +414,158 @@ fn thread_of(process: u32, name: &str) -> nix::unistd::Pid {
     let number = task.file_name().unwrap().to_str().unwrap();
     nix::unistd::Pid::from_raw(number.parse().unwrap())
 }
+
+/// Frames of Ethernet in the order of a capture (classic pcap, microseconds).
+fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut file = Vec::new();
+    for word in [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65_535, 1] {
+        file.extend(word.to_le_bytes());
+    }
+    for (second, frame) in (1u32..).zip(frames) {
+        let len = u32::try_from(frame.len()).unwrap();
+        for word in [second, 0, len, len] {
+            file.extend(word.to_le_bytes());
+        }
+        file.extend(frame);
+    }
+    file
+}
+
+/// The frames of a capture that uvsd wrote.
+fn frames_of(path: &Path) -> Vec<Vec<u8>> {
+    let capture = dataplane::port::pcap::Capture::open(path);
+    let capture = capture.unwrap_or_else(|error| panic!("{error}"));
+    capture.frames().map(|frame| frame.bytes.to_vec()).collect()
+}
+
+/// A client's datagram to the service, and what the first server answers when it is asked for its hardware address.
+fn request_and_arp_reply() -> [Vec<u8>; 2] {
+    let [director, client, server] = [0, 2, 3].map(|last| [2, 0, 0, 0, 0, last]);
+    let mut ip = vec![
+        0x45, 0, 0, 32, 0, 1, 0, 0, 64, 17, 0, 0, 10, 1, 0, 2, 10, 1, 0, 100,
+    ];
+    let sum = dataplane::packet::checksum::ipv4_header(&ip);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    ip.extend([0x10, 0, 0, 53, 0, 12, 0, 0]);
+    ip.extend(b"what");
+    let request = [&director[..], &client, &[8, 0], &ip].concat();
+    let reply = [
+        &director[..],
+        &server,
+        &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2],
+        &server,
+        &[10, 1, 0, 11],
+        &director,
+        &[10, 1, 0, 1],
+    ];
+    [request, reply.concat()]
+}
+
+/// [`TEXT`] with a capture in the place of the port that leads nowhere.
+fn replaying(folder: &TempDir, keys: &str) -> String {
+    let [input, output] = ["in.pcap", "out.pcap"].map(|name| folder.path().join(name));
+    fs::write(&input, pcap(&request_and_arp_reply())).unwrap();
+    let keys = format!(
+        "driver = \"pcap\"\nfile = \"{}\"\noutput = \"{}\"\n{keys}",
+        input.display(),
+        output.display()
+    );
+    TEXT.replace("driver = \"memory\"", &keys)
+        .replace(", { address = \"10.1.0.12\" }", "")
+}
+
+#[tokio::test]
+async fn a_capture_is_forwarded_into_another_and_status_tells_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = replaying(&folder, "").replace("[director]", "[director]\nworkers = 2");
+    let mut uvsd = Uvsd::start(&text);
+    let mut client = uvsd.client().await;
+    let since = std::time::Instant::now();
+    let status = loop {
+        let status = client.get_status(GetStatusRequest {}).await;
+        let status = status.unwrap().into_inner();
+        if status.workers[0].forwarded == 1 {
+            break status;
+        }
+        assert!(since.elapsed().as_secs() < 5, "{status:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    };
+    let port = &status.ports[0];
+    assert_eq!((port.driver.as_str(), port.link()), ("pcap", v1::Link::Up));
+    let expected = format!("2 frames of {}", folder.path().join("in.pcap").display());
+    assert_eq!(port.mode, expected);
+    assert_eq!(
+        (status.workers[0].received, status.workers[1].received),
+        (2, 0)
+    );
+    drop(client);
+    assert_eq!(uvsd.stop(Signal::TERM).code(), Some(0));
+    let sent = frames_of(&folder.path().join("out.pcap"));
+    let forwarded: Vec<_> = sent
+        .iter()
+        .filter(|frame| frame[12..14] == [8, 0])
+        .collect();
+    assert_eq!(forwarded.len(), 1, "{sent:x?}");
+    assert_eq!(forwarded[0][..6], [2, 0, 0, 0, 0, 3]);
+    assert_eq!(forwarded[0][30..34], [10, 1, 0, 11]);
+    assert!(frames_of(&folder.path().join("out.pcap.1")).is_empty());
+}
+
+#[tokio::test]
+async fn an_infinite_capture_goes_on_and_what_is_sent_is_on_the_disk_soon() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut uvsd = Uvsd::start(&replaying(&folder, "infinite = true\n"));
+    let since = std::time::Instant::now();
+    let forwarded = |uvsd: v1::GetStatusResponse| uvsd.workers[0].forwarded;
+    let mut client = uvsd.client().await;
+    while forwarded(
+        client
+            .get_status(GetStatusRequest {})
+            .await
+            .unwrap()
+            .into_inner(),
+    ) < 1000
+    {
+        assert!(since.elapsed().as_secs() < 10);
+    }
+    // Longer than until the counters are told again.
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    drop(client);
+    uvsd.stop(Signal::KILL);
+    assert!(frames_of(&folder.path().join("out.pcap")).len() > 1000);
+}
+
+#[test]
+fn a_capture_that_cannot_be_used_is_told_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = replaying(&folder, "").replace("SOCKET", "/tmp/none.sock");
+    let input = folder.path().join("in.pcap");
+    let mut damaged = pcap(&request_and_arp_reply());
+    damaged[24 + 8..24 + 12].copy_from_slice(&u32::MAX.to_le_bytes());
+    for (contents, expected) in [
+        (Some(damaged), "offset 24: damaged: "),
+        (
+            Some(b"no capture".to_vec()),
+            "begins with 0x6e6f2063; accepted are pcap",
+        ),
+        (None, "cannot read it: No such file or directory"),
+    ] {
+        match contents {
+            Some(contents) => fs::write(&input, contents).unwrap(),
+            None => fs::remove_file(&input).unwrap(),
+        }
+        let path = config(&folder);
+        let socket = folder.path().join("uvs.sock");
+        fs::write(
+            &path,
+            text.replace("/tmp/none.sock", socket.to_str().unwrap()),
+        )
+        .unwrap();
+        let (mut child, mut log) = spawn(&path);
+        let mut said = String::new();
+        log.read_line(&mut said).unwrap();
+        let start = format!("port lan: capture file {}", input.display());
+        assert!(said.contains(&start) && said.contains(expected), "{said}");
+        assert_eq!(child.wait().unwrap().code(), Some(1));
+    }
+}

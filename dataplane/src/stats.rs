@@ -94,6 +94,18 @@ pub struct VerdictStats {
     pub waiting_now: AtomicU64,
 }
 
+/// What one port lost of one worker's frames. Told once a second.
+#[derive(Debug, Default)]
+pub struct PortLosses {
+    /// Frames that it lost before the worker saw them.
+    pub receive_missed: AtomicU64,
+    /// Frames that it took and could not send.
+    pub transmit_errors: AtomicU64,
+}
+
+/// Ports whose losses are told one by one; those of more ports count in the sums alone.
+pub const PORTS_TOLD: usize = 16;
+
 /// All counters of a worker.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -125,6 +137,8 @@ pub struct WorkerStats {
     pub lip_ports: AtomicU64,
     /// LIP ports in use. A gauge.
     pub lip_ports_in_use: AtomicU64,
+    /// By [`PortId`](crate::port::PortId): the two sums `receive_missed` and `transmit_errors`, taken apart.
+    pub ports: [PortLosses; PORTS_TOLD],
     servers: Box<[ServerStats]>,
 }
 
@@ -147,6 +161,7 @@ impl WorkerStats {
             helpers_refused: AtomicU64::new(0),
             lip_ports: AtomicU64::new(0),
             lip_ports_in_use: AtomicU64::new(0),
+            ports: Default::default(),
             servers: (0..servers).map(|_| ServerStats::default()).collect(),
         }
     }

@@ -33,6 +33,12 @@ pub struct Configuration {
     pub server_family: Family,
     /// Packet threads.
     pub workers: u8,
+    /// What workers do without packets, where the file says so.
+    pub idle: Option<String>,
+    /// How packets come and go: by the port towards the client, and by the one towards the servers.
+    pub drivers: [String; 2],
+    /// More lines for both ports.
+    pub port_keys: &'static str,
     /// Of HTTP and echo.
     pub scheduler: &'static str,
     /// Of HTTP and echo; iperf3 has the first of them.
@@ -56,6 +62,9 @@ impl Configuration {
             family,
             server_family: family,
             workers,
+            idle: None,
+            drivers: [driver_name(), driver_name()],
+            port_keys: "",
             scheduler: "rr",
             servers: [0, 1].map(|index| Server { index, weight: 1 }).to_vec(),
             lip_ports: (1024, 65_535),
@@ -79,6 +88,26 @@ impl Configuration {
         families
     }
 
+    /// Queues that it needs of the director's interfaces: with AF_XDP one for each worker.
+    #[must_use]
+    pub fn queues(&self) -> u32 {
+        if self.drivers.iter().any(|driver| driver == "af_xdp") {
+            self.workers.into()
+        } else {
+            1
+        }
+    }
+
+    /// Packet sockets that uvsd has: with AF_PACKET one for each worker, with AF_XDP one beside.
+    #[must_use]
+    pub fn packet_sockets(&self) -> usize {
+        let sockets = |driver: &String| match driver.as_str() {
+            "af_xdp" => 1,
+            _ => self.workers.into(),
+        };
+        self.drivers.iter().map(sockets).sum()
+    }
+
     /// As TOML.
     #[must_use]
     pub fn text(&self, socket: &Path) -> String {
@@ -95,22 +124,31 @@ impl Configuration {
             "[director]\n\
              workers = {workers}\n\
              connections = 65_536\n\
+             {idle}\
              control = \"unix:{socket}\"\n\
              [timeouts]\n\
              tcp_fin = {tcp_fin}\n\
              udp = {udp}\n\
              [port.wan]\n\
              {wan_driver}\
+             {port_keys}\
              addresses = [{wan}]\n\
              [port.lan]\n\
              {lan_driver}\
+             {port_keys}\
              addresses = [{lan}]\n",
             workers = self.workers,
+            idle = self
+                .idle
+                .as_ref()
+                .map(|idle| format!("idle = \"{idle}\"\n"))
+                .unwrap_or_default(),
             socket = socket.display(),
             tcp_fin = self.tcp_fin,
             udp = self.udp,
-            wan_driver = driver("eth0"),
-            lan_driver = driver("eth1"),
+            wan_driver = driver(&self.drivers[0], "eth0"),
+            lan_driver = driver(&self.drivers[1], "eth1"),
+            port_keys = self.port_keys,
             wan = own(Host::DirectorWan),
             lan = own(Host::DirectorLan),
         );
@@ -167,14 +205,18 @@ impl Configuration {
     }
 }
 
-/// The lines of a port on `interface` for the driver that the variable `UVS_DRIVER` names: `af_packet` unless it is set.
+/// The driver that the variable `UVS_DRIVER` names: `af_packet` unless it is set.
+fn driver_name() -> String {
+    std::env::var("UVS_DRIVER").unwrap_or_else(|_| "af_packet".to_owned())
+}
+
+/// The lines of a port on `interface` for a driver.
 ///
 /// # Panics
 /// When there is no such driver.
-fn driver(interface: &str) -> String {
-    let named = std::env::var("UVS_DRIVER").unwrap_or_else(|_| "af_packet".to_owned());
-    match named.as_str() {
-        "af_packet" => format!("driver = \"af_packet\"\ninterface = \"{interface}\"\n"),
-        _ => panic!("UVS_DRIVER: {named:?} is no driver; accepted: \"af_packet\""),
+fn driver(named: &str, interface: &str) -> String {
+    match named {
+        "af_packet" | "af_xdp" => format!("driver = \"{named}\"\ninterface = \"{interface}\"\n"),
+        _ => panic!("UVS_DRIVER: {named:?} is no driver; accepted: \"af_packet\", \"af_xdp\""),
     }
 }

@@ -41,7 +41,8 @@ impl Scene {
     pub fn new(configuration: Configuration, servers: u8) -> Scene {
         let turn = wait_for_turn();
         let (method, family) = (configuration.method, configuration.family);
-        let topology = Topology::new(method, &configuration.families(), servers)
+        let queues = configuration.queues();
+        let topology = Topology::with_queues(method, &configuration.families(), servers, queues)
             .unwrap_or_else(|error| panic!("the tests' network: {error}"));
         let folder = tempfile::tempdir().unwrap();
         let mut nginx = Vec::new();

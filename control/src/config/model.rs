@@ -3,6 +3,7 @@
 use super::Prefix;
 use conntrack::Method;
 use dataplane::helper::Helper;
+use dataplane::port::af_xdp::Checksums;
 use dataplane::snapshot::{Engine, Ipvs};
 use scheduler::Options;
 use std::fmt;
@@ -72,6 +73,15 @@ pub enum Idle {
     Poll,
 }
 
+impl Idle {
+    /// Where the configuration does not say: a port that can only be polled is.
+    #[must_use]
+    pub fn by_default(ports: &[PortSettings]) -> Idle {
+        let polled = ports.iter().any(|port| port.driver.idle() == Idle::Poll);
+        if polled { Idle::Poll } else { Idle::Sleep }
+    }
+}
+
 /// Which worker runs on which CPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pin {
@@ -104,8 +114,46 @@ pub enum Driver {
         /// Its name.
         interface: String,
     },
+    /// A capture file.
+    Pcap {
+        /// What is received.
+        file: PathBuf,
+        /// Over and over.
+        infinite: bool,
+        /// Where what is sent is written.
+        output: Option<PathBuf>,
+    },
+    /// A kernel interface by AF_XDP.
+    AfXdp {
+        /// Its name.
+        interface: String,
+        /// Whether transport checksums are finished; `None`: as the interface suggests.
+        checksums: Option<Checksums>,
+    },
     /// Nothing outside the process.
     Memory,
+}
+
+impl Driver {
+    /// What workers do without packets where the configuration does not say.
+    #[must_use]
+    pub fn idle(&self) -> Idle {
+        match self {
+            Driver::AfPacket { .. }
+            | Driver::AfXdp { .. }
+            | Driver::Pcap { .. }
+            | Driver::Memory => Idle::Sleep,
+        }
+    }
+
+    /// The kernel interface that it has for itself, if any.
+    #[must_use]
+    pub fn interface(&self) -> Option<&str> {
+        match self {
+            Driver::AfPacket { interface } | Driver::AfXdp { interface, .. } => Some(interface),
+            Driver::Pcap { .. } | Driver::Memory => None,
+        }
+    }
 }
 
 /// Who answers for a port's own addresses.

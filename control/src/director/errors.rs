@@ -37,7 +37,7 @@ pub enum StartError {
     #[error("{0}")]
     Invalid(Findings),
     /// A port cannot be opened.
-    #[error("port {port}: {error}")]
+    #[error("port {port}: {}", with_causes(&**error))]
     Port {
         /// Its name.
         port: String,
@@ -87,6 +87,12 @@ pub enum StartError {
         /// What the system says.
         error: std::io::Error,
     },
+}
+
+/// An error with what it came of.
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let cause = error.source().map(with_causes);
+    cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 /// Why a configuration is not taken over. The old one goes on.

@@ -88,7 +88,32 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "driver = \"af_packet\"",
         "driver = \"dpdk\"",
-        "f.toml:5: port.wan.driver: \"dpdk\" is not a driver; accepted: \"af_packet\", \"memory\"",
+        "f.toml:5: port.wan.driver: \"dpdk\" is not a driver; accepted: \"af_packet\", \"pcap\", \"memory\"",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"pcap\"",
+        "f.toml:9: port.lan.file: missing: the capture of driver \"pcap\"; accepted: a path to a pcap or pcapng file of Ethernet frames",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"pcap\"\nfile = \"\"",
+        "f.toml:11: port.lan.file: \"\" is not a capture file; accepted: a path to a pcap or pcapng file of Ethernet frames",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"pcap\"\nfile = \"x\"\ninfinite = 1",
+        "f.toml:12: port.lan.infinite: 1 is not a switch; accepted: true or false",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"pcap\"\nfile = \"x\"\noutput = \"x\"",
+        "f.toml:11: port.lan.file: x is already port.lan.output; accepted: each once",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"memory\"\noutput = \"x\"",
+        "f.toml:11: port.lan.output: only driver \"pcap\" reads and writes captures",
     ),
     (
         "interface = \"eth0\"",
@@ -103,7 +128,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "driver = \"memory\"",
         "driver = \"memory\"\ninterface = \"eth0\"",
-        "f.toml:11: port.lan.interface: only driver \"af_packet\" has an interface",
+        "f.toml:11: port.lan.interface: only drivers \"af_packet\" and \"af_xdp\" have an interface",
     ),
     (
         "driver = \"memory\"",

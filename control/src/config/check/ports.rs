@@ -2,9 +2,20 @@
 
 use super::{Checks, family};
 use crate::config::mistake::{KeyPath, Problem};
-use crate::config::model::{Driver, Route};
+use crate::config::model::{Driver, PortSettings, Route};
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::path::Path;
+
+/// The files of a port: whose, under which key, and which.
+fn captures(port: &PortSettings) -> Vec<(&str, &'static str, String)> {
+    let Driver::Pcap { file, output, .. } = &port.driver else {
+        return Vec::new();
+    };
+    let named = |key, path: &Path| (port.name.as_str(), key, path.display().to_string());
+    let output = output.iter().map(|output| named("output", output));
+    output.chain([named("file", file)]).collect()
+}
 
 impl Checks<'_> {
     pub(super) fn ports(&mut self) {
@@ -20,11 +31,20 @@ impl Checks<'_> {
             );
         }
         let mut interfaces = HashMap::new();
+        let mut files: Vec<_> = ports.iter().flat_map(captures).collect();
+        // What is written first, so that the complaint is about who reads it.
+        files.sort_by_key(|(_, key, _)| *key != "output");
+        let mut written = HashMap::new();
+        for (port, key, file) in &files {
+            let path = KeyPath::top("port").key(port).key(key);
+            if *key == "output" || written.contains_key(file) {
+                self.once(&mut written, file, path);
+            }
+        }
         for port in ports {
             let path = KeyPath::top("port").key(&port.name);
-            if let Driver::AfPacket { interface } = &port.driver
-                && !interface.is_empty()
-            {
+            let interface = port.driver.interface();
+            if let Some(interface) = interface.filter(|interface| !interface.is_empty()) {
                 self.once(&mut interfaces, interface, path.key("interface"));
             }
             for (place, prefix) in port.addresses.iter().enumerate() {

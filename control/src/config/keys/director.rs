@@ -1,6 +1,6 @@
 //! Keys of the director itself and of how it stands in the network: ports and routes.
 
-use super::{Accepts, Table, of, optional, required};
+use super::{Accepts, Table, of, optional, required, switch_key};
 
 /// Largest number of a CPU that a worker can be bound to.
 pub(in crate::config) const LAST_CPU: u64 = 1023;
@@ -41,7 +41,7 @@ pub const DIRECTOR: Table = Table {
             "idle",
             "what a worker does without packets",
             Accepts::Word(&["sleep", "poll"]),
-            "\"sleep\"",
+            "\"poll\" with a port that can only be polled, otherwise \"sleep\"",
             "sleep: wait in the kernel for packets; poll: never give the core away",
         ),
         optional(
@@ -70,15 +70,41 @@ pub const PORT: Table = Table {
         required(
             "driver",
             "a driver",
-            Accepts::Word(&["af_packet", "memory"]),
-            "af_packet: a kernel interface; memory: nothing outside the process, for tests",
+            Accepts::Word(&["af_packet", "af_xdp", "pcap", "memory"]),
+            "af_packet: a kernel interface; af_xdp: likewise, where an XDP program hands over the director's packets alone, faster, and the kernel gets the rest; pcap: a capture file; memory: nothing outside the process, for tests",
         ),
         optional(
             "interface",
             "an interface name",
             Accepts::Form("1 to 15 bytes without '/', ':' or blanks"),
-            "none; af_packet needs it",
+            "none; af_packet and af_xdp need it",
             "the kernel interface",
+        ),
+        optional(
+            "file",
+            "a capture file",
+            Accepts::Form("a path to a pcap or pcapng file of Ethernet frames"),
+            "none; pcap needs it",
+            "what a pcap port receives, as fast as worker 0 can take it; the other workers receive nothing from it",
+        ),
+        switch_key(
+            "infinite",
+            "false",
+            "a pcap port begins again after its file's last frame",
+        ),
+        optional(
+            "output",
+            "a file to write",
+            Accepts::Form("a path"),
+            "none: what is sent is forgotten",
+            "where a pcap port writes what is sent, about once a second: worker 0 to this file, worker N to this name with \".N\" behind it; what was there is lost",
+        ),
+        optional(
+            "checksums",
+            "what to do about transport checksums",
+            Accepts::Word(&["verify", "trust"]),
+            "verify for veth, tun, bridge, macvlan, ipvlan, vxlan and without native XDP, otherwise trust; af_xdp alone has it",
+            "verify: packets of senders on this machine may have unfinished checksums, which are finished; trust: all come from a wire",
         ),
         of(
             "an own address with its prefix length",
