@@ -6,6 +6,7 @@
 //!   stop:  the flag ─▶ join
 //! ```
 
+mod dpdk;
 mod errors;
 mod fixed;
 mod links;
@@ -71,9 +72,10 @@ impl Director {
     /// When the configuration or the machine does not allow it; nothing is left behind then.
     pub fn start(configuration: Configuration) -> Result<Director, StartError> {
         valid(&configuration).map_err(StartError::Invalid)?;
-        let workers = configuration.director.workers;
         let numbered = (0u16..).map(PortId).zip(&configuration.ports);
-        let ports: Result<Vec<_>, _> = numbered.map(|(id, port)| open(id, port, workers)).collect();
+        let ports: Result<Vec<_>, _> = numbered
+            .map(|(id, port)| open(id, port, &configuration))
+            .collect();
         Director::start_opened(configuration, ports?)
     }
 

@@ -8,6 +8,7 @@
 pub mod client;
 mod configuration;
 pub mod dns;
+mod driver;
 pub mod engine;
 pub mod ftp;
 pub mod iperf;
@@ -20,6 +21,7 @@ pub mod udp;
 mod uvsd;
 
 pub use configuration::{Configuration, ECHO_PORT, HTTP_PORT, IPERF_PORT, Server};
+pub use driver::Driver;
 pub use payload::Payload;
 pub use process::{Output, Process, eventually};
 pub use scene::Scene;

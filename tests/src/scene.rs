@@ -1,6 +1,7 @@
 //! A network with servers, a director and a client.
 
 use crate::configuration::{Configuration, ECHO_PORT, HTTP_PORT, IPERF_PORT};
+use crate::driver::Driver;
 use crate::iperf::{self, Stream};
 use crate::server::{EchoServer, Nginx};
 use crate::uvsd::Uvsd;
@@ -44,6 +45,7 @@ impl Scene {
         let queues = configuration.queues();
         let topology = Topology::with_queues(method, &configuration.families(), servers, queues)
             .unwrap_or_else(|error| panic!("the tests' network: {error}"));
+        Driver::of_tests().prepare(&topology);
         let folder = tempfile::tempdir().unwrap();
         let mut nginx = Vec::new();
         let mut echo = Vec::new();

@@ -4,7 +4,7 @@
 
 use cli::lab::{Family, Host, HttpServer, Method, Prefix, http_get};
 use e2e::client::{self, Connections, Download};
-use e2e::{Configuration, HTTP_PORT, Process, Scene, Uvsd, eventually};
+use e2e::{Configuration, Driver, HTTP_PORT, Process, Scene, Uvsd, eventually};
 use nix::sys::signal::Signal;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ const KERNELS_PORT: u16 = 2222;
 
 fn configuration(method: Method, family: Family, workers: u8) -> Configuration {
     Configuration {
-        drivers: ["af_xdp", "af_xdp"].map(str::to_owned),
+        drivers: [Driver::AfXdp; 2],
         ..Configuration::new(method, family, workers)
     }
 }
@@ -193,10 +193,13 @@ fn an_interface_that_was_down_is_used_again() {
 /// A client's GSO frames come in whole by AF_PACKET, and leave by AF_XDP cut and finished; and the other way round.
 #[test]
 fn a_port_of_the_other_driver_takes_part() {
-    for drivers in [["af_packet", "af_xdp"], ["af_xdp", "af_packet"]] {
+    for drivers in [
+        [Driver::AfPacket, Driver::AfXdp],
+        [Driver::AfXdp, Driver::AfPacket],
+    ] {
         for (method, family) in [(Method::FullNat, Family::V4), (Method::Nat, Family::V6)] {
             let configuration = Configuration {
-                drivers: drivers.map(str::to_owned),
+                drivers,
                 ..configuration(method, family, 1)
             };
             let scene = Scene::new(configuration, 2);

@@ -1,6 +1,6 @@
 //! The ports of a director: opened, or handed over and looked at.
 
-use super::StartError;
+use super::{StartError, dpdk};
 use crate::config::{Configuration, Driver, PortSettings};
 use dataplane::port::any::AnyPort;
 use dataplane::port::handle::{Fixed, Opened};
@@ -16,8 +16,9 @@ const DEVICELESS_MTU: u32 = 1500;
 pub(super) fn open(
     id: PortId,
     port: &PortSettings,
-    workers: u16,
+    configuration: &Configuration,
 ) -> Result<Opened<AnyPort>, StartError> {
+    let workers = configuration.director.workers;
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| StartError::Port {
         port: port.name.clone(),
         error,
@@ -71,6 +72,7 @@ pub(super) fn open(
                 handle,
             })
         }
+        Driver::Dpdk(device) => dpdk::open(id, port, device, configuration).map_err(failed),
         Driver::Memory => {
             let info = info_without_a_device(id, port, "memory");
             let (buffers, buffer_len) = MEMORY_BUFFERS;

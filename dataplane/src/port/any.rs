@@ -22,6 +22,9 @@ pub enum AnyPort {
     AfPacket(AfPacketPort),
     /// For a network interface that is shared with the kernel.
     AfXdp(AfXdpPort),
+    /// For a device of DPDK.
+    #[cfg(feature = "dpdk")]
+    Dpdk(super::dpdk::DpdkPort),
 }
 
 /// The same call for the port of whichever driver it is.
@@ -32,6 +35,8 @@ macro_rules! of_driver {
             AnyPort::Pcap($port) => $call,
             AnyPort::AfPacket($port) => $call,
             AnyPort::AfXdp($port) => $call,
+            #[cfg(feature = "dpdk")]
+            AnyPort::Dpdk($port) => $call,
         }
     };
 }

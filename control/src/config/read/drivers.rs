@@ -1,5 +1,6 @@
 //! How the frames of a port come and go.
 
+use super::dpdk::read_device;
 use super::switch;
 use super::words::{is_interface, is_path};
 use crate::config::mistake::Problem;
@@ -9,7 +10,7 @@ use dataplane::port::af_xdp::Checksums;
 use std::path::PathBuf;
 
 /// Keys that some drivers have, which ones, and what is told of the key in a port of another driver.
-const OF_DRIVERS: [(&[&str], &[&str], &str); 3] = [
+const OF_DRIVERS: [(&[&str], &[&str], &str); 4] = [
     (
         &["interface"],
         &["af_packet", "af_xdp"],
@@ -21,14 +22,19 @@ const OF_DRIVERS: [(&[&str], &[&str], &str); 3] = [
         "only driver \"af_xdp\" has this choice",
     ),
     (
+        &["device", "mtu", "rss", "exception", "exception_interface"],
+        &["dpdk"],
+        "only driver \"dpdk\" has it",
+    ),
+    (
         &["file", "infinite", "output"],
         &["pcap"],
         "only driver \"pcap\" reads and writes captures",
     ),
 ];
 
-/// The driver of a port.
-pub(super) fn read_driver(section: &Section<'_, '_>) -> Driver {
+/// The driver of the port called `name`.
+pub(super) fn read_driver(name: &str, section: &Section<'_, '_>) -> Driver {
     let interface = section.parsed("interface", |text| {
         is_interface(text).then(|| text.to_owned())
     });
@@ -49,6 +55,7 @@ pub(super) fn read_driver(section: &Section<'_, '_>) -> Driver {
             interface: needed("the interface of driver \"af_xdp\""),
             checksums,
         },
+        Some("dpdk") => read_device(name, section),
         Some("pcap") => read_pcap(section),
         _ => Driver::Memory,
     };

@@ -1,8 +1,7 @@
 //! Ports, routes and pools of local addresses.
 
 use super::drivers::read_driver;
-use super::switch;
-use super::words::{is_host, is_interface, is_name, is_path, parse_own_address, parse_port_range};
+use super::words::{is_host, is_name, parse_own_address, parse_port_range};
 use crate::config::keys;
 use crate::config::mistake::Problem;
 use crate::config::model::{AnsweredBy, LipPool, PortSettings, Route};
@@ -38,7 +37,7 @@ fn read_port(name: &str, section: &Section<'_, '_>) -> PortSettings {
         .unwrap_or_default();
     PortSettings {
         name: name.to_owned(),
-        driver: read_driver(section),
+        driver: read_driver(name, section),
         addresses: addresses
             .iter()
             .filter_map(|value| value.parse(parse_own_address))
