@@ -17,11 +17,14 @@ const START: Duration = Duration::from_secs(60);
 const BOOTSTRAP: Duration = Duration::from_secs(300);
 /// How long one command to the engine may take.
 const COMMAND: Duration = Duration::from_secs(120);
+/// How long the processes of an engine that is killed may take to end.
+const END: Duration = Duration::from_secs(5);
 /// What the engine's containers are counted under; Docker's own name would mix them with another engine's.
 const CGROUP: &str = "uvs-engine";
 
-/// What is in every image beside Debian's essential packages: what the demonstration's servers and client run, and `setcap`.
-const PACKAGES: &str = "nginx-light,curl,libcap2-bin";
+/// What is in every image beside Debian's essential packages: what the demonstration's servers and client run, `setcap`, and an
+/// init for what is to be a machine.
+const PACKAGES: &str = "nginx-light,curl,libcap2-bin,systemd,systemd-sysv";
 
 /// As process 1 of its own world: /run and the engine's files are in memory, and nobody else sees any of its mounts.
 const ENGINE: &str = r#"
@@ -57,7 +60,7 @@ impl Engine {
     /// When it does not start: its log tells why. It needs root, and the Debian packages docker.io and mmdebstrap.
     #[must_use]
     pub fn start() -> Engine {
-        remove_cgroups();
+        remove_cgroups(Duration::ZERO);
         let folder = tempfile::tempdir().unwrap();
         let namespace = Namespace::new("engine").unwrap();
         let mut command = namespace.command("unshare");
@@ -114,6 +117,36 @@ impl Engine {
         }
     }
 
+    /// Starts a container that is a machine: with systemd as process 1, which may mount and count what it starts. Commands run
+    /// in it by `docker exec`.
+    ///
+    /// # Panics
+    /// When systemd does not come up.
+    pub fn start_machine(&self, name: &str, volume: &str) {
+        let mut command = self.docker(&["run", "-d", "--name", name, "-v", volume]);
+        command.args(["--cgroupns=private", "--tmpfs", "/run", "--tmpfs", "/tmp"]);
+        for capability in ["SYS_ADMIN", "NET_ADMIN", "IPC_LOCK", "SYS_PTRACE"] {
+            command.args(["--cap-add", capability]);
+        }
+        for option in ["seccomp=unconfined", "systempaths=unconfined"] {
+            command.args(["--security-opt", option]);
+        }
+        command.args(["--device-cgroup-rule", "a *:* rwm"]);
+        command.args(["debian:bookworm-slim", "/sbin/init"]);
+        run(command);
+        let mut state = String::new();
+        let up = eventually(START, || {
+            let mut asked = self.docker(&["exec", name, "systemctl", "is-system-running"]);
+            let asked = asked.output().unwrap();
+            state = String::from_utf8_lossy(&asked.stdout).trim().to_owned();
+            // "degraded": something of Debian's did not start, which a container may not be able to.
+            ["running", "degraded"]
+                .contains(&state.as_str())
+                .then_some(())
+        });
+        assert!(up.is_some(), "systemd is {state:?}");
+    }
+
     /// What it logged.
     #[must_use]
     pub fn log(&self) -> String {
@@ -143,7 +176,7 @@ impl Drop for Engine {
         }
         // With process 1 end all processes and mounts.
         self.process = None;
-        remove_cgroups();
+        remove_cgroups(END);
     }
 }
 
@@ -176,21 +209,21 @@ fn base() -> File {
     archive
 }
 
-/// Removes what an engine left among the control groups, now or when it was killed; those in use stay.
-fn remove_cgroups() {
+/// Removes what an engine left among the control groups, now or when it was killed; those still in use after `limit` stay.
+fn remove_cgroups(limit: Duration) {
     let root = Path::new("/sys/fs/cgroup");
-    remove_group(&root.join(CGROUP));
+    remove_group(&root.join(CGROUP), limit);
     for controller in folders(root) {
-        remove_group(&controller.join(CGROUP));
+        remove_group(&controller.join(CGROUP), limit);
     }
 }
 
-fn remove_group(group: &Path) {
+fn remove_group(group: &Path, limit: Duration) {
     for inner in folders(group) {
-        remove_group(&inner);
+        remove_group(&inner, limit);
     }
-    // The kernel lets go of a group a moment after its last process; one that is in use stays.
-    let _ = eventually(Duration::from_millis(500), || match fs::remove_dir(group) {
+    // Processes that are killed leave their group a while later.
+    let _ = eventually(limit, || match fs::remove_dir(group) {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => None,
         _ => Some(()),
     });

@@ -47,33 +47,66 @@ fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-/// The life of a package, each step of which must succeed.
-const LIFE: &str = r"
+/// The life of a package on a machine with systemd: each step must succeed.
+const LIFE: &str = r#"
 set -eux
+property() { systemctl show -p $1 --value uvsd; }
 dpkg -i /uvs.deb
 getent group uvs
 uvsd --version
-uvsd --check --config /etc/uvs/uvs.toml
 uvs --version
 test -s /usr/share/bash-completion/completions/uvs
 test -x /usr/share/uvs/realserver/uvs-dr
 for example in /usr/share/doc/uvs/examples/*.toml; do uvsd --check --config $example; done
-# As it is installed it starts, and has no port of the machine.
-uvsd --config /etc/uvs/uvs.toml & uvsd=$!
-until uvs status; do kill -0 $uvsd; sleep 0.1; done
+# Nothing starts by itself; as it is installed it can be started, and touches no interface.
+test "$(systemctl is-enabled uvsd)" = disabled
+test "$(systemctl is-active uvsd)" = inactive
+systemctl start uvsd
+uvs status
 uvs doctor
-kill $uvsd
-wait $uvsd
-# An operator's change survives an upgrade and a removal.
-echo '# changed' >>/etc/uvs/uvs.toml
-dpkg -i --force-confdef /uvs.deb
-grep changed /etc/uvs/uvs.toml
+test "$(stat -c %U:%G:%a /run/uvs /run/uvs/uvs.sock | paste -sd' ')" = "root:uvs:750 root:uvs:660"
+# A reload is told what is wrong, and uvsd goes on.
+pid=$(property MainPID)
+systemctl reload uvsd
+echo 'wrong = 1' >>/etc/uvs/uvs.toml
+if systemctl reload uvsd; then exit 1; fi
+test "$(property MainPID)" = $pid
+# A packet socket is all right in what the unit leaves of the machine.
+cat >/etc/uvs/uvs.toml <<END
+[director]
+connections = 1000
+[port.lan]
+driver = "af_packet"
+interface = "eth0"
+addresses = ["10.99.0.2/24"]
+END
+systemctl restart uvsd
+uvs status | grep 'port lan: af_packet'
+pid=$(property MainPID)
+grep -P 'NoNewPrivs:\t1' /proc/$pid/status
+grep -P 'Seccomp:\t2' /proc/$pid/status
+# An upgrade starts it anew and keeps the file.
+dpkg -i /uvs.deb
+test "$(property ActiveState)" = active
+test "$(property MainPID)" != $pid
+grep 'port.lan' /etc/uvs/uvs.toml
+# One that stands still is started anew.
+pid=$(property MainPID)
+kill -STOP $pid
+for _ in $(seq 30); do test "$(property NRestarts)" != 1 || break; sleep 1; done
+test "$(property Result)" = success
+test "$(property NRestarts)" = 1
+test "$(property MainPID)" != $pid
+for _ in $(seq 30); do ! uvs status || break; sleep 1; done
+uvs status
+# A removal stops it and keeps the file; nothing is left when that is not wanted either.
 dpkg -r uvs
-grep changed /etc/uvs/uvs.toml
 test ! -e /usr/sbin/uvsd
+test ! -e /run/uvs
+grep 'port.lan' /etc/uvs/uvs.toml
 dpkg -P uvs
 test ! -e /etc/uvs
-";
+"#;
 
 #[test]
 fn the_debian_package_installs_runs_and_goes() {
@@ -114,16 +147,8 @@ fn the_debian_package_installs_runs_and_goes() {
 
     let engine = Engine::start();
     let volume = format!("{}:/uvs.deb:ro", package.display());
-    engine::run(engine.docker(&[
-        "run",
-        "--rm",
-        "-v",
-        &volume,
-        "debian:bookworm-slim",
-        "sh",
-        "-c",
-        LIFE,
-    ]));
+    engine.start_machine("machine", &volume);
+    engine::run(engine.docker(&["exec", "machine", "bash", "-c", LIFE]));
 }
 
 /// The topology of docker/compose.yaml, of binaries that are there already.

@@ -3,17 +3,14 @@
 use super::machine::Machine;
 use super::report::Report;
 use conntrack::Method;
-use control::config::{Configuration, Driver, PortSettings};
+use control::config::{Configuration, PortSettings};
 
 /// Bytes that a tunnel may add: an IPv6 header, and GUE with its checksum's option.
 const TUNNEL_BYTES: i64 = 40 + 8 + 8;
 
 /// The kernel's interface of a port, if it has one.
 pub(super) fn interface(port: &PortSettings) -> Option<&str> {
-    match &port.driver {
-        Driver::AfPacket { interface } => Some(interface),
-        Driver::Memory => None,
-    }
+    port.driver.interface()
 }
 
 /// Each of them.

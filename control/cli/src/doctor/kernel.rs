@@ -3,10 +3,12 @@
 use super::interfaces::interface;
 use super::machine::Machine;
 use super::report::Report;
-use control::config::Configuration;
+use control::config::{Configuration, Driver, PortSettings};
 
-/// CAP_NET_RAW among the bits of a capability set. Source: Linux include/uapi/linux/capability.h.
-const NET_RAW: u32 = 13;
+/// What packet sockets take, among the bits of a capability set. Source: Linux include/uapi/linux/capability.h.
+const AF_PACKET: &[(&str, u32)] = &[("CAP_NET_RAW", 13)];
+/// What AF_XDP takes: sockets, and a program on the interface.
+const AF_XDP: &[(&str, u32)] = &[("CAP_NET_ADMIN", 12), ("CAP_NET_RAW", 13), ("CAP_BPF", 39)];
 /// The first with all that drivers use: `BPF_LINK_CREATE` of XDP programs.
 const RELEASE: (u32, u32) = (5, 9);
 
@@ -36,24 +38,35 @@ pub(super) fn version(machine: &Machine, report: &mut Report) {
 /// May this process open the ports of the configuration?
 pub(super) fn capabilities(machine: &Machine, configuration: &Configuration, report: &mut Report) {
     const CHECK: &str = "capabilities";
-    if !configuration
+    let uses_xdp = |port: &PortSettings| matches!(port.driver, Driver::AfXdp { .. });
+    let wanted = if configuration.ports.iter().any(uses_xdp) {
+        AF_XDP
+    } else if configuration
         .ports
         .iter()
         .any(|port| interface(port).is_some())
     {
+        AF_PACKET
+    } else {
         return;
-    }
+    };
     let status = machine.read("proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let Some(effective) = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()) else {
         return;
     };
-    if effective & (1 << NET_RAW) == 0 {
-        let advice =
-            "uvsd needs it: run it as root, by uvsd.service, or with setcap cap_net_raw+ep";
-        report.warn(CHECK, "this process lacks CAP_NET_RAW", advice);
+    let names = |held: bool| {
+        let named = wanted
+            .iter()
+            .filter(|(_, bit)| (effective >> bit & 1 == 1) == held);
+        named.map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+    };
+    let missing = names(false);
+    if missing.is_empty() {
+        report.ok(CHECK, names(true));
     } else {
-        report.ok(CHECK, "CAP_NET_RAW");
+        let advice = "uvsd needs it: run it as root, by uvsd.service, or with capabilities of its file (setcap)";
+        report.warn(CHECK, format!("this process lacks {missing}"), advice);
     }
 }
 

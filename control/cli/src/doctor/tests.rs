@@ -288,6 +288,14 @@ fn a_missing_interface_is_a_failure_that_names_those_there_are() {
 }
 
 #[test]
+fn af_xdp_wants_more_capabilities() {
+    let report = examined(&fit(), &TEXT.replace("af_packet", "af_xdp"));
+    let found = faults(&report);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].2, "this process lacks CAP_NET_ADMIN, CAP_BPF");
+}
+
+#[test]
 fn vfio_without_an_iommu_is_doubtful() {
     let root = fit();
     fs::remove_dir_all(root.path().join("sys/class/iommu")).unwrap();
