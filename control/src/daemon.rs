@@ -3,6 +3,7 @@
 use crate::config::{Accepted, Configuration, ReadError};
 use crate::director::{ApplyError, Director};
 use crate::grpc::DirectorService;
+use crate::notify::{self, Watchdog};
 use crate::plan::Plan;
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -111,6 +112,7 @@ pub async fn serve(
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     let mut server = tokio::spawn(server.serve_with_incoming_shutdown(incoming, until));
+    notify::ready();
     let ended = tokio::select! {
         ended = &mut server => return ended.map_err(io::Error::other)?.map_err(ServeError::Grpc),
         ended = watch_over(&director, signals, file) => ended,
@@ -127,21 +129,29 @@ async fn watch_over(
     mut signals: Signals,
     file: &Path,
 ) -> Result<(), ServeError> {
-    let mut round = tokio::time::interval(ROUND);
+    let mut watchdog = Watchdog::new();
+    let mut round =
+        tokio::time::interval(watchdog.period().map_or(ROUND, |period| period.min(ROUND)));
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
-            _ = signals.hang_up.recv() => log_reload(reload(director, file)),
+            _ = signals.hang_up.recv() => {
+                notify::reloading();
+                log_reload(reload(director, file));
+                notify::ready();
+            }
             _ = round.tick() => {
                 director.tidy();
                 let ended = director.ended_workers();
                 if !ended.is_empty() {
                     return Err(ServeError::WorkersEnded(ended));
                 }
+                watchdog.look(director);
             }
         }
     }
+    notify::stopping();
     tracing::info!("stopping");
     Ok(())
 }

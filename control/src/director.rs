@@ -6,6 +6,7 @@
 //!   stop:  the flag ─▶ join
 //! ```
 
+mod dpdk;
 mod errors;
 mod fixed;
 mod links;
@@ -33,7 +34,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Hosts on the links that a director can know at once, at least; twice as many as its servers otherwise.
 const NEIGHBOURS: usize = 16_384;
@@ -71,9 +72,10 @@ impl Director {
     /// When the configuration or the machine does not allow it; nothing is left behind then.
     pub fn start(configuration: Configuration) -> Result<Director, StartError> {
         valid(&configuration).map_err(StartError::Invalid)?;
-        let workers = configuration.director.workers;
         let numbered = (0u16..).map(PortId).zip(&configuration.ports);
-        let ports: Result<Vec<_>, _> = numbered.map(|(id, port)| open(id, port, workers)).collect();
+        let ports: Result<Vec<_>, _> = numbered
+            .map(|(id, port)| open(id, port, &configuration))
+            .collect();
         Director::start_opened(configuration, ports?)
     }
 
@@ -269,6 +271,20 @@ impl Director {
             .enumerate()
             .filter(|(_, thread)| thread.is_finished());
         ended.map(|(worker, _)| worker).collect()
+    }
+
+    /// The numbers of workers that have not come round for longer than `limit`: they forward nothing.
+    #[must_use]
+    pub fn standing_workers(&self, limit: Duration) -> Vec<usize> {
+        let now = worker::ticks_since(self.started);
+        // A tick that came after the clock was read is no age.
+        let stands = |stats: &WorkerStats| {
+            let age = now.0.wrapping_sub(stats.ticked.load(Relaxed));
+            Duration::from_millis(u64::from(age) * 10) > limit && age.cast_signed() > 0
+        };
+        let stats = self.stats.iter().enumerate();
+        let standing = stats.filter(|(_, stats)| stands(stats));
+        standing.map(|(worker, _)| worker).collect()
     }
 
     /// Stops the workers and waits for them.

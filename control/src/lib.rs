@@ -7,11 +7,13 @@
 //!                                      └─ status ─▶ grpc ─▶ the control socket (socket), served by daemon
 //! ```
 
+pub mod arguments;
 mod compile;
 pub mod config;
 pub mod daemon;
 pub mod director;
 pub mod grpc;
+mod notify;
 mod plan;
 pub mod socket;
 pub mod status;

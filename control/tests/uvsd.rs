@@ -1,13 +1,17 @@
 //! The daemon as a process: its exit status, its socket, its signals.
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use proto::v1::director_client::DirectorClient;
 use proto::v1::{self, GetStatusRequest, ListServicesRequest};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::time::Duration;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
@@ -34,6 +38,10 @@ struct Uvsd {
 
 impl Uvsd {
     fn start(text: &str) -> Uvsd {
+        Uvsd::start_as(Command::new(env!("CARGO_BIN_EXE_uvsd")), text)
+    }
+
+    fn start_as(command: Command, text: &str) -> Uvsd {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("uvs.sock");
         fs::write(
@@ -41,7 +49,7 @@ impl Uvsd {
             text.replace("SOCKET", socket.to_str().unwrap()),
         )
         .unwrap();
-        let (child, log) = spawn(&config(&folder));
+        let (child, log) = spawn_as(command, &config(&folder));
         let mut uvsd = Uvsd { child, log, folder };
         assert!(uvsd.line().contains("1 services"));
         uvsd
@@ -100,8 +108,11 @@ fn config(folder: &TempDir) -> PathBuf {
 }
 
 fn spawn(config: &Path) -> (Child, BufReader<ChildStderr>) {
-    let uvsd = env!("CARGO_BIN_EXE_uvsd");
-    let mut child = Command::new(uvsd)
+    spawn_as(Command::new(env!("CARGO_BIN_EXE_uvsd")), config)
+}
+
+fn spawn_as(mut command: Command, config: &Path) -> (Child, BufReader<ChildStderr>) {
+    let mut child = command
         .arg("--config")
         .arg(config)
         .stderr(Stdio::piped())
@@ -313,6 +324,95 @@ fn the_socket_of_a_killed_uvsd_is_replaced() {
     assert!(said.contains("control socket"), "{said}");
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// The service manager's end of the notifications.
+struct Manager {
+    socket: UnixDatagram,
+    folder: TempDir,
+}
+
+impl Manager {
+    fn new() -> Manager {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+        Manager { socket, folder }
+    }
+
+    /// uvsd as the service manager starts it, wanting a sign of life within the time.
+    fn start(&self, watchdog: Duration) -> Uvsd {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_uvsd"));
+        command.env("NOTIFY_SOCKET", self.folder.path().join("notify"));
+        command.env("WATCHDOG_USEC", watchdog.as_micros().to_string());
+        let uvsd = Uvsd::start_as(command, TEXT);
+        self.expect("READY=1");
+        uvsd
+    }
+
+    /// The next message; none when none comes in time.
+    fn hear(&self, limit: Duration) -> Option<String> {
+        self.socket.set_read_timeout(Some(limit)).unwrap();
+        let mut message = [0; 256];
+        let len = self.socket.recv(&mut message).ok()?;
+        Some(String::from_utf8(message[..len].to_vec()).unwrap())
+    }
+
+    /// Waits for a message that begins so; signs of life may come before.
+    fn expect(&self, beginning: &str) -> String {
+        loop {
+            let message = self.hear(Duration::from_secs(10));
+            let message = message.unwrap_or_else(|| panic!("no {beginning}"));
+            if message.starts_with(beginning) {
+                return message;
+            }
+            assert_eq!(message, "WATCHDOG=1\n", "before {beginning}");
+        }
+    }
+}
+
+#[test]
+fn the_service_manager_hears_of_start_reload_and_end() {
+    let manager = Manager::new();
+    let mut uvsd = manager.start(Duration::from_secs(1));
+    manager.expect("WATCHDOG=1");
+    uvsd.reload("weight = 3", "weight = 5");
+    assert!(manager.expect("RELOADING=1").contains("\nMONOTONIC_USEC="));
+    manager.expect("READY=1");
+    uvsd.reload("weight = 5", "weight = 70000");
+    manager.expect("RELOADING=1");
+    manager.expect("READY=1");
+    uvsd.signal(Signal::TERM);
+    manager.expect("STOPPING=1");
+    assert_eq!(uvsd.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_worker_that_stands_still_keeps_the_watchdog_from_being_answered() {
+    const LIMIT: Duration = Duration::from_millis(400);
+    let manager = Manager::new();
+    let mut uvsd = manager.start(LIMIT);
+    manager.expect("WATCHDOG=1");
+    let worker = thread_of(uvsd.child.id(), "uvs-worker-0");
+    ptrace::seize(worker, ptrace::Options::empty()).unwrap();
+    ptrace::interrupt(worker).unwrap();
+    waitpid(worker, Some(WaitPidFlag::__WALL)).unwrap();
+    assert!(uvsd.line().contains("workers [0] have stood still"));
+    // What was said before that.
+    while manager.hear(Duration::from_millis(1)).is_some() {}
+    assert_eq!(manager.hear(3 * LIMIT), None);
+    ptrace::detach(worker, None).unwrap();
+    assert_eq!(manager.expect("WATCHDOG=1"), "WATCHDOG=1\n");
+    assert!(uvsd.line().contains("all workers go on"));
+}
+
+/// A thread's number by its name.
+fn thread_of(process: u32, name: &str) -> nix::unistd::Pid {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let mut tasks = tasks.map(|task| task.unwrap().path());
+    let named = |task: &PathBuf| fs::read_to_string(task.join("comm")).unwrap().trim() == name;
+    let task = tasks.find(named).unwrap();
+    let number = task.file_name().unwrap().to_str().unwrap();
+    nix::unistd::Pid::from_raw(number.parse().unwrap())
 }
 
 /// Frames of Ethernet in the order of a capture (classic pcap, microseconds).

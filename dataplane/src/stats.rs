@@ -4,7 +4,7 @@
 use crate::reason::Reason;
 use conntrack::Direction;
 use scheduler::RealServerId;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Adds to a counter that only the calling thread writes: a load and a store, no LOCK prefix.
 #[inline]
@@ -119,6 +119,8 @@ pub struct WorkerStats {
     pub bursts: AtomicU64,
     /// Times the worker found nothing to do and slept.
     pub sleeps: AtomicU64,
+    /// When it last counted a tick, as [`Ticks`](conntrack::Ticks): one that stands still is known by it. A gauge.
+    pub ticked: AtomicU32,
     /// Frames that its ports lost before it saw them. Told once a second, as the next one.
     pub receive_missed: AtomicU64,
     /// Frames that its ports took and could not send.
@@ -150,6 +152,7 @@ impl WorkerStats {
             connections: AtomicU64::new(0),
             bursts: AtomicU64::new(0),
             sleeps: AtomicU64::new(0),
+            ticked: AtomicU32::new(0),
             receive_missed: AtomicU64::new(0),
             transmit_errors: AtomicU64::new(0),
             fragments_forgotten: AtomicU64::new(0),

@@ -1,5 +1,6 @@
 //! What uvsd is told, as an operator would write it.
 
+use crate::driver::Driver;
 use cli::lab::topology::server_address;
 use cli::lab::{Family, Host, Method};
 use std::fmt::{Display, Write as _};
@@ -35,6 +36,10 @@ pub struct Configuration {
     pub workers: u8,
     /// What workers do without packets, where the file says so.
     pub idle: Option<String>,
+    /// How packets come and go: by the port towards the client, and by the one towards the servers.
+    pub drivers: [Driver; 2],
+    /// More lines for both ports.
+    pub port_keys: &'static str,
     /// Of HTTP and echo.
     pub scheduler: &'static str,
     /// Of HTTP and echo; iperf3 has the first of them.
@@ -59,6 +64,8 @@ impl Configuration {
             server_family: family,
             workers,
             idle: None,
+            drivers: [Driver::of_tests(); 2],
+            port_keys: "",
             scheduler: "rr",
             servers: [0, 1].map(|index| Server { index, weight: 1 }).to_vec(),
             lip_ports: (1024, 65_535),
@@ -80,6 +87,30 @@ impl Configuration {
         let mut families = vec![self.family, self.server_family];
         families.dedup();
         families
+    }
+
+    /// Queues that it needs of the director's interfaces: with AF_XDP one for each worker.
+    #[must_use]
+    pub fn queues(&self) -> u32 {
+        if self
+            .drivers
+            .iter()
+            .any(|driver| matches!(driver, Driver::AfXdp | Driver::DpdkAfXdp))
+        {
+            self.workers.into()
+        } else {
+            1
+        }
+    }
+
+    /// Packet sockets that uvsd has: with AF_PACKET one for each worker, with AF_XDP one beside.
+    #[must_use]
+    pub fn packet_sockets(&self) -> usize {
+        let sockets = |driver: &Driver| match driver {
+            Driver::AfXdp => 1,
+            _ => self.workers.into(),
+        };
+        self.drivers.iter().map(sockets).sum()
     }
 
     /// As TOML.
@@ -105,9 +136,11 @@ impl Configuration {
              udp = {udp}\n\
              [port.wan]\n\
              {wan_driver}\
+             {port_keys}\
              addresses = [{wan}]\n\
              [port.lan]\n\
              {lan_driver}\
+             {port_keys}\
              addresses = [{lan}]\n",
             workers = self.workers,
             idle = self
@@ -118,8 +151,9 @@ impl Configuration {
             socket = socket.display(),
             tcp_fin = self.tcp_fin,
             udp = self.udp,
-            wan_driver = driver("eth0"),
-            lan_driver = driver("eth1"),
+            wan_driver = self.drivers[0].port("eth0", self.workers),
+            lan_driver = self.drivers[1].port("eth1", self.workers),
+            port_keys = self.port_keys,
             wan = own(Host::DirectorWan),
             lan = own(Host::DirectorLan),
         );
@@ -132,6 +166,7 @@ impl Configuration {
             )
             .unwrap();
         }
+        text.push_str(self.drivers[0].more());
         text.push_str(&self.own_service("tcp", HTTP_PORT, &self.servers));
         text.push_str(&self.own_service("udp", ECHO_PORT, &self.servers));
         text.push_str(&self.own_service("tcp", IPERF_PORT, &self.servers[..1]));
@@ -173,17 +208,5 @@ impl Configuration {
             .iter()
             .map(|server| (self.real_address(server.index, port), server.weight));
         self.service(&listen, &servers.collect::<Vec<_>>(), "")
-    }
-}
-
-/// The lines of a port on `interface` for the driver that the variable `UVS_DRIVER` names: `af_packet` unless it is set.
-///
-/// # Panics
-/// When there is no such driver.
-fn driver(interface: &str) -> String {
-    let named = std::env::var("UVS_DRIVER").unwrap_or_else(|_| "af_packet".to_owned());
-    match named.as_str() {
-        "af_packet" => format!("driver = \"af_packet\"\ninterface = \"{interface}\"\n"),
-        _ => panic!("UVS_DRIVER: {named:?} is no driver; accepted: \"af_packet\""),
     }
 }

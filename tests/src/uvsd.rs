@@ -242,8 +242,12 @@ impl Uvsd {
 }
 
 /// The uvsd that the variable UVSD names, or that of the same build as the test. Under cargo the latter is brought up to
-/// date first: nothing else would do so.
-fn executable() -> &'static Path {
+/// date first: nothing else would do so. `uvs` is beside it.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn executable() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         if let Some(named) = env::var_os("UVSD") {

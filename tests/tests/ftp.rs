@@ -60,8 +60,14 @@ fn many_sessions_of_nat_have_their_transfers() {
     let scene = FtpScene::new(Method::Nat, Family::V4, "helper = \"ftp\"");
     let mut servers = BTreeSet::new();
     for session in 0..SESSIONS {
+        // Each its own port: a server that connects twice from port 20 to the same one finds its own TIME_WAIT there.
+        let own_port = format!(":{}", 20_000 + session);
         let mode = [PASV, EPSV, PORT, EPRT][session % 4];
-        servers.insert(scene.curl(mode, &["name"]));
+        let mode: Vec<_> = mode
+            .iter()
+            .map(|word| if *word == "-" { &own_port } else { *word })
+            .collect();
+        servers.insert(scene.curl(&mode, &["name"]));
     }
     assert_eq!(servers, ["server1", "server2"].map(str::to_owned).into());
     let status = scene.scene.uvsd.status();

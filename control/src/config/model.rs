@@ -3,6 +3,8 @@
 use super::Prefix;
 use conntrack::Method;
 use dataplane::helper::Helper;
+use dataplane::port::af_xdp::Checksums;
+pub use dataplane::port::dpdk_settings::Spread;
 use dataplane::snapshot::{Engine, Ipvs};
 use scheduler::Options;
 use std::fmt;
@@ -14,6 +16,8 @@ use std::path::PathBuf;
 pub struct Configuration {
     /// What is fixed at the start.
     pub director: DirectorSettings,
+    /// Of all ports of DPDK.
+    pub dpdk: DpdkSettings,
     /// In the order of the file; fixed at the start.
     pub ports: Vec<PortSettings>,
     /// Static routes, beyond the subnets of the ports' addresses.
@@ -122,6 +126,15 @@ pub enum Driver {
         /// Where what is sent is written.
         output: Option<PathBuf>,
     },
+    /// A kernel interface by AF_XDP.
+    AfXdp {
+        /// Its name.
+        interface: String,
+        /// Whether transport checksums are finished; `None`: as the interface suggests.
+        checksums: Option<Checksums>,
+    },
+    /// A device of DPDK.
+    Dpdk(Box<DpdkDevice>),
     /// Nothing outside the process.
     Memory,
 }
@@ -131,7 +144,63 @@ impl Driver {
     #[must_use]
     pub fn idle(&self) -> Idle {
         match self {
-            Driver::AfPacket { .. } | Driver::Pcap { .. } | Driver::Memory => Idle::Sleep,
+            Driver::AfPacket { .. }
+            | Driver::AfXdp { .. }
+            | Driver::Pcap { .. }
+            | Driver::Memory => Idle::Sleep,
+            Driver::Dpdk(_) => Idle::Poll,
+        }
+    }
+
+    /// The kernel interface that it has for itself, if any.
+    #[must_use]
+    pub fn interface(&self) -> Option<&str> {
+        match self {
+            Driver::AfPacket { interface } | Driver::AfXdp { interface, .. } => Some(interface),
+            Driver::Dpdk(_) | Driver::Pcap { .. } | Driver::Memory => None,
+        }
+    }
+}
+
+/// A port of driver "dpdk".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DpdkDevice {
+    /// Its PCI address, or a virtual device and its arguments.
+    pub device: String,
+    /// Largest IP packet; `None`: as the device has it.
+    pub mtu: Option<u16>,
+    /// How its queues share the frames.
+    pub spread: Spread,
+    /// The kernel's interface for frames that are the kernel's.
+    pub exception: Option<String>,
+}
+
+/// `[dpdk]`: fixed at the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DpdkSettings {
+    /// Whether its memory is in huge pages.
+    pub huge_pages: bool,
+    /// What it takes at once; `None`: what it needs.
+    pub memory_mib: Option<u32>,
+    /// More arguments of its environment (EAL).
+    pub arguments: Vec<String>,
+    /// Of each queue.
+    pub receive_descriptors: u16,
+    /// Of each queue.
+    pub transmit_descriptors: u16,
+    /// Of each queue.
+    pub mbufs: u32,
+}
+
+impl Default for DpdkSettings {
+    fn default() -> DpdkSettings {
+        DpdkSettings {
+            huge_pages: true,
+            memory_mib: None,
+            arguments: Vec::new(),
+            receive_descriptors: 1024,
+            transmit_descriptors: 1024,
+            mbufs: 8192,
         }
     }
 }

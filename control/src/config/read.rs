@@ -3,6 +3,8 @@
 //! A value that is not what its key takes is noted and replaced by the default, so that the rest is looked at too. An
 //! element of a list that cannot be made at all is left out; [`Draft::restore`] knows which places remain.
 
+mod dpdk;
+mod drivers;
 mod ports;
 mod services;
 mod words;
@@ -15,6 +17,7 @@ use super::model::{
 use super::reader::{Section, Value};
 use super::{LIP_POOLS, MARKS, ROUTES, SERVICES};
 use dataplane::snapshot::Ipvs;
+use dpdk::read_dpdk;
 use ports::{read_lip_pool, read_ports, read_route};
 use services::read_service;
 use std::collections::HashMap;
@@ -34,12 +37,14 @@ impl Draft {
         let director = top.table("director", &keys::DIRECTOR);
         let timeouts = top.table("timeouts", &keys::TIMEOUTS);
         let ipvs = top.table("ipvs", &keys::IPVS);
+        let dpdk = top.table("dpdk", &keys::DPDK);
         let ports = read_ports(top);
         let configuration = Configuration {
             director: DirectorSettings {
                 idle: read_idle(director.as_ref(), &ports),
                 ..director.as_ref().map(read_director).unwrap_or_default()
             },
+            dpdk: dpdk.as_ref().map(read_dpdk).unwrap_or_default(),
             ports,
             routes: keep(
                 &mut kept,

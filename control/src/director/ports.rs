@@ -1,10 +1,10 @@
 //! The ports of a director: opened, or handed over and looked at.
 
-use super::StartError;
+use super::{StartError, dpdk};
 use crate::config::{Configuration, Driver, PortSettings};
 use dataplane::port::any::AnyPort;
 use dataplane::port::handle::{Fixed, Opened};
-use dataplane::port::{Mac, Port, PortId, PortInfo, af_packet, memory::MemoryPort, pcap};
+use dataplane::port::{Mac, Port, PortId, PortInfo, af_packet, af_xdp, memory::MemoryPort, pcap};
 use std::sync::Arc;
 
 /// Buffers of a memory port, and bytes of each.
@@ -16,8 +16,9 @@ const DEVICELESS_MTU: u32 = 1500;
 pub(super) fn open(
     id: PortId,
     port: &PortSettings,
-    workers: u16,
+    configuration: &Configuration,
 ) -> Result<Opened<AnyPort>, StartError> {
+    let workers = configuration.director.workers;
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| StartError::Port {
         port: port.name.clone(),
         error,
@@ -54,6 +55,24 @@ pub(super) fn open(
                 handle: opened.handle,
             })
         }
+        Driver::AfXdp {
+            interface,
+            checksums,
+        } => {
+            let config = af_xdp::Config {
+                name: port.name.clone(),
+                workers,
+                checksums: *checksums,
+                ..af_xdp::Config::new(id, interface)
+            };
+            let Opened { queues, handle } =
+                af_xdp::open(&config).map_err(|error| failed(error.into()))?;
+            Ok(Opened {
+                queues: queues.into_iter().map(AnyPort::AfXdp).collect(),
+                handle,
+            })
+        }
+        Driver::Dpdk(device) => dpdk::open(id, port, device, configuration).map_err(failed),
         Driver::Memory => {
             let info = info_without_a_device(id, port, "memory");
             let (buffers, buffer_len) = MEMORY_BUFFERS;

@@ -128,7 +128,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "driver = \"memory\"",
         "driver = \"memory\"\ninterface = \"eth0\"",
-        "f.toml:11: port.lan.interface: only driver \"af_packet\" has an interface",
+        "f.toml:11: port.lan.interface: only drivers \"af_packet\" and \"af_xdp\" have an interface",
     ),
     (
         "driver = \"memory\"",

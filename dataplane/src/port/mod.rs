@@ -5,7 +5,12 @@ use arrayvec::ArrayVec;
 use std::os::fd::BorrowedFd;
 
 pub mod af_packet;
+pub mod af_xdp;
 pub mod any;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
+pub mod dpdk_settings;
+pub mod exception;
 pub mod handle;
 pub mod memory;
 pub mod pcap;

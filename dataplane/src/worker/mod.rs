@@ -220,6 +220,7 @@ impl<P: Port> Worker<P> {
     /// What is due with time, once a tick at most.
     fn tick(&mut self) {
         let now = self.egress.now;
+        self.egress.stats.ticked.store(now.0, Relaxed);
         let second = now.0 / SECOND;
         let passed = second.wrapping_sub(self.last_tick.0 / SECOND);
         if passed > 0 {

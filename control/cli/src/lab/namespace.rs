@@ -364,6 +364,16 @@ pub fn link(
     b_interface: &str,
     mtu: u32,
 ) -> Result<(), LabError> {
+    link_by_queues((a, a_interface), (b, b_interface), mtu, 1)
+}
+
+/// As [`link`], by an interface and a number of queues that both ends have each way.
+pub(super) fn link_by_queues(
+    (a, a_interface): (&Namespace, &str),
+    (b, b_interface): (&Namespace, &str),
+    mtu: u32,
+    queues: u32,
+) -> Result<(), LabError> {
     let action = format!(
         "link add {a_interface} mtu {mtu} type veth peer name {b_interface} netns {}",
         b.name()
@@ -373,11 +383,13 @@ pub fn link(
             name: a_interface,
             namespace: a.as_fd(),
             mtu,
+            queues,
         };
         let b = VethEnd {
             name: b_interface,
             namespace: b.as_fd(),
             mtu,
+            queues,
         };
         netlink.add_veth(a, b)
     })?;

@@ -48,6 +48,8 @@ pub(super) struct VethEnd<'a> {
     pub(super) name: &'a str,
     pub(super) namespace: BorrowedFd<'a>,
     pub(super) mtu: u32,
+    /// Queues each way.
+    pub(super) queues: u32,
 }
 
 impl VethEnd<'_> {
@@ -57,6 +59,8 @@ impl VethEnd<'_> {
         message.attributes = vec![
             LinkAttribute::IfName(self.name.to_owned()),
             LinkAttribute::Mtu(self.mtu),
+            LinkAttribute::NumTxQueues(self.queues),
+            LinkAttribute::NumRxQueues(self.queues),
             LinkAttribute::NetNsFd(self.namespace.as_raw_fd()),
         ];
         message

@@ -3,6 +3,7 @@
 use super::{Checks, family};
 use crate::config::mistake::{KeyPath, Problem};
 use crate::config::model::{Driver, PortSettings, Route};
+use dataplane::port::dpdk_settings::pci_address;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
@@ -41,12 +42,26 @@ impl Checks<'_> {
                 self.once(&mut written, file, path);
             }
         }
-        for port in ports {
+        let mut devices = HashMap::new();
+        let mut exceptions = HashMap::new();
+        let names: Vec<_> = ports.iter().map(device_name).collect();
+        for (port, device) in ports.iter().zip(&names) {
             let path = KeyPath::top("port").key(&port.name);
-            if let Driver::AfPacket { interface } = &port.driver
-                && !interface.is_empty()
-            {
+            let interface = port.driver.interface();
+            if let Some(interface) = interface.filter(|interface| !interface.is_empty()) {
                 self.once(&mut interfaces, interface, path.key("interface"));
+            }
+            if let Driver::Dpdk(dpdk) = &port.driver
+                && !dpdk.device.is_empty()
+            {
+                self.once(&mut devices, device, path.clone().key("device"));
+                if let Some(interface) = &dpdk.exception {
+                    self.once(
+                        &mut exceptions,
+                        interface,
+                        path.clone().key("exception_interface"),
+                    );
+                }
             }
             for (place, prefix) in port.addresses.iter().enumerate() {
                 self.own(prefix.address, path.key("addresses").index(place));
@@ -116,4 +131,13 @@ impl Checks<'_> {
             }
         }
     }
+}
+
+/// What DPDK knows a port's device by; empty where it has none.
+fn device_name(port: &PortSettings) -> String {
+    let Driver::Dpdk(dpdk) = &port.driver else {
+        return String::new();
+    };
+    let name = dpdk.device.split(',').next().unwrap_or_default();
+    pci_address(name).unwrap_or_else(|| name.to_owned())
 }

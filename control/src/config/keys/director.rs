@@ -42,7 +42,7 @@ pub const DIRECTOR: Table = Table {
             "what a worker does without packets",
             Accepts::Word(&["sleep", "poll"]),
             "\"poll\" with a port that can only be polled, otherwise \"sleep\"",
-            "sleep: wait in the kernel for packets; poll: never give the core away",
+            "sleep: wait in the kernel for packets, and look at DPDK's every 10 ms; poll: never give the core away",
         ),
         optional(
             "pin",
@@ -70,14 +70,14 @@ pub const PORT: Table = Table {
         required(
             "driver",
             "a driver",
-            Accepts::Word(&["af_packet", "pcap", "memory"]),
-            "af_packet: a kernel interface; pcap: a capture file; memory: nothing outside the process, for tests",
+            Accepts::Word(&["af_packet", "af_xdp", "dpdk", "pcap", "memory"]),
+            "af_packet: a kernel interface; af_xdp: likewise, where an XDP program hands over the director's packets alone, faster, and the kernel gets the rest; dpdk: a device of DPDK, in a uvsd that is built with it; pcap: a capture file; memory: nothing outside the process, for tests",
         ),
         optional(
             "interface",
             "an interface name",
             Accepts::Form("1 to 15 bytes without '/', ':' or blanks"),
-            "none; af_packet needs it",
+            "none; af_packet and af_xdp need it",
             "the kernel interface",
         ),
         optional(
@@ -98,6 +98,50 @@ pub const PORT: Table = Table {
             Accepts::Form("a path"),
             "none: what is sent is forgotten",
             "where a pcap port writes what is sent, about once a second: worker 0 to this file, worker N to this name with \".N\" behind it; what was there is lost",
+        ),
+        optional(
+            "checksums",
+            "what to do about transport checksums",
+            Accepts::Word(&["verify", "trust"]),
+            "verify for veth, tun, bridge, macvlan, ipvlan, vxlan and without native XDP, otherwise trust; af_xdp alone has it",
+            "verify: packets of senders on this machine may have unfinished checksums, which are finished; trust: all come from a wire",
+        ),
+        optional(
+            "device",
+            "a device of DPDK",
+            Accepts::Form(
+                "a PCI address such as \"0000:01:00.0\", or a virtual device such as \"net_af_packet0,iface=eth0\"",
+            ),
+            "none; dpdk needs it",
+            "the device that DPDK drives",
+        ),
+        optional(
+            "mtu",
+            "a number of bytes",
+            Accepts::Number(576, 9216),
+            "what the device has",
+            "largest IP packet of a DPDK port",
+        ),
+        optional(
+            "rss",
+            "what frames are spread over workers by",
+            Accepts::Word(&["flow", "source", "destination"]),
+            "\"flow\"",
+            "by what a DPDK port's NIC chooses the worker, where it can; with source on the clients' side and destination on the servers', both directions of a NAT connection meet",
+        ),
+        optional(
+            "exception",
+            "where frames go that are the kernel's",
+            Accepts::Word(&["tap", "none"]),
+            "\"none\"",
+            "tap: to an interface of the kernel's that is made for a DPDK port, for ssh, BGP, VRRP on this machine; none: nowhere",
+        ),
+        optional(
+            "exception_interface",
+            "an interface name",
+            Accepts::Form("1 to 15 bytes without '/', ':' or blanks"),
+            "\"uvs-\" and the port's name",
+            "the name of that interface",
         ),
         of(
             "an own address with its prefix length",

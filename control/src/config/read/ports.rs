@@ -1,13 +1,12 @@
 //! Ports, routes and pools of local addresses.
 
-use super::switch;
-use super::words::{is_host, is_interface, is_name, is_path, parse_own_address, parse_port_range};
+use super::drivers::read_driver;
+use super::words::{is_host, is_name, parse_own_address, parse_port_range};
 use crate::config::keys;
 use crate::config::mistake::Problem;
-use crate::config::model::{AnsweredBy, Driver, LipPool, PortSettings, Route};
+use crate::config::model::{AnsweredBy, LipPool, PortSettings, Route};
 use crate::config::reader::Section;
 use crate::config::{ADDRESSES_PER_PORT, LIPS_PER_POOL, PORTS, Prefix};
-use std::path::PathBuf;
 
 pub(super) fn read_ports(top: &Section<'_, '_>) -> Vec<PortSettings> {
     let sections = top.named("port", &keys::PORT);
@@ -32,40 +31,13 @@ fn read_port(name: &str, section: &Section<'_, '_>) -> PortSettings {
     if !is_name(name) {
         section.refuse_name(name, "a port's name", "1 to 32 letters, digits, '-' or '_'");
     }
-    let interface = section.parsed("interface", |text| {
-        is_interface(text).then(|| text.to_owned())
-    });
-    let word = section.word("driver");
-    let driver = match word {
-        Some("memory") => Driver::Memory,
-        Some("pcap") => read_pcap(section),
-        Some(_) => {
-            if interface.is_none() && section.is_absent("interface") {
-                let accepted = "1 to 15 bytes without '/', ':' or blanks".to_owned();
-                section.note(
-                    "interface",
-                    Problem::Missing {
-                        what: "the interface of driver \"af_packet\"",
-                        accepted,
-                    },
-                );
-            }
-            Driver::AfPacket {
-                interface: interface.unwrap_or_default(),
-            }
-        }
-        None => Driver::Memory,
-    };
-    if word.is_some() {
-        refuse_keys_of_others(section, &driver);
-    }
     let addresses = section
         .get("addresses")
         .map(|value| value.list(ADDRESSES_PER_PORT))
         .unwrap_or_default();
     PortSettings {
         name: name.to_owned(),
-        driver,
+        driver: read_driver(name, section),
         addresses: addresses
             .iter()
             .filter_map(|value| value.parse(parse_own_address))
@@ -74,48 +46,6 @@ fn read_port(name: &str, section: &Section<'_, '_>) -> PortSettings {
             Some("kernel") => AnsweredBy::Kernel,
             _ => AnsweredBy::Uvs,
         },
-    }
-}
-
-fn read_pcap(section: &Section<'_, '_>) -> Driver {
-    let path = |key| section.parsed(key, |text| is_path(text).then(|| PathBuf::from(text)));
-    if section.is_absent("file") {
-        let accepted = "a path to a pcap or pcapng file of Ethernet frames".to_owned();
-        section.note(
-            "file",
-            Problem::Missing {
-                what: "the capture of driver \"pcap\"",
-                accepted,
-            },
-        );
-    }
-    Driver::Pcap {
-        file: path("file").unwrap_or_default(),
-        infinite: switch(section, "infinite").unwrap_or(false),
-        output: path("output"),
-    }
-}
-
-/// Keys that belong to another driver than the port's.
-fn refuse_keys_of_others(section: &Section<'_, '_>, driver: &Driver) {
-    let of_others = [
-        (
-            matches!(driver, Driver::AfPacket { .. }),
-            &["interface"][..],
-            "only driver \"af_packet\" has an interface",
-        ),
-        (
-            matches!(driver, Driver::Pcap { .. }),
-            &["file", "infinite", "output"][..],
-            "only driver \"pcap\" reads and writes captures",
-        ),
-    ];
-    for (is_own, keys, problem) in of_others {
-        for key in keys.iter().filter(|key| !section.is_absent(key)) {
-            if !is_own {
-                section.note(key, Problem::Misplaced(problem));
-            }
-        }
     }
 }
 

@@ -508,6 +508,18 @@ fn with_expire_nodest_conn_what_a_removed_server_was_expected_for_ends() {
     assert!(!session.bed.tables.helpers.expects());
 }
 
+/// A driver may hand them to the worker alone, and the kernel needs all of them.
+#[test]
+fn all_packets_of_a_connection_beside_ftp_are_the_kernels() {
+    let mut bed = Bed::new(&ftp(VIP, SERVER));
+    let beside = Talk::tcp("10.64.0.7:41000", "10.0.0.100:51210");
+    for flags in [SYN, ACK, DATA] {
+        let before = bed.books();
+        assert_eq!(bed.send(0, CLIENTS, &beside.packet(flags, b"")).len(), 0);
+        assert_eq!(bed.moved(&before)["exceptions"], 1);
+    }
+}
+
 #[test]
 fn only_nat_servers_of_services_with_a_helper_are_helped() {
     let plain = Config::of(TCP, VIP, Method::Nat, SERVER);
