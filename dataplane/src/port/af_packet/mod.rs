@@ -203,7 +203,9 @@ impl AfPacketPort {
         }
         self.link_up = false;
         self.state().set_bound(false);
-        if interface.up && self.queue.receive.held() == 0 && self.failed != Some(interface.index) {
+        // What came before the old interface went is still to be forwarded.
+        let is_empty = self.queue.receive.held() == 0 && self.queue.receive.peek().is_none();
+        if interface.up && is_empty && self.failed != Some(interface.index) {
             self.reopen(interface.index);
         }
     }
