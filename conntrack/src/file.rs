@@ -343,13 +343,17 @@ impl TableFile {
         [0, 1, 2, 3].map(|word| self.header[WORD_SEEDS + word].load(Relaxed))
     }
 
-    /// The words that are the caller's.
+    /// `count` of the words that are the caller's, from the one numbered `first` on.
     ///
     /// # Errors
-    /// When there are none.
-    pub fn words(&self) -> io::Result<Words> {
-        let (offset, count) = (self.layout.words, self.config.words);
-        Slab::within(&self.memory, offset as usize, count as usize).map(Words)
+    /// When there are not so many.
+    pub fn words(&self, first: usize, count: usize) -> io::Result<Words> {
+        let end = first.checked_add(count);
+        if end.is_none_or(|end| end as u64 > self.config.words) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let offset = self.layout.words as usize + first * 8;
+        Slab::within(&self.memory, offset, count).map(Words)
     }
 
     /// What was written to the directory last, as a whole.

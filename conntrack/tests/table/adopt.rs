@@ -363,14 +363,15 @@ fn of_two_directories_the_newer_whole_one_holds() {
 fn words_stay() {
     let place = Place::new();
     let (file, _) = open(place.path(), CAPACITY);
-    let words = file.words().unwrap();
+    assert!(file.words(1, 16).is_err());
+    let words = file.words(0, 16).unwrap();
     assert!(words.len() == 16 && words.iter().all(|word| word.load(Relaxed) == 0));
     words[15].store(42, Relaxed);
     drop((file, words));
     let (file, _) = open(place.path(), CAPACITY);
-    assert_eq!(file.words().unwrap()[15].load(Relaxed), 42);
+    assert_eq!(file.words(15, 1).unwrap()[0].load(Relaxed), 42);
     let file = file.replaced().unwrap();
-    assert_eq!(file.words().unwrap()[15].load(Relaxed), 0);
+    assert_eq!(file.words(15, 1).unwrap()[0].load(Relaxed), 0);
 }
 
 #[test]
