@@ -367,6 +367,16 @@ impl TableFile {
         newest.map(|(_, bytes)| bytes)
     }
 
+    /// Whether one was ever written, whole or not.
+    #[must_use]
+    pub fn had_directory(&self) -> bool {
+        let is_zero = |side| {
+            let slab = self.directory_slab(side);
+            slab.is_ok_and(|slab| slab.iter().all(|word| word.load(Relaxed) == 0))
+        };
+        !(is_zero(0) && is_zero(1))
+    }
+
     /// Writes the directory, in the place of the older one. False where it has no room for so much.
     pub fn write_directory(&self, bytes: &[u8]) -> bool {
         if bytes.len() as u64 > self.config.directory_len {

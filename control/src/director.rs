@@ -8,16 +8,18 @@
 
 mod errors;
 mod fixed;
+mod kept;
 mod nodes;
 mod ports;
 mod threads;
 
 pub use errors::{ApplyError, Findings, StartError, TellError};
+pub use kept::Takeover;
 
 use crate::compile::{Before, Compiler};
 use crate::config::{self, Configuration, DirectorSettings, Listen};
 use crate::plan::Plan;
-use conntrack::{Table, TableConfig, Ticks, random_seeds};
+use conntrack::{Table, TableConfig, random_seeds};
 use dataplane::neighbour::NeighbourTable;
 use dataplane::port::handle::{Opened, PortHandle};
 use dataplane::port::{Port, PortId, PortInfo};
@@ -25,6 +27,7 @@ use dataplane::snapshot::{Publisher, Snapshot};
 use dataplane::stats::WorkerStats;
 use dataplane::worker::{self, Tables, WorkerParts};
 use fixed::fixed_keys;
+use kept::Kept;
 use parking_lot::Mutex;
 use ports::{infos, open};
 use std::net::SocketAddr;
@@ -40,6 +43,8 @@ const NEIGHBOURS: usize = 16_384;
 pub struct Director {
     pub(crate) settings: DirectorSettings,
     pub(crate) started: Instant,
+    /// When tick 0 was: before `started` where the tables are of a process before.
+    pub(crate) epoch: Instant,
     pub(crate) ports: Vec<PortInfo>,
     /// Of the ports, in their order; none where somebody else runs the workers.
     pub(crate) handles: Vec<Arc<dyn PortHandle>>,
@@ -50,6 +55,8 @@ pub struct Director {
     pub(crate) current: Mutex<Current>,
     pub(crate) threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
+    /// The file of the tables. It stays locked until the threads have ended.
+    pub(crate) kept: Option<Kept>,
 }
 
 /// What changes while a director runs.
@@ -124,11 +131,12 @@ impl Director {
         let settings = configuration.director.clone();
         let servers = usize::try_from(settings.servers).expect("a usize holds 32 bits");
         let nodes = nodes::nodes(&settings);
-        let tables = Tables {
-            ipv4: Table::on_nodes(&table_config(&settings), &nodes)?,
-            ipv6: Table::on_nodes(&table_config(&settings), &nodes)?,
-            helpers: Arc::default(),
-            calls: Arc::default(),
+        let (tables, kept, left) = match &settings.table {
+            None => (own_tables(&settings, &nodes)?, None, Vec::new()),
+            Some(path) => {
+                let (tables, kept, left) = Kept::open(path, &configuration, nodes)?;
+                (tables, Some(kept), left)
+            }
         };
         let neighbours = Arc::new(NeighbourTable::new(NEIGHBOURS.max(2 * servers)));
         let publisher = Publisher::new(usize::from(settings.workers));
@@ -141,18 +149,27 @@ impl Director {
             stats.clone(),
             servers,
         );
+        for (number, key, burden) in left {
+            compiler.restore(number, key, burden);
+        }
         let started = Instant::now();
+        let epoch = kept.as_ref().map_or(started, Kept::epoch);
         let before = Before {
             configuration: None,
             snapshot: &publisher.current(),
             seen_by_all: 0,
         };
-        let snapshot = compiler.compile(&configuration, &before, Ticks(0))?;
+        let snapshot = compiler.compile(&configuration, &before, worker::ticks_since(epoch))?;
         prepare_calls(&tables, &snapshot);
+        if let Some(kept) = &kept {
+            kept.write(&compiler);
+        }
         let (snapshot, _) = publisher.publish(snapshot);
         Ok(Director {
             settings,
             started,
+            epoch,
+            kept,
             ports: infos,
             tables,
             neighbours,
@@ -214,9 +231,12 @@ impl Director {
             seen_by_all: self.publisher.seen_by_all(),
         };
         let snapshot =
-            compiler.compile(&configuration, &before, worker::ticks_since(self.started))?;
+            compiler.compile(&configuration, &before, worker::ticks_since(self.epoch))?;
         prepare_calls(&self.tables, &snapshot);
         self.tell_ports(&snapshot)?;
+        if let Some(kept) = &self.kept {
+            kept.write(compiler);
+        }
         let (new, old) = self.publisher.publish(snapshot);
         current.retired.push((new.version, old));
         current.snapshot = new;
@@ -296,6 +316,16 @@ fn valid(configuration: &Configuration) -> Result<(), Findings> {
     } else {
         Err(Findings(wrong))
     }
+}
+
+/// Tables in memory of the process alone.
+fn own_tables(settings: &DirectorSettings, nodes: &[u16]) -> Result<Tables, StartError> {
+    Ok(Tables {
+        ipv4: Table::on_nodes(&table_config(settings), nodes)?,
+        ipv6: Table::on_nodes(&table_config(settings), nodes)?,
+        helpers: Arc::default(),
+        calls: Arc::default(),
+    })
 }
 
 fn table_config(settings: &DirectorSettings) -> TableConfig {

@@ -1,7 +1,7 @@
 //! What a director tells of itself, as plain values.
 
 use crate::config::{Listen, Persistence, Service as ServiceSettings, TunnelKind};
-use crate::director::Director;
+use crate::director::{Director, Takeover};
 use crate::traffic::Traffic;
 use conntrack::{Method, Placement, TableStatistics};
 use dataplane::helper::Helper;
@@ -33,6 +33,8 @@ pub struct Status {
     pub neighbours: Vec<NeighbourStatus>,
     /// What an operator should see to.
     pub warnings: Vec<String>,
+    /// What was found in the file that the tables lie in, if they do.
+    pub takeover: Option<Takeover>,
 }
 
 /// How a worker does. Counters since the start.
@@ -170,7 +172,14 @@ impl Director {
             ),
             neighbours: self.neighbour_statuses(),
             warnings: self.warnings(),
+            takeover: self.takeover().cloned(),
         }
+    }
+
+    /// What was found in the file that the tables lie in, if they do.
+    #[must_use]
+    pub fn takeover(&self) -> Option<&Takeover> {
+        self.kept.as_ref().map(|kept| &kept.takeover)
     }
 
     /// What an operator should see to, each a sentence.

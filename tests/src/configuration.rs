@@ -43,6 +43,8 @@ pub struct Configuration {
     pub tcp_fin: u32,
     /// Seconds that a UDP flow is remembered.
     pub udp: u32,
+    /// More lines of `[director]`.
+    pub director: String,
     /// More text for the file's end.
     pub more: String,
 }
@@ -61,6 +63,7 @@ impl Configuration {
             lip_ports: (1024, 65_535),
             tcp_fin: 120,
             udp: 300,
+            director: String::new(),
             more: String::new(),
         }
     }
@@ -96,6 +99,7 @@ impl Configuration {
              workers = {workers}\n\
              connections = 65_536\n\
              control = \"unix:{socket}\"\n\
+             {director}\
              [timeouts]\n\
              tcp_fin = {tcp_fin}\n\
              udp = {udp}\n\
@@ -106,6 +110,7 @@ impl Configuration {
              {lan_driver}\
              addresses = [{lan}]\n",
             workers = self.workers,
+            director = self.director,
             socket = socket.display(),
             tcp_fin = self.tcp_fin,
             udp = self.udp,

@@ -8,6 +8,7 @@
 pub mod client;
 mod configuration;
 pub mod dns;
+pub mod echo;
 pub mod ftp;
 pub mod iperf;
 mod payload;
@@ -23,4 +24,4 @@ pub use payload::Payload;
 pub use process::{Output, Process, eventually};
 pub use scene::Scene;
 pub use server::{EchoServer, Nginx};
-pub use uvsd::{Status, Uvsd};
+pub use uvsd::{Status, Uvsd, program};

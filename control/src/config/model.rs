@@ -47,6 +47,8 @@ pub struct DirectorSettings {
     pub pin: Pin,
     /// The Unix socket of the gRPC service.
     pub control: PathBuf,
+    /// The file that the connection tables lie in; `None`: memory of the process alone.
+    pub table: Option<PathBuf>,
 }
 
 impl Default for DirectorSettings {
@@ -59,6 +61,7 @@ impl Default for DirectorSettings {
             idle: Idle::Sleep,
             pin: Pin::Nowhere,
             control: PathBuf::from("/run/uvs/uvs.sock"),
+            table: None,
         }
     }
 }
