@@ -36,8 +36,12 @@ fn flow(number: u32, method: Method) -> NewConnection<V4> {
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let count: u32 = arguments.next().map_or(10_000_000, |text| text.parse().unwrap());
-    let path = arguments.next().unwrap_or_else(|| "/dev/shm/uvs-adopt-example".to_owned());
+    let count: u32 = arguments
+        .next()
+        .map_or(10_000_000, |text| text.parse().unwrap());
+    let path = arguments
+        .next()
+        .unwrap_or_else(|| "/dev/shm/uvs-adopt-example".to_owned());
     let path = PathBuf::from(path);
     let config = TableConfig {
         capacity: count,

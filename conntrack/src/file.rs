@@ -12,125 +12,37 @@
 //!
 //! Its mode is 0600: whoever knows the seeds can aim flows at one bucket.
 
+mod header;
+mod opening;
+mod why;
+
+pub use why::{FileError, Mismatch};
+
 use crate::entry::Entry;
 use crate::family::{Family, V4, V6};
 use crate::index::Bucket;
 use crate::memory::Slab;
-use crate::shared::{FileSystem, SharedMemory, monotonic_ns, user};
+use crate::shared::{FileSystem, SharedMemory, monotonic_ns};
 use crate::sizing::buckets;
 use crate::sync::{AtomicU64, Ordering, Ordering::Relaxed, fence};
-use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use header::{
+    HEADER_WORDS, MAGIC, VERSION, WORD_BOOT, WORD_CAPACITY, WORD_CLOCK, WORD_DIRECTORY,
+    WORD_HASHED, WORD_MAGIC, WORD_SEEDS, WORD_SIZES, WORD_SUM, WORD_VERSION, WORD_WORDS, boot,
+    hashed, header_sum, sizes, sum, whole,
+};
+use opening::{MODE, length_mismatch, locked, map};
+use std::fs::{File, Permissions};
 use std::io;
 use std::ops::Deref;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// "uvstable", and what changes with every change of what lies in the file.
-const MAGIC: u64 = u64::from_be_bytes(*b"uvstable");
-const VERSION: u64 = 1;
-const MODE: u32 = 0o600;
 /// Bytes of the header; every part begins at a multiple of it.
 const PAGE: u64 = 4096;
 /// Words before the bytes of a directory: its number, its length, its sum.
 const DIRECTORY_WORDS: usize = 3;
-
-/// Words of the header.
-const WORD_MAGIC: usize = 0;
-const WORD_VERSION: usize = 1;
-const WORD_SIZES: usize = 2;
-const WORD_CAPACITY: usize = 3;
-const WORD_DIRECTORY: usize = 4;
-const WORD_WORDS: usize = 5;
-const WORD_BOOT: usize = 6;
-const WORD_CLOCK: usize = 8;
-const WORD_SEEDS: usize = 9;
-const WORD_HASHED: usize = 13;
-const WORD_SUM: usize = 14;
-
-/// Why there is no file to lay the tables in.
-#[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    /// Somebody has it open.
-    #[error("another uvsd has it; accepted: stop that one, or another path")]
-    Taken,
-    /// It is on a disk, or elsewhere.
-    #[error(
-        "it would not lie in memory; accepted: a path on tmpfs (such as /dev/shm/uvs/table) or on hugetlbfs"
-    )]
-    NotInMemory,
-    /// It is a folder, a device or the like.
-    #[error("no regular file is there; accepted: a path where none or a table is")]
-    NotAFile,
-    /// Somebody else's, who could write what he likes.
-    #[error(
-        "it belongs to user {owner}, uvsd runs as {user}; accepted: a file of its own, or none"
-    )]
-    Owner {
-        /// Whose it is.
-        owner: u32,
-        /// Who we are.
-        user: u32,
-    },
-    /// The file system is full.
-    #[error(
-        "no room: it takes {} MiB; accepted: fewer connections, or a larger file system (more huge pages where it is on \
-         hugetlbfs)", needed.div_ceil(1 << 20)
-    )]
-    NoRoom {
-        /// Bytes of the file.
-        needed: u64,
-    },
-    /// The system refuses.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
-/// Why what was found in a file is not used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Mismatch {
-    /// Some other program's, or one that was never finished.
-    #[error("it is not a table of uvs")]
-    Foreign,
-    /// Another uvsd's.
-    #[error("its format is {found}, this uvsd's is {ours}")]
-    Version {
-        /// Its format.
-        found: u64,
-        /// The one this code knows.
-        ours: u64,
-    },
-    /// Its header was damaged.
-    #[error("its header is damaged")]
-    Torn,
-    /// Another machine's, or one of before the last boot.
-    #[error("it is of another boot of the machine")]
-    Boot,
-    /// The configuration is another one.
-    #[error("it has room for {found} connections, configured are {wanted}")]
-    Capacity {
-        /// What it has room for.
-        found: u64,
-        /// What is configured.
-        wanted: u64,
-    },
-    /// The configuration is another one.
-    #[error("its directory of servers has another size: director.servers was another")]
-    Directory,
-    /// Its parts are of another size.
-    #[error("its length or its parts do not fit")]
-    Length,
-    /// Made with another hash function.
-    #[error("its keys were hashed in another way")]
-    Hash,
-    /// Others could have read the seeds, or written.
-    #[error("others than its owner may use it")]
-    Mode,
-    /// What control wrote there.
-    #[error("its directory of servers is damaged")]
-    Servers,
-}
 
 /// What a file is to have room for.
 #[derive(Clone, Debug)]
@@ -267,7 +179,7 @@ impl TableFile {
         };
         let mut opened = TableFile {
             path: path.to_owned(),
-            header: Slab::within(&memory, 0, PAGE as usize / 8)?,
+            header: Slab::within(&memory, 0, HEADER_WORDS)?,
             memory,
             config,
             layout,
@@ -308,7 +220,7 @@ impl TableFile {
         let memory = map(&file, len, &config)?;
         let mut opened = TableFile {
             path,
-            header: Slab::within(&memory, 0, PAGE as usize / 8)?,
+            header: Slab::within(&memory, 0, HEADER_WORDS)?,
             memory,
             config,
             layout,
@@ -352,7 +264,7 @@ impl TableFile {
         if end.is_none_or(|end| end as u64 > self.config.words) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let offset = self.layout.words as usize + first * 8;
+        let offset = whole(self.layout.words) + first * 8;
         Slab::within(&self.memory, offset, count).map(Words)
     }
 
@@ -411,30 +323,30 @@ impl TableFile {
         }
         let words = slab[DIRECTORY_WORDS..].iter();
         let mut bytes: Vec<u8> = words
-            .take(len.div_ceil(8) as usize)
+            .take(whole(len.div_ceil(8)))
             .flat_map(|word| word.load(Relaxed).to_le_bytes())
             .collect();
-        bytes.truncate(len as usize);
+        bytes.truncate(whole(len));
         (sum([number, len], &bytes) == told).then_some((number, bytes))
     }
 
     fn directory_slab(&self, side: usize) -> io::Result<Slab<AtomicU64>> {
-        let count = DIRECTORY_WORDS + self.config.directory_len.div_ceil(8) as usize;
-        Slab::within(&self.memory, self.layout.directories[side] as usize, count)
+        let count = DIRECTORY_WORDS + whole(self.config.directory_len.div_ceil(8));
+        Slab::within(&self.memory, whole(self.layout.directories[side]), count)
     }
 
     /// The entries and the buckets of a family.
     pub(crate) fn slabs<F: Family>(&self) -> io::Result<(Slab<Entry<F>>, Slab<Bucket>)> {
         let is_v6 = size_of::<Entry<F>>() == size_of::<Entry<V6>>();
         let (entries, index) = self.layout.families[usize::from(is_v6)];
-        let count = buckets(self.config.capacity) as usize;
+        let count = whole(buckets(self.config.capacity));
         Ok((
             Slab::within(
                 &self.memory,
-                entries as usize,
+                whole(entries),
                 self.config.capacity as usize + 1,
             )?,
-            Slab::within(&self.memory, index as usize, count)?,
+            Slab::within(&self.memory, whole(index), count)?,
         ))
     }
 
@@ -526,133 +438,4 @@ impl std::fmt::Debug for TableFile {
             .field("path", &self.path)
             .finish_non_exhaustive()
     }
-}
-
-/// Opens the file, and keeps others out.
-fn locked(path: &Path) -> Result<File, FileError> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(MODE)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path);
-    let file = match file {
-        Err(error) if error.raw_os_error() == Some(libc::EISDIR) => {
-            return Err(FileError::NotAFile);
-        }
-        file => file?,
-    };
-    let told = file.metadata()?;
-    if !told.is_file() {
-        return Err(FileError::NotAFile);
-    }
-    if told.uid() != user() {
-        return Err(FileError::Owner {
-            owner: told.uid(),
-            user: user(),
-        });
-    }
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(FileError::Taken),
-        Err(TryLockError::Error(error)) => return Err(error.into()),
-    }
-    if FileSystem::of(&file)? == FileSystem::Other {
-        if told.len() == 0 {
-            let _ = fs::remove_file(path);
-        }
-        return Err(FileError::NotInMemory);
-    }
-    Ok(file)
-}
-
-/// Why a file is as long as it is: the header tells, if it has one.
-fn length_mismatch(file: &File, config: &FileConfig, len: u64) -> io::Result<Mismatch> {
-    if len < PAGE {
-        return Ok(Mismatch::Foreign);
-    }
-    // The first page alone; on hugetlbfs that is a large one, which is there already.
-    let page = FileSystem::of(file)?.page().min(len);
-    let memory = Arc::new(SharedMemory::map(file, page, &[])?);
-    let header = Slab::<AtomicU64>::within(&memory, 0, PAGE as usize / 8)?;
-    let word = |word: usize| header[word].load(Relaxed);
-    Ok(if word(WORD_MAGIC) != MAGIC {
-        Mismatch::Foreign
-    } else if word(WORD_VERSION) != VERSION {
-        Mismatch::Version {
-            found: word(WORD_VERSION),
-            ours: VERSION,
-        }
-    } else if word(WORD_CAPACITY) != u64::from(config.capacity) {
-        Mismatch::Capacity {
-            found: word(WORD_CAPACITY),
-            wanted: config.capacity.into(),
-        }
-    } else if word(WORD_DIRECTORY) != config.directory_len {
-        Mismatch::Directory
-    } else {
-        Mismatch::Length
-    })
-}
-
-fn map(file: &File, len: u64, config: &FileConfig) -> Result<Arc<SharedMemory>, FileError> {
-    match SharedMemory::map(file, len, &config.nodes) {
-        Ok(memory) => Ok(Arc::new(memory)),
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::ENOSPC | libc::ENOMEM | libc::EDQUOT | libc::EFBIG)
-            ) =>
-        {
-            Err(FileError::NoRoom { needed: len })
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// What parts are made of, and in which order a word has its bytes.
-fn sizes() -> u64 {
-    let order = u64::from(u16::from_ne_bytes([1, 2]));
-    let buckets = size_of::<Bucket>() as u64;
-    order << 48
-        | buckets << 32
-        | (size_of::<Entry<V6>>() as u64) << 16
-        | size_of::<Entry<V4>>() as u64
-}
-
-/// What the hash function makes of the seeds: another version of it, or another CPU's, makes something else.
-fn hashed(seeds: [u64; 4]) -> u64 {
-    let [a, b, c, d] = seeds;
-    ahash::RandomState::with_seeds(a, b, c, d).hash_one((MAGIC, 1_u64, 2_u64))
-}
-
-fn header_sum(words: &[u64; WORD_SUM + 1]) -> u64 {
-    sum(words[..WORD_SUM].iter().copied(), &[])
-}
-
-/// Which boot of the machine this is.
-fn boot() -> io::Result<[u64; 2]> {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    let number = u128::from_str_radix(&digits, 16).map_err(io::Error::other)?;
-    Ok([(number >> 64) as u64, number as u64])
-}
-
-/// CRC-32 of words and bytes, with a mark of a sum above it, so that zeroes have none.
-///
-/// Source: ITU-T V.42 §8.1.1.6.2, bits in the order of Ethernet's.
-fn sum(words: impl IntoIterator<Item = u64>, bytes: &[u8]) -> u64 {
-    let words = words.into_iter().flat_map(u64::to_le_bytes);
-    let step = |crc: u32, byte: u8| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            (crc >> 1) ^ (0xedb8_8320 & 0_u32.wrapping_sub(crc & 1))
-        })
-    };
-    let crc = words.chain(bytes.iter().copied()).fold(u32::MAX, step);
-    1 << 32 | u64::from(!crc)
 }
