@@ -189,7 +189,9 @@ impl Director {
             ("IPv4", self.tables.ipv4.statistics()),
             ("IPv6", self.tables.ipv6.statistics()),
         ];
-        let tables = tables.iter().map(|(family, table)| warn(family, table));
+        let tables = tables
+            .iter()
+            .map(|(family, table)| warn(family, table, self.kept.is_some()));
         tables.flatten().flatten().collect()
     }
 
@@ -292,11 +294,16 @@ impl Director {
 }
 
 /// What is wrong with a table's memory.
-fn warn(family: &str, table: &TableStatistics) -> [Option<String>; 2] {
+fn warn(family: &str, table: &TableStatistics, is_in_file: bool) -> [Option<String>; 2] {
+    let remedy = if is_in_file {
+        "lay director.table on hugetlbfs, or on a tmpfs with huge=advise"
+    } else {
+        "set huge pages aside (vm.nr_hugepages), or allow transparent ones"
+    };
     let pages = table.pages.are_poor().then(|| {
         format!(
             "{family} connections: {} of {} MiB lie in ordinary pages, which makes packets slower; \
-             set huge pages aside (vm.nr_hugepages), or allow transparent ones",
+             {remedy}",
             table.pages.ordinary >> 20,
             table.bytes >> 20
         )
@@ -327,14 +334,16 @@ mod tests {
             placement: Placement::Refused,
             ..TableStatistics::default()
         };
-        let told = warn("IPv4", &table).map(|warning| warning.unwrap_or_default());
+        let told = warn("IPv4", &table, false).map(|warning| warning.unwrap_or_default());
         assert!(
             told[0].contains("90 of 100 MiB lie in ordinary pages"),
             "{told:?}"
         );
         assert!(told[1].contains("mbind"), "{told:?}");
+        let [in_file, _] = warn("IPv4", &table, true);
+        assert!(in_file.is_some_and(|told| told.contains("hugetlbfs")));
         table.pages.huge = 100 << 20;
         table.placement = Placement::OnNodes;
-        assert_eq!(warn("IPv4", &table), [None, None]);
+        assert_eq!(warn("IPv4", &table, false), [None, None]);
     }
 }

@@ -227,9 +227,13 @@ impl Left {
             return false;
         };
         let [told, shift, told_sum] = [OWNER, SHIFT, SUM].map(|word| record.0[word].load(Relaxed));
-        let is_first = !std::mem::replace(&mut self.claimed[index as usize], true);
+        let claimed = &mut self.claimed[index as usize];
+        if *claimed || told != owner || told_sum != sum(owner, shift) {
+            return false;
+        }
         record.0[CONTROLLED].store(0, Relaxed);
-        is_first && told == owner && told_sum == sum(owner, shift)
+        *claimed = true;
+        true
     }
 
     /// The records, all others free.
