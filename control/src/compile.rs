@@ -19,6 +19,7 @@ use numbers::{Known, Numbers};
 use scheduler::{RealServer, Weight};
 use settings::{
     local_addresses, mark_rule, owned, persistence, port_view, removed, service_key, tunnel,
+    unknown,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -104,14 +105,12 @@ impl Compiler {
             let compiled = self.service(service, configuration, before);
             services.push((compiled.key, compiled));
         }
-        for known in self.servers.values().filter(|known| known.removed_in != 0) {
+        let gone = self.servers.iter();
+        for (key, known) in gone.filter(|(_, known)| known.removed_in != 0) {
             let index = known.id.0 as usize;
-            servers[index] = before
-                .snapshot
-                .servers
-                .get(index)
-                .and_then(Option::as_deref)
-                .map(removed);
+            let old = before.snapshot.servers.get(index);
+            let old = old.and_then(Option::as_deref).map(removed);
+            servers[index] = Some(old.unwrap_or_else(|| unknown(key.1, known)));
         }
         let same_ways = before.configuration.is_some_and(|old| {
             old.routes == configuration.routes && old.ports == configuration.ports

@@ -10,17 +10,19 @@ mod automatic;
 mod dpdk;
 mod errors;
 mod fixed;
+mod kept;
 mod links;
 mod nodes;
 mod ports;
 mod threads;
 
 pub use errors::{ApplyError, Findings, StartError, TellError};
+pub use kept::Takeover;
 
 use crate::compile::{Before, Compiler};
 use crate::config::{self, Configuration, DirectorSettings, Listen};
 use crate::plan::Plan;
-use conntrack::{Table, TableConfig, Ticks, random_seeds};
+use conntrack::{Table, TableConfig, random_seeds};
 use dataplane::neighbour::NeighbourTable;
 use dataplane::port::handle::{Opened, PortHandle};
 use dataplane::port::{Port, PortId, PortInfo};
@@ -28,6 +30,7 @@ use dataplane::snapshot::{Publisher, Snapshot};
 use dataplane::stats::WorkerStats;
 use dataplane::worker::{self, Tables, WorkerParts};
 use fixed::fixed_keys;
+use kept::Kept;
 use links::Watch;
 use parking_lot::Mutex;
 use ports::{infos, open};
@@ -44,6 +47,8 @@ const NEIGHBOURS: usize = 16_384;
 pub struct Director {
     pub(crate) settings: DirectorSettings,
     pub(crate) started: Instant,
+    /// When tick 0 was: before `started` where the tables are of a process before.
+    pub(crate) epoch: Instant,
     pub(crate) ports: Vec<PortInfo>,
     /// Of the ports, in their order; none where somebody else runs the workers.
     pub(crate) handles: Vec<Arc<dyn PortHandle>>,
@@ -55,6 +60,8 @@ pub struct Director {
     pub(crate) current: Mutex<Current>,
     pub(crate) threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
+    /// The file of the tables. It stays locked until the threads have ended.
+    pub(crate) kept: Option<Kept>,
 }
 
 /// What changes while a director runs.
@@ -135,11 +142,12 @@ impl Director {
         let settings = configuration.director.clone();
         let servers = usize::try_from(settings.servers).expect("a usize holds 32 bits");
         let nodes = nodes::nodes(&settings);
-        let tables = Tables {
-            ipv4: Table::on_nodes(&table_config(&settings), &nodes)?,
-            ipv6: Table::on_nodes(&table_config(&settings), &nodes)?,
-            helpers: Arc::default(),
-            calls: Arc::default(),
+        let (tables, kept, left) = match &settings.table {
+            None => (own_tables(&settings, &nodes)?, None, Vec::new()),
+            Some(path) => {
+                let (tables, kept, left) = Kept::open(path, &configuration, nodes)?;
+                (tables, Some(kept), left)
+            }
         };
         let neighbours = Arc::new(NeighbourTable::new(NEIGHBOURS.max(2 * servers)));
         let publisher = Publisher::new(usize::from(settings.workers));
@@ -152,18 +160,27 @@ impl Director {
             stats.clone(),
             servers,
         );
+        for (number, key, burden) in left {
+            compiler.restore(number, key, burden);
+        }
         let started = Instant::now();
+        let epoch = kept.as_ref().map_or(started, Kept::epoch);
         let before = Before {
             configuration: None,
             snapshot: &publisher.current(),
             seen_by_all: 0,
         };
-        let snapshot = compiler.compile(&configuration, &before, Ticks(0))?;
+        let snapshot = compiler.compile(&configuration, &before, worker::ticks_since(epoch))?;
         prepare_calls(&tables, &snapshot);
+        if let Some(kept) = &kept {
+            kept.write(&compiler);
+        }
         let (snapshot, _) = publisher.publish(snapshot);
         Ok(Director {
             settings,
             started,
+            epoch,
+            kept,
             ports: infos,
             tables,
             neighbours,
@@ -226,9 +243,12 @@ impl Director {
             seen_by_all: self.publisher.seen_by_all(),
         };
         let snapshot =
-            compiler.compile(&configuration, &before, worker::ticks_since(self.started))?;
+            compiler.compile(&configuration, &before, worker::ticks_since(self.epoch))?;
         prepare_calls(&self.tables, &snapshot);
         self.tell_ports(&snapshot)?;
+        if let Some(kept) = &self.kept {
+            kept.write(compiler);
+        }
         current.configuration = configuration;
         self.publish(current, snapshot);
         Ok(plan)
@@ -277,7 +297,7 @@ impl Director {
     /// The numbers of workers that have not come round for longer than `limit`: they forward nothing.
     #[must_use]
     pub fn standing_workers(&self, limit: Duration) -> Vec<usize> {
-        let now = worker::ticks_since(self.started);
+        let now = worker::ticks_since(self.epoch);
         // A tick that came after the clock was read is no age.
         let stands = |stats: &WorkerStats| {
             let age = now.0.wrapping_sub(stats.ticked.load(Relaxed));
@@ -328,6 +348,16 @@ fn valid(configuration: &Configuration) -> Result<(), Findings> {
     } else {
         Err(Findings(wrong))
     }
+}
+
+/// Tables in memory of the process alone.
+fn own_tables(settings: &DirectorSettings, nodes: &[u16]) -> Result<Tables, StartError> {
+    Ok(Tables {
+        ipv4: Table::on_nodes(&table_config(settings), nodes)?,
+        ipv6: Table::on_nodes(&table_config(settings), nodes)?,
+        helpers: Arc::default(),
+        calls: Arc::default(),
+    })
 }
 
 fn table_config(settings: &DirectorSettings) -> TableConfig {

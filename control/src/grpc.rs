@@ -1,7 +1,7 @@
 //! The gRPC service: a director's answers as messages.
 
 use crate::config::{Granularity, GueChecksum, Listen, Persistence, Protocol, TunnelKind};
-use crate::director::Director;
+use crate::director::{Director, Takeover};
 use crate::status::{
     NeighbourStatus, PortStatus, ServerStatus, ServiceStatus, Status as DirectorStatus,
     WorkerStatus,
@@ -68,7 +68,18 @@ fn status(status: &DirectorStatus) -> v1::GetStatusResponse {
         warnings: status.warnings.clone(),
         drops: drops.collect(),
         lip_ports: Some(v1::LipPorts { capacity, in_use }),
+        table_file: status.takeover.as_ref().map(table_file),
         neighbours: status.neighbours.iter().map(neighbour).collect(),
+    }
+}
+
+fn table_file(takeover: &Takeover) -> v1::TableFile {
+    v1::TableFile {
+        path: takeover.path.display().to_string(),
+        adopted: takeover.adopted.adopted,
+        refused: takeover.adopted.refused.all(),
+        took_ms: u64::try_from(takeover.took.as_millis()).unwrap_or(u64::MAX),
+        summary: takeover.to_string(),
     }
 }
 

@@ -72,6 +72,9 @@ fn run(file: &Path) -> anyhow::Result<()> {
         "uvsd {version}: {services} services, control socket {}",
         control.display()
     );
+    if let Some(takeover) = director.takeover() {
+        tracing::info!("{takeover}");
+    }
     for warning in director.warnings() {
         tracing::warn!("{warning}");
     }

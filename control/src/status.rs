@@ -1,7 +1,7 @@
 //! What a director tells of itself, as plain values.
 
 use crate::config::{Listen, Persistence, Service as ServiceSettings, TunnelKind};
-use crate::director::Director;
+use crate::director::{Director, Takeover};
 use crate::traffic::Traffic;
 use conntrack::{Method, Placement, TableStatistics};
 use dataplane::helper::Helper;
@@ -35,6 +35,8 @@ pub struct Status {
     pub neighbours: Vec<NeighbourStatus>,
     /// What an operator should see to.
     pub warnings: Vec<String>,
+    /// What was found in the file that the tables lie in, if they do.
+    pub takeover: Option<Takeover>,
 }
 
 /// How a worker does. Counters since the start.
@@ -180,7 +182,14 @@ impl Director {
             ),
             neighbours: self.neighbour_statuses(),
             warnings: self.warnings(),
+            takeover: self.takeover().cloned(),
         }
+    }
+
+    /// What was found in the file that the tables lie in, if they do.
+    #[must_use]
+    pub fn takeover(&self) -> Option<&Takeover> {
+        self.kept.as_ref().map(|kept| &kept.takeover)
     }
 
     /// What an operator should see to, each a sentence.
@@ -190,7 +199,9 @@ impl Director {
             ("IPv4", self.tables.ipv4.statistics()),
             ("IPv6", self.tables.ipv6.statistics()),
         ];
-        let tables = tables.iter().map(|(family, table)| warn(family, table));
+        let tables = tables
+            .iter()
+            .map(|(family, table)| warn(family, table, self.kept.is_some()));
         tables.flatten().flatten().collect()
     }
 
@@ -314,11 +325,16 @@ impl Director {
 }
 
 /// What is wrong with a table's memory.
-fn warn(family: &str, table: &TableStatistics) -> [Option<String>; 2] {
+fn warn(family: &str, table: &TableStatistics, is_in_file: bool) -> [Option<String>; 2] {
+    let remedy = if is_in_file {
+        "lay director.table on hugetlbfs, or on a tmpfs with huge=advise"
+    } else {
+        "set huge pages aside (vm.nr_hugepages), or allow transparent ones"
+    };
     let pages = table.pages.are_poor().then(|| {
         format!(
             "{family} connections: {} of {} MiB lie in ordinary pages, which makes packets slower; \
-             set huge pages aside (vm.nr_hugepages), or allow transparent ones",
+             {remedy}",
             table.pages.ordinary >> 20,
             table.bytes >> 20
         )
@@ -349,14 +365,16 @@ mod tests {
             placement: Placement::Refused,
             ..TableStatistics::default()
         };
-        let told = warn("IPv4", &table).map(|warning| warning.unwrap_or_default());
+        let told = warn("IPv4", &table, false).map(|warning| warning.unwrap_or_default());
         assert!(
             told[0].contains("90 of 100 MiB lie in ordinary pages"),
             "{told:?}"
         );
         assert!(told[1].contains("mbind"), "{told:?}");
+        let [in_file, _] = warn("IPv4", &table, true);
+        assert!(in_file.is_some_and(|told| told.contains("hugetlbfs")));
         table.pages.huge = 100 << 20;
         table.placement = Placement::OnNodes;
-        assert_eq!(warn("IPv4", &table), [None, None]);
+        assert_eq!(warn("IPv4", &table, false), [None, None]);
     }
 }

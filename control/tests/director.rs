@@ -442,8 +442,8 @@ fn what_is_fixed_at_the_start_is_not_changed_at_run_time() {
         ),
         (
             "servers = 3",
-            "servers = 4\nidle = \"poll\"\npin = true\ncontrol = \"unix:/x\"",
-            "director.servers, director.idle, director.pin, director.control",
+            "servers = 4\nidle = \"poll\"\npin = true\ncontrol = \"unix:/x\"\ntable = \"/x\"",
+            "director.servers, director.idle, director.pin, director.control, director.table",
         ),
     ] {
         let error = director
@@ -711,4 +711,116 @@ fn what_a_driver_refuses_to_be_told_is_told_again_later() {
     assert_eq!(director.status().version, 2);
     director.tidy();
     assert_eq!(director.status().version, 2);
+
+/// A table's file that is gone with the test.
+struct TableFile(std::path::PathBuf);
+
+impl TableFile {
+    fn new(name: &str) -> TableFile {
+        let name = format!("/dev/shm/uvs-control-{}-{name}", std::process::id());
+        TableFile(name.into())
+    }
+
+    /// The configuration with the table in it.
+    fn text(&self, text: &str) -> String {
+        let table = format!("[director]\ntable = \"{}\"", self.0.display());
+        text.replace("[director]", &table)
+    }
+}
+
+impl Drop for TableFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn with_a_table_in_a_file_the_next_director_knows_the_servers_by_the_same_numbers() {
+    let file = TableFile::new("numbers");
+    let text = file.text(&TEXT.replace("udp = 1", "udp = 300"));
+    let number = {
+        let (director, wire) = start(&text);
+        one_flow(&wire);
+        eventually(|| servers(&director)[0].inactive == 1);
+        servers(&director)[0].id
+    };
+    // The servers in another order, and a new one before them.
+    let other = text.replace(
+        "server = [{ address = \"10.1.0.11\" }, { address = \"10.1.0.12\", weight = 0 }]",
+        "server = [{ address = \"10.1.0.21\" }, { address = \"10.1.0.12\" }, { address = \"10.1.0.11\" }]",
+    );
+    {
+        let (director, wire) = start(&other);
+        let takeover = director.takeover().unwrap();
+        assert_eq!(
+            (takeover.adopted.adopted, takeover.adopted.refused.all()),
+            (1, 0)
+        );
+        let last = servers(&director).into_iter().next_back().unwrap();
+        assert_eq!((last.id, last.inactive), (number, 1));
+        one_flow(&wire);
+    }
+    // It is gone while nobody runs: as after a reload, its client's packets are dropped, its number stays taken.
+    let gone = text.replace("{ address = \"10.1.0.11\" }, ", "");
+    {
+        let (director, wire) = start(&gone);
+        assert_eq!(director.takeover().unwrap().adopted.adopted, 1);
+        assert!(wire.inject(&request(1000)));
+        let dropped = || {
+            let drops = director.status().drops;
+            drops
+                .iter()
+                .any(|(reason, count)| reason.name() == "server-gone" && *count == 1)
+        };
+        eventually(dropped);
+        assert!(servers(&director).iter().all(|server| server.id != number));
+    }
+    // And it comes back.
+    let (director, wire) = start(&text);
+    assert_eq!(servers(&director)[0].inactive, 1);
+    one_flow(&wire);
+}
+
+#[test]
+fn a_table_whose_list_of_servers_is_damaged_is_replaced() {
+    use std::os::unix::fs::FileExt;
+    let file = TableFile::new("damaged");
+    let text = file.text(&TEXT.replace("udp = 1", "udp = 300"));
+    let (director, wire) = start(&text);
+    one_flow(&wire);
+    drop(director);
+    let raw = std::fs::OpenOptions::new()
+        .write(true)
+        .open(&file.0)
+        .unwrap();
+    raw.write_all_at(&[0xff; 8], 4096 + 24).unwrap();
+    let (director, _wire) = start(&text);
+    let told = director.takeover().unwrap().to_string();
+    assert!(
+        told.contains("was replaced: its directory of servers is damaged"),
+        "{told}"
+    );
+    assert_eq!(director.status().tables[0].entries, 0);
+}
+
+#[test]
+fn a_table_that_cannot_be_is_told_with_its_place() {
+    let file = TableFile::new("taken");
+    let text = file.text(TEXT);
+    let (_director, _wire) = start(&text);
+    let error = Director::assemble(configuration(&text), Vec::new())
+        .err()
+        .unwrap();
+    let told = error.to_string();
+    assert!(
+        told.contains(&format!("director.table: {}", file.0.display())),
+        "{told}"
+    );
+    assert!(told.contains("another uvsd has it"), "{told}");
+    let on_disk = concat!(env!("CARGO_TARGET_TMPDIR"), "/table");
+    let text = TEXT.replace("[director]", &format!("[director]\ntable = \"{on_disk}\""));
+    let error = Director::assemble(configuration(&text), Vec::new())
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("tmpfs"), "{error}");
 }

@@ -50,6 +50,8 @@ pub struct Configuration {
     pub tcp_fin: u32,
     /// Seconds that a UDP flow is remembered.
     pub udp: u32,
+    /// More lines of `[director]`.
+    pub director: String,
     /// More text for the file's end.
     pub more: String,
 }
@@ -71,6 +73,7 @@ impl Configuration {
             lip_ports: (1024, 65_535),
             tcp_fin: 120,
             udp: 300,
+            director: String::new(),
             more: String::new(),
         }
     }
@@ -131,6 +134,7 @@ impl Configuration {
              connections = 65_536\n\
              {idle}\
              control = \"unix:{socket}\"\n\
+             {director}\
              [timeouts]\n\
              tcp_fin = {tcp_fin}\n\
              udp = {udp}\n\
@@ -148,6 +152,7 @@ impl Configuration {
                 .as_ref()
                 .map(|idle| format!("idle = \"{idle}\"\n"))
                 .unwrap_or_default(),
+            director = self.director,
             socket = socket.display(),
             tcp_fin = self.tcp_fin,
             udp = self.udp,

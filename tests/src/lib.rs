@@ -9,6 +9,7 @@ pub mod client;
 mod configuration;
 pub mod dns;
 mod driver;
+pub mod echo;
 pub mod engine;
 pub mod ftp;
 pub mod iperf;

@@ -109,7 +109,13 @@ impl Scene {
 
     /// Kills uvsd, or what is left of it, and starts it anew.
     pub fn restart(&mut self) {
-        self.uvsd = Uvsd::start(
+        self.restart_as(crate::uvsd::executable());
+    }
+
+    /// The same, by another program.
+    pub fn restart_as(&mut self, program: &Path) {
+        self.uvsd = Uvsd::start_as(
+            program,
             &self.topology.director,
             self.folder.path(),
             &self.configuration,

@@ -51,6 +51,8 @@ pub struct DirectorSettings {
     pub pin: Pin,
     /// The Unix socket of the gRPC service.
     pub control: PathBuf,
+    /// The file that the connection tables lie in; `None`: memory of the process alone.
+    pub table: Option<PathBuf>,
 }
 
 impl Default for DirectorSettings {
@@ -63,6 +65,7 @@ impl Default for DirectorSettings {
             idle: Idle::Sleep,
             pin: Pin::Nowhere,
             control: PathBuf::from("/run/uvs/uvs.sock"),
+            table: None,
         }
     }
 }

@@ -139,6 +139,7 @@ fn read_director(section: &Section<'_, '_>) -> DirectorSettings {
         control: section
             .parsed("control", parse_control)
             .unwrap_or(default.control),
+        table: section.parsed("table", parse_table).or(default.table),
     }
 }
 
@@ -183,6 +184,12 @@ fn parse_control(text: &str) -> Option<PathBuf> {
     let path = Path::new(text.strip_prefix("unix:")?);
     let len = path.as_os_str().len();
     (path.is_absolute() && (2..=100).contains(&len)).then(|| path.to_owned())
+}
+
+fn parse_table(text: &str) -> Option<PathBuf> {
+    let path = Path::new(text);
+    let is_one = path.is_absolute() && path.file_name().is_some() && text.len() <= 200;
+    is_one.then(|| path.to_owned())
 }
 
 fn read_mark(section: &Section<'_, '_>) -> Option<Mark> {

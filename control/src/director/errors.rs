@@ -2,8 +2,9 @@
 
 use crate::compile::NoRoom;
 use crate::config::Finding;
-use conntrack::TableError;
+use conntrack::{FileError, TableError};
 use std::fmt;
+use std::path::PathBuf;
 
 /// What is wrong with a configuration that was not read from a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +65,14 @@ pub enum StartError {
     /// The connection table cannot be made.
     #[error("director.connections: {0}")]
     Table(#[from] TableError),
+    /// The file for the connection table cannot be used.
+    #[error("director.table: {}: {error}", path.display())]
+    TableFile {
+        /// Where it is to be.
+        path: PathBuf,
+        /// Why.
+        error: FileError,
+    },
     /// There are more servers than numbers.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),

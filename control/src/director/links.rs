@@ -69,7 +69,7 @@ impl Director {
             }
             *is_behind = published.is_err();
         }
-        let now = worker::ticks_since(self.started);
+        let now = worker::ticks_since(self.epoch);
         for port in came_back {
             self.neighbours.doubt(port, now);
         }
@@ -93,7 +93,7 @@ impl Director {
             seen_by_all: self.publisher.seen_by_all(),
         };
         let snapshot =
-            compiler.compile(&configuration, &before, worker::ticks_since(self.started))?;
+            compiler.compile(&configuration, &before, worker::ticks_since(self.epoch))?;
         self.tell_ports(&snapshot)?;
         self.publish(&mut current, snapshot);
         Ok(())

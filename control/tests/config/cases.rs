@@ -57,6 +57,11 @@ const CASES: &[(&str, &str, &str)] = &[
     ),
     (
         "workers = 2",
+        "table = \"uvs/table\"",
+        "f.toml:2: director.table: \"uvs/table\" is not a file for the connection table; accepted: an absolute path of at most 200 bytes, on tmpfs or hugetlbfs, such as \"/dev/shm/uvs/table\"",
+    ),
+    (
+        "workers = 2",
         "control = \"/run/x\"",
         "f.toml:2: director.control: \"/run/x\" is not a control socket; accepted: \"unix:\" and an absolute path of at most 100 bytes",
     ),

@@ -32,6 +32,7 @@ mod services;
 mod sip;
 mod steady;
 mod sweep;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod transition;
@@ -40,6 +41,7 @@ mod upkeep;
 mod waiting;
 
 pub use run::{Idle, ticks_since};
+pub use takeover::{Burden, TakenOver, file_words};
 
 use crate::calls::Calls;
 use crate::helper::Records;
@@ -196,12 +198,17 @@ impl<P: Port> Worker<P> {
     /// Takes a new snapshot over. Off the packet path; may allocate.
     fn adopt(&mut self, snapshot: Arc<Snapshot>) {
         let some_are_gone = self.services.adopt(&snapshot);
-        if some_are_gone && snapshot.ipvs.expire_nodest_conn {
+        let is_first = self.egress.snapshot.version == 0;
+        if (some_are_gone || is_first) && snapshot.ipvs.expire_nodest_conn {
             self.ipv4.begin_sweep();
             self.ipv6.begin_sweep();
         }
         self.ipv4.lips.adopt(&snapshot);
         self.ipv6.lips.adopt(&snapshot);
+        if is_first {
+            self.ipv4.hold_ports();
+            self.ipv6.hold_ports();
+        }
         self.ipv4.fragments.adopt(&snapshot);
         self.ipv6.fragments.adopt(&snapshot);
         // What the modes go by is looked at once a second.

@@ -154,6 +154,9 @@ fn write_tables(text: &mut String, status: &GetStatusResponse) -> std::fmt::Resu
             pages(table)
         )?;
     }
+    if let Some(file) = &status.table_file {
+        writeln!(text, "{}", file.summary)?;
+    }
     for warning in &status.warnings {
         writeln!(text, "WARNING: {warning}")?;
     }

@@ -60,6 +60,15 @@ pub const DIRECTOR: Table = Table {
             "\"unix:/run/uvs/uvs.sock\"",
             "where the gRPC service listens",
         ),
+        optional(
+            "table",
+            "a file for the connection table",
+            Accepts::Form(
+                "an absolute path of at most 200 bytes, on tmpfs or hugetlbfs, such as \"/dev/shm/uvs/table\"",
+            ),
+            "none: connections end with uvsd",
+            "where the connection table lies, so that connections go on when uvsd starts again, also after a crash",
+        ),
     ],
 };
 
