@@ -711,6 +711,7 @@ fn what_a_driver_refuses_to_be_told_is_told_again_later() {
     assert_eq!(director.status().version, 2);
     director.tidy();
     assert_eq!(director.status().version, 2);
+}
 
 /// A table's file that is gone with the test.
 struct TableFile(std::path::PathBuf);

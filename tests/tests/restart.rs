@@ -66,7 +66,7 @@ fn survives_kills(method: Method, family: Family) {
         assert_eq!((adopted, refused), (CONNECTIONS.into(), 0));
         let servers = scene.uvsd.servers(PORT);
         let active: u64 = servers.iter().map(|server| u64::from(server.active)).sum();
-        assert_eq!(active, CONNECTIONS.into(), "{servers:?}");
+        assert_eq!(active, u64::from(CONNECTIONS), "{servers:?}");
         assert!(
             servers.iter().all(|server| server.active > 500),
             "{servers:?}"

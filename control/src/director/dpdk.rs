@@ -1,7 +1,7 @@
 //! Ports of DPDK, in a build that has it.
 
 use super::ports::Failure;
-use crate::config::{Configuration, DpdkDevice, DpdkSettings, PortSettings};
+use crate::config::{Configuration, DpdkDevice, PortSettings};
 use dataplane::port::PortId;
 use dataplane::port::any::AnyPort;
 use dataplane::port::handle::Opened;
@@ -14,6 +14,7 @@ pub(super) fn open(
     device: &DpdkDevice,
     configuration: &Configuration,
 ) -> Result<Opened<AnyPort>, Failure> {
+    use crate::config::DpdkSettings;
     use dataplane::port::dpdk::{self, Config, Settings};
     use dataplane::port::dpdk_settings::pci_address;
     use dataplane::port::exception;
