@@ -88,7 +88,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "driver = \"af_packet\"",
         "driver = \"dpdk\"",
-        "f.toml:5: port.wan.driver: \"dpdk\" is not a driver; accepted: \"af_packet\", \"memory\"",
+        "f.toml:5: port.wan.driver: \"dpdk\" is not a driver; accepted: \"af_packet\", \"af_xdp\", \"memory\"",
     ),
     (
         "interface = \"eth0\"",
@@ -104,6 +104,26 @@ const CASES: &[(&str, &str, &str)] = &[
         "driver = \"memory\"",
         "driver = \"memory\"\ninterface = \"eth0\"",
         "f.toml:11: port.lan.interface: only drivers \"af_packet\" and \"af_xdp\" have an interface",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"af_xdp\"",
+        "f.toml:10: port.lan.interface: missing: the interface of driver \"af_xdp\"; accepted: 1 to 15 bytes without '/', ':' or blanks",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"af_xdp\"\ninterface = \"eth0\"",
+        "f.toml:11: port.lan.interface: eth0 is already port.wan.interface; accepted: each once",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"af_xdp\"\ninterface = \"eth1\"\nchecksums = \"fix\"",
+        "f.toml:12: port.lan.checksums: \"fix\" is not what to do about transport checksums; accepted: \"verify\", \"trust\"",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"memory\"\nchecksums = \"trust\"",
+        "f.toml:11: port.lan.checksums: only driver \"af_xdp\" has this choice",
     ),
     (
         "driver = \"memory\"",
