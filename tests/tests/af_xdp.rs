@@ -193,7 +193,7 @@ fn an_interface_that_was_down_is_used_again() {
 /// The other port goes on, and uvsd with it.
 #[test]
 fn an_interface_that_is_removed_disturbs_nobody_else() {
-    let mut scene = Scene::new(configuration(Method::Nat, Family::V4, 1), 1);
+    let mut scene = Scene::new(configuration(Method::Nat, Family::V4, 1), 2);
     assert!(serves(&scene));
     let ip = |of: &Namespace, arguments: &str| {
         let arguments: Vec<_> = arguments.split(' ').collect();

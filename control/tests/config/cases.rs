@@ -108,7 +108,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "driver = \"memory\"",
         "driver = \"af_xdp\"",
-        "f.toml:10: port.lan.interface: missing: the interface of driver \"af_xdp\"; accepted: 1 to 15 bytes without '/', ':' or blanks",
+        "f.toml:9: port.lan.interface: missing: the interface of driver \"af_xdp\"; accepted: 1 to 15 bytes without '/', ':' or blanks",
     ),
     (
         "driver = \"memory\"",
