@@ -2,7 +2,7 @@
 //! left on the interfaces. Whatever driver the other tests have. Needs root: fails without.
 #![allow(clippy::unwrap_used, reason = "helpers panic as their tests do")]
 
-use cli::lab::{Family, Host, HttpServer, Method, Prefix, http_get};
+use cli::lab::{Family, Host, HttpServer, Method, Namespace, Prefix, http_get};
 use e2e::client::{self, Connections, Download};
 use e2e::{Configuration, Driver, HTTP_PORT, Process, Scene, Uvsd, eventually};
 use nix::sys::signal::Signal;
@@ -188,6 +188,38 @@ fn an_interface_that_was_down_is_used_again() {
             scene.uvsd.status().drops()
         );
     }
+}
+
+/// The other port goes on, and uvsd with it.
+#[test]
+fn an_interface_that_is_removed_disturbs_nobody_else() {
+    let mut scene = Scene::new(configuration(Method::Nat, Family::V4, 1), 2);
+    assert!(serves(&scene));
+    let ip = |of: &Namespace, arguments: &str| {
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        Process::start(of, "ip", &arguments)
+            .finish(PATIENCE)
+            .success()
+    };
+    let _ = ip(&scene.topology.director, "link del eth1");
+    let vip = scene.virtual_address(HTTP_PORT).ip();
+    for _ in 0..2 {
+        let _ = ip(scene.client(), &format!("neighbour del {vip} dev eth0"));
+        assert!(!serves(&scene), "nobody gets to the servers");
+        let neighbour = ip(scene.client(), &format!("neighbour show {vip}"));
+        assert!(
+            neighbour.contains("lladdr"),
+            "uvsd answers ARP: {neighbour}"
+        );
+    }
+    let status = scene.uvsd.status();
+    assert!(status.0.workers[0].running, "{status:?}");
+    let before = status.0.workers[0].sleeps;
+    std::thread::sleep(Duration::from_secs(1));
+    let slept = scene.uvsd.status().0.workers[0].sleeps - before;
+    // 100 naps of 10 ms: what is gone does not keep the worker awake.
+    assert!(slept < 1000, "{slept} naps in a second");
+    assert_eq!(scene.uvsd.stop(Signal::SIGTERM).code(), Some(0));
 }
 
 /// A client's GSO frames come in whole by AF_PACKET, and leave by AF_XDP cut and finished; and the other way round.

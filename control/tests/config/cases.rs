@@ -92,8 +92,18 @@ const CASES: &[(&str, &str, &str)] = &[
     ),
     (
         "driver = \"af_packet\"",
-        "driver = \"dpdk\"",
-        "f.toml:5: port.wan.driver: \"dpdk\" is not a driver; accepted: \"af_packet\", \"pcap\", \"memory\"",
+        "driver = \"dpkd\"",
+        "f.toml:5: port.wan.driver: \"dpkd\" is not a driver; accepted: \"auto\", \"af_packet\", \"af_xdp\", \"dpdk\", \"pcap\", \"memory\"",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"auto\"",
+        "f.toml:9: port.lan.interface: missing: what driver \"auto\" is to choose from; accepted: an `interface`, a `device` of DPDK, or both",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"memory\"\ndevice = \"net_null0\"",
+        "f.toml:11: port.lan.device: only drivers \"auto\" and \"dpdk\" have it",
     ),
     (
         "driver = \"memory\"",
@@ -134,6 +144,26 @@ const CASES: &[(&str, &str, &str)] = &[
         "driver = \"memory\"",
         "driver = \"memory\"\ninterface = \"eth0\"",
         "f.toml:11: port.lan.interface: only drivers \"af_packet\" and \"af_xdp\" have an interface",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"af_xdp\"",
+        "f.toml:9: port.lan.interface: missing: the interface of driver \"af_xdp\"; accepted: 1 to 15 bytes without '/', ':' or blanks",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"af_xdp\"\ninterface = \"eth0\"",
+        "f.toml:11: port.lan.interface: eth0 is already port.wan.interface; accepted: each once",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"af_xdp\"\ninterface = \"eth1\"\nchecksums = \"fix\"",
+        "f.toml:12: port.lan.checksums: \"fix\" is not what to do about transport checksums; accepted: \"verify\", \"trust\"",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"memory\"\nchecksums = \"trust\"",
+        "f.toml:11: port.lan.checksums: only driver \"af_xdp\" has this choice",
     ),
     (
         "driver = \"memory\"",

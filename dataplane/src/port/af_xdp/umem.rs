@@ -183,7 +183,6 @@ impl Umem {
     #[inline]
     pub(super) fn give_back(&mut self, frame: Frame) {
         let (chunk, _) = self.check(&frame);
-        drop(frame);
         self.put_back(chunk);
     }
 
