@@ -20,6 +20,7 @@ pub mod udp;
 mod uvsd;
 
 pub use configuration::{Configuration, ECHO_PORT, HTTP_PORT, IPERF_PORT, Server};
+pub use driver::Driver;
 pub use payload::Payload;
 pub use process::{Output, Process, eventually};
 pub use scene::Scene;
