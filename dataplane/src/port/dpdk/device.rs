@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 const STOCK: u32 = 512;
 /// Names of pools must differ within a process.
 static POOLS: AtomicU32 = AtomicU32::new(0);
-/// Devices that are open, and the pools of those that were: their mbufs may still be in others' rings.
-static OPEN: Mutex<(usize, Vec<Pool>)> = Mutex::new((0, Vec::new()));
+/// The ports of devices that are open, and the pools of those that were: their mbufs may still be in others' rings.
+static OPEN: Mutex<(Vec<u16>, Vec<Pool>)> = Mutex::new((Vec::new(), Vec::new()));
 
 /// A pool of mbufs.
 #[derive(Clone, Copy, Debug)]
@@ -67,8 +67,16 @@ impl Facts {
 impl Device {
     /// Finds the device, or makes it, and starts it.
     pub(super) fn open(config: &Config) -> Result<Arc<Device>, OpenError> {
+        let mut open = OPEN.lock();
         let port = find(&config.device)?;
-        OPEN.lock().0 += 1;
+        // What is there already is found again.
+        if open.0.contains(&port) {
+            return Err(OpenError::Used {
+                device: config.device.clone(),
+            });
+        }
+        open.0.push(port);
+        drop(open);
         // From here on dropping it closes the device.
         let mut device = Device {
             port,
@@ -188,12 +196,12 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
+        let mut open = OPEN.lock();
         // SAFETY: no queue is left: each holds a reference to `self`.
         unsafe { dpdk::uvs_close(self.port) };
-        let mut open = OPEN.lock();
         open.1.append(&mut self.pools);
-        open.0 -= 1;
-        if open.0 == 0 {
+        open.0.retain(|port| *port != self.port);
+        if open.0.is_empty() {
             for pool in open.1.drain(..) {
                 // SAFETY: no device is left that could hold one of its mbufs.
                 unsafe { dpdk::rte_mempool_free(pool.0.as_ptr()) };
@@ -210,7 +218,8 @@ fn find(device: &str) -> Result<u16, OpenError> {
         error,
         words,
     };
-    let name = device.split(',').next().unwrap_or_default();
+    let name = super::pci_address(device)
+        .unwrap_or_else(|| device.split(',').next().unwrap_or_default().to_owned());
     let name = CString::new(name).map_err(|_| OpenError::NoSuchDevice {
         device: device.to_owned(),
     })?;
@@ -228,21 +237,13 @@ fn find(device: &str) -> Result<u16, OpenError> {
     let port = unsafe { dpdk::uvs_port_of(name.as_ptr()) };
     match (probed, u16::try_from(port)) {
         (Ok(()), Ok(port)) => Ok(port),
-        // The device was found at the start.
-        (Err((error, _)), Ok(port)) if error == -libc::EEXIST && is_pci(device) => Ok(port),
-        (Err((error, _)), _) if error == -libc::EEXIST => Err(OpenError::Used {
-            device: device.to_owned(),
-        }),
+        // It was there already.
+        (Err((error, _)), Ok(port)) if error == -libc::EEXIST => Ok(port),
         (Err((error, words)), _) => Err(refused(error_text(error), words)),
         (Ok(()), Err(_)) => Err(OpenError::NoSuchDevice {
             device: device.to_owned(),
         }),
     }
-}
-
-/// Whether a device is named by its PCI address.
-pub(super) fn is_pci(device: &str) -> bool {
-    super::pci_address(device).is_some()
 }
 
 fn make_pool(config: &Config, port: u16) -> Result<Pool, OpenError> {

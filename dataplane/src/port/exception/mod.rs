@@ -171,18 +171,7 @@ pub fn open(
         error,
     })?;
     let frame_len_max = mtu as usize + 18 + 4;
-    let flags = EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
-    let shared = Arc::new(Shared {
-        mac,
-        urgent: Line::new(URGENT, frame_len_max),
-        ordinary: Line::new(ORDINARY, frame_len_max),
-        inbound: Line::new(INBOUND, frame_len_max),
-        pending: AtomicUsize::new(0),
-        wake: eventfd(0, flags).map_err(io::Error::from)?,
-        asleep: AtomicBool::new(false),
-        stop: AtomicBool::new(false),
-        counters: Counters::default(),
-    });
+    let shared = Arc::new(Shared::new(mac, frame_len_max)?);
     let of_thread = Arc::clone(&shared);
     let thread = std::thread::Builder::new()
         .name("uvs-exceptions".to_owned())
@@ -284,6 +273,21 @@ impl Drop for Exceptions {
 }
 
 impl Shared {
+    fn new(mac: Mac, frame_len_max: usize) -> io::Result<Shared> {
+        let flags = EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
+        Ok(Shared {
+            mac,
+            urgent: Line::new(URGENT, frame_len_max),
+            ordinary: Line::new(ORDINARY, frame_len_max),
+            inbound: Line::new(INBOUND, frame_len_max),
+            pending: AtomicUsize::new(0),
+            wake: eventfd(0, flags)?,
+            asleep: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            counters: Counters::default(),
+        })
+    }
+
     fn wake(&self) {
         // Full: it is awake soon.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
@@ -354,4 +358,107 @@ fn sleep(shared: &Shared, tap: &Tap) {
     let mut woken = [0; 8];
     // Nobody has, if it is empty.
     let _ = rustix::io::read(&shared.wake, &mut woken);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 7]);
+
+    /// Two workers' ends, and no thread that takes what they give.
+    fn ends() -> [Exception; 2] {
+        let shared = Arc::new(Shared::new(MAC, 1518).expect("an eventfd"));
+        [true, false].map(|sends| Exception {
+            shared: Arc::clone(&shared),
+            sends,
+        })
+    }
+
+    fn frame(to: [u8; 6], ether_type: u16, len: usize) -> Vec<u8> {
+        let mut frame = vec![0; len];
+        frame[..6].copy_from_slice(&to);
+        frame[12..14].copy_from_slice(&ether_type.to_be_bytes());
+        frame
+    }
+
+    fn dropped(end: &Exception) -> (u64, u64) {
+        let counters = &end.shared.counters;
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (of(&counters.urgent_dropped), of(&counters.ordinary_dropped))
+    }
+
+    #[test]
+    fn a_flood_of_ordinary_frames_is_bounded_and_costs_no_urgent_one() {
+        let [mut first, mut second] = ends();
+        let ordinary = frame(MAC.0, 0x0800, 60);
+        for _ in 0..ORDINARY / 2 + 5 {
+            first.give(&ordinary);
+            second.give(&ordinary);
+        }
+        assert_eq!(dropped(&first), (0, 10));
+        let arp = frame([0xff; 6], 0x0806, 60);
+        for _ in 0..=URGENT {
+            second.give(&arp);
+        }
+        assert_eq!(dropped(&first), (1, 10));
+        assert_eq!(first.shared.urgent.waiting.len(), URGENT);
+        assert!(
+            first
+                .shared
+                .ordinary
+                .next(|bytes| assert_eq!(bytes, ordinary))
+        );
+        first.give(&ordinary);
+        assert_eq!(dropped(&first), (1, 10), "there was room again");
+        first.give(&frame(MAC.0, 0x0800, 1600));
+        assert_eq!(dropped(&first), (1, 11), "longer than the interface takes");
+    }
+
+    #[test]
+    fn what_is_for_another_machine_is_not_the_kernels() {
+        let [mut first, _] = ends();
+        first.give(&frame([2, 0, 0, 0, 0, 8], 0x0800, 60));
+        first.give(&[0; 5]);
+        assert!(first.shared.ordinary.waiting.is_empty());
+        first.give(&frame([0x33, 0x33, 0, 0, 0, 1], 0x86dd, 60));
+        assert_eq!(first.shared.ordinary.waiting.len(), 1);
+        assert_eq!(dropped(&first), (0, 0));
+    }
+
+    #[test]
+    fn the_first_worker_alone_sends_what_the_kernel_says_a_burst_at_a_time() {
+        let [mut first, second] = ends();
+        for number in 0..40 {
+            assert!(first.shared.inbound.put(&[number; 60]));
+            first.shared.pending.fetch_add(1, Ordering::Relaxed);
+        }
+        assert!(first.has_frames() && !second.has_frames());
+        let mut seen = Vec::new();
+        first.take(|bytes| {
+            seen.push(bytes[0]);
+            bytes[0] % 2 == 0
+        });
+        assert_eq!(seen, (0..32).collect::<Vec<_>>());
+        first.take(|bytes| {
+            seen.push(bytes[0]);
+            true
+        });
+        assert_eq!(seen.len(), 40);
+        assert!(!first.has_frames());
+        let counters = &first.shared.counters;
+        assert_eq!(counters.from_kernel.load(Ordering::Relaxed), 24);
+        assert_eq!(counters.from_kernel_dropped.load(Ordering::Relaxed), 16);
+    }
+
+    #[test]
+    fn a_worker_wakes_the_thread_only_when_it_sleeps() {
+        let [mut first, _] = ends();
+        let mut count = [0; 8];
+        first.give(&frame(MAC.0, 0x0800, 60));
+        assert!(rustix::io::read(&first.shared.wake, &mut count).is_err());
+        first.shared.asleep.store(true, Ordering::Relaxed);
+        first.give(&frame(MAC.0, 0x0800, 60));
+        assert_eq!(rustix::io::read(&first.shared.wake, &mut count), Ok(8));
+    }
 }
