@@ -95,11 +95,12 @@ impl Configuration {
     /// Queues that it needs of the director's interfaces: with AF_XDP one for each worker.
     #[must_use]
     pub fn queues(&self) -> u32 {
-        if self
-            .drivers
-            .iter()
-            .any(|driver| matches!(driver, Driver::AfXdp | Driver::DpdkAfXdp))
-        {
+        if self.drivers.iter().any(|driver| {
+            matches!(
+                driver,
+                Driver::AfXdp | Driver::Automatic | Driver::DpdkAfXdp
+            )
+        }) {
             self.workers.into()
         } else {
             1
@@ -125,7 +126,7 @@ impl Configuration {
     #[must_use]
     pub fn packet_sockets(&self) -> usize {
         let sockets = |driver: &Driver| match driver {
-            Driver::AfXdp => 1,
+            Driver::AfXdp | Driver::Automatic => 1,
             _ => self.workers.into(),
         };
         self.drivers.iter().map(sockets).sum()

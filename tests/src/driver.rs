@@ -10,6 +10,8 @@ pub enum Driver {
     AfPacket,
     /// AF_XDP sockets.
     AfXdp,
+    /// The first that can be had.
+    Automatic,
     /// DPDK over packet sockets.
     DpdkAfPacket,
     /// DPDK over AF_XDP sockets.
@@ -17,9 +19,10 @@ pub enum Driver {
 }
 
 impl Driver {
-    const NAMES: [(&str, Driver); 4] = [
+    const NAMES: [(&str, Driver); 5] = [
         ("af_packet", Driver::AfPacket),
         ("af_xdp", Driver::AfXdp),
+        ("auto", Driver::Automatic),
         ("dpdk:net_af_packet", Driver::DpdkAfPacket),
         ("dpdk:net_af_xdp", Driver::DpdkAfXdp),
     ];
@@ -49,6 +52,9 @@ impl Driver {
             Driver::AfXdp => {
                 return format!("driver = \"af_xdp\"\ninterface = \"{interface}\"\n");
             }
+            Driver::Automatic => {
+                return format!("driver = \"auto\"\ninterface = \"{interface}\"\n");
+            }
             Driver::DpdkAfPacket => format!(
                 "net_af_packet{number},iface={interface},qpairs={workers},framesz=2048,blocksz=65536,framecnt=2048"
             ),
@@ -63,7 +69,7 @@ impl Driver {
     #[must_use]
     pub fn more(self) -> &'static str {
         match self {
-            Driver::AfPacket | Driver::AfXdp => "",
+            Driver::AfPacket | Driver::AfXdp | Driver::Automatic => "",
             // The machine of the tests may have no huge pages.
             Driver::DpdkAfPacket | Driver::DpdkAfXdp => "[dpdk]\nhuge_pages = false\n",
         }
@@ -75,7 +81,7 @@ impl Driver {
     /// # Panics
     /// When ethtool is missing or fails.
     pub fn prepare(self, topology: &Topology) {
-        if matches!(self, Driver::AfPacket | Driver::AfXdp) {
+        if matches!(self, Driver::AfPacket | Driver::AfXdp | Driver::Automatic) {
             return;
         }
         let servers = topology.servers.iter().map(|server| &server.namespace);

@@ -255,6 +255,12 @@ fn a_thousand_requests_are_balanced_by_the_composed_director() {
     }
     let list = topology.docker(&["exec", &director, "uvs", "list"]);
     assert!(list.contains("172.30.99.100:80"), "{list}");
+    let status = topology.docker(&["exec", &director, "uvs", "status"]);
+    assert!(
+        status.contains("chosen automatically; not dpdk: "),
+        "{status}"
+    );
+    assert!(status.contains("port eth0: af_packet"), "{status}");
 
     topology.docker(&["stop", &director]);
     assert_eq!(
