@@ -350,6 +350,9 @@ pub enum BenchError {
         /// Drop reasons that were met, and how often.
         drops: Vec<(&'static str, u64)>,
     },
+    /// The port that the packets come by cannot be opened.
+    #[error("{0}")]
+    Port(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The user wanted it to end.
     #[error("interrupted")]
     Interrupted,

@@ -254,7 +254,7 @@ fn timed(span: Duration, mut round: impl FnMut() -> usize) -> Share {
 }
 
 /// For how long the calling thread has had a core.
-fn cpu_time() -> Duration {
+pub(crate) fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
         .expect("Linux has this clock")
         .into()

@@ -14,6 +14,8 @@
 mod case;
 mod crew;
 mod director;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 mod frames;
 mod looping;
 mod place;

@@ -276,7 +276,7 @@ fn measured<F: Ip>(shared: &Shared<'_>, crew: &mut [Member<F>], size: Size, phas
     Event::Measured(Box::new(measurement))
 }
 
-fn check(
+pub(crate) fn check(
     director: &Director,
     what: &'static str,
     done: u64,

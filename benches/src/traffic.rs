@@ -128,7 +128,7 @@ pub(crate) struct Flow<F: Ip> {
 }
 
 impl<F: Ip> Flow<F> {
-    fn ends(&self, direction: Direction) -> &Ends<F> {
+    pub(crate) fn ends(&self, direction: Direction) -> &Ends<F> {
         match direction {
             Direction::Request => &self.request,
             Direction::Reply => self.reply.as_ref().expect("only where replies are seen"),

@@ -17,12 +17,17 @@
 //!  64     end                                       108  extension
 //!                                                   112  16 bytes unused
 //! ```
+//! Where replies do not pass the director, the local address and port hold the server and the method against the client's
+//! end (`Entry::witness`).
+//!
 //! All fields are atomics, read and written `Relaxed`: a confirmed slot of the index publishes them (Release), and
 //! whoever found the entry there has acquired that slot. Keys and rewrite facts then stay as they are until the entry
 //! is reclaimed, which waits until every worker has passed a quiescent state.
 
 mod life;
 mod new;
+#[cfg(not(loom))]
+mod sound;
 mod view;
 
 pub(crate) use life::{GENERATION, Vitality};
@@ -156,7 +161,7 @@ impl<F: Family> Entry<F> {
         )
     }
 
-    /// The local address and port, host byte order; FULLNAT alone has them.
+    /// The local address and port, host byte order; connections by FULLNAT alone have them.
     #[inline]
     pub fn local(&self) -> Option<(F::Address, u16)> {
         (self.method() == Method::FullNat).then(|| self.local_end())

@@ -21,6 +21,9 @@ pub trait Family:
     fn load(cell: &Self::Cell) -> Self::Address;
     #[doc(hidden)]
     fn store(cell: &Self::Cell, address: Self::Address);
+    /// The address with a word laid over it, which taking the same word off again undoes.
+    #[doc(hidden)]
+    fn overlaid(address: Self::Address, word: u32) -> Self::Address;
     /// Feeds a pair of addresses to a hasher in whole words.
     #[doc(hidden)]
     fn hash_pair<H: Hasher>(source: Self::Address, destination: Self::Address, hasher: &mut H);
@@ -51,6 +54,11 @@ impl Family for V4 {
     }
 
     #[inline]
+    fn overlaid(address: Ipv4Addr, word: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(address.to_bits() ^ word)
+    }
+
+    #[inline]
     fn hash_pair<H: Hasher>(source: Ipv4Addr, destination: Ipv4Addr, hasher: &mut H) {
         let word = |address: Ipv4Addr| u64::from(u32::from_ne_bytes(address.octets()));
         hasher.write_u64(word(source) << 32 | word(destination));
@@ -73,6 +81,11 @@ impl Family for V6 {
         let [high, low] = halves(address);
         cell[0].store(high, Relaxed);
         cell[1].store(low, Relaxed);
+    }
+
+    #[inline]
+    fn overlaid(address: Ipv6Addr, word: u32) -> Ipv6Addr {
+        Ipv6Addr::from_bits(address.to_bits() ^ u128::from(word))
     }
 
     #[inline]

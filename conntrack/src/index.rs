@@ -172,10 +172,16 @@ impl Index {
     /// An index for `capacity` connections of two keys each.
     pub(crate) fn new(capacity: u32, nodes: &[u16]) -> std::io::Result<Index> {
         let count = buckets(capacity);
-        let count = u32::try_from(count).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+        let count = usize::try_from(count).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+        Self::of(Slab::new(count, nodes)?)
+    }
+
+    /// An index of these buckets.
+    pub(crate) fn of(buckets: Slab<Bucket>) -> std::io::Result<Index> {
+        let count = u32::try_from(buckets.len()).map_err(|_| std::io::ErrorKind::InvalidInput)?;
         let chain_limit = CHAIN_LIMIT.min(count);
         Ok(Index {
-            buckets: Slab::new(count as usize, nodes)?,
+            buckets,
             count,
             chain_limit,
             longest_stride: (count - 1) / (chain_limit - 1),
@@ -212,6 +218,12 @@ impl Index {
 
     #[inline]
     pub(crate) fn bucket(&self, hash: Hash, distance: u32) -> &Bucket {
+        &self.buckets[self.number(hash, distance)]
+    }
+
+    /// The number of the bucket so far from home.
+    #[inline]
+    fn number(&self, hash: Hash, distance: u32) -> usize {
         let stride = 1 + ((u64::from(hash.step) * u64::from(self.longest_stride)) >> 16);
         let number = u64::from(hash.bucket) + u64::from(distance) * stride;
         let count = u64::from(self.count);
@@ -220,7 +232,7 @@ impl Index {
         } else {
             number
         };
-        &self.buckets[usize::try_from(wrapped).expect("a bucket's number is a u32")]
+        usize::try_from(wrapped).expect("a bucket's number is a u32")
     }
 
     #[inline]
@@ -333,10 +345,74 @@ impl Index {
             .is_ok()
     }
 
+    /// Where `value` stands on the chain, whatever the buckets count.
+    #[cfg(not(loom))]
+    pub(crate) fn place_of(&self, hash: Hash, value: Slot) -> Option<Place> {
+        (0..self.chain_limit).find_map(|distance| {
+            let bucket = self.bucket(hash, distance);
+            (0_u32..)
+                .take(SLOTS)
+                .find(|slot| bucket.load(*slot as usize) == value)
+                .map(|slot| Place { distance, slot })
+        })
+    }
+
     /// A key that had passed the first `distance` buckets of its chain is gone.
     fn forget_overflow(&self, hash: Hash, distance: u32) {
         for passed in 0..distance {
             self.bucket(hash, passed).overflow.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// What is known of an index while connections of the process before are looked for in it.
+#[cfg(not(loom))]
+pub(crate) struct Survey {
+    /// Of each bucket: a bit for each slot that stands for a connection.
+    used: Box<[u8]>,
+    /// Of each bucket: how many of those keys live further on.
+    passed: Box<[u16]>,
+}
+
+#[cfg(not(loom))]
+impl Survey {
+    pub(crate) fn new(index: &Index) -> Survey {
+        Survey {
+            used: vec![0; index.count as usize].into(),
+            passed: vec![0; index.count as usize].into(),
+        }
+    }
+
+    /// Of no index.
+    pub(crate) fn none() -> Survey {
+        Survey {
+            used: Box::default(),
+            passed: Box::default(),
+        }
+    }
+
+    /// Notes a slot that stands for a connection.
+    pub(crate) fn note(&mut self, index: &Index, hash: Hash, place: Place) {
+        self.used[index.number(hash, place.distance)] |= 1 << place.slot;
+        for distance in 0..place.distance {
+            let passed = &mut self.passed[index.number(hash, distance)];
+            *passed = passed.saturating_add(1);
+        }
+    }
+
+    /// Empties all other slots, and sets right what the buckets count.
+    pub(crate) fn finish(self, index: &Index) {
+        let noted = self.used.iter().zip(&self.passed);
+        for (bucket, (used, passed)) in index.buckets.iter().zip(noted) {
+            for (slot, value) in bucket.slots.iter().enumerate() {
+                if used & 1 << slot == 0 && value.load(Relaxed) != 0 {
+                    value.store(0, Relaxed);
+                }
+            }
+            let passed = u64::from(*passed);
+            if bucket.overflow.load(Relaxed) != passed {
+                bucket.overflow.store(passed, Relaxed);
+            }
         }
     }
 }

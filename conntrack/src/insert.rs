@@ -97,6 +97,20 @@ impl<F: Family> Table<F> {
         Ok(())
     }
 
+    /// Makes the tuple of a connection's replies its key.
+    #[cfg(not(loom))]
+    pub(crate) fn insert_reply(
+        &self,
+        counters: &Counters,
+        id: ConnectionId,
+        entry: &Entry<F>,
+    ) -> Result<(), InsertError> {
+        let reply = entry.reply_tuple();
+        reply.map_or(Ok(()), |reply| {
+            self.insert_key(counters, id, Direction::Reply, &reply)
+        })
+    }
+
     /// Makes `tuple` a key of connection `id`.
     fn insert_key(
         &self,

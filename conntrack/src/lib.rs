@@ -16,8 +16,12 @@
 //! ```
 //! Nothing here knows packets, schedulers or clocks: tuples, ids and [`Ticks`] come from the caller.
 
+#[cfg(not(loom))]
+mod adopt;
 mod entry;
 mod family;
+#[cfg(not(loom))]
+mod file;
 mod index;
 mod insert;
 mod lines;
@@ -28,6 +32,8 @@ mod ports;
 mod reclaim;
 mod refused;
 mod sctp;
+#[cfg(not(loom))]
+mod shared;
 mod sizing;
 mod state;
 mod statistics;
@@ -41,8 +47,12 @@ mod wheel;
 #[cfg(all(test, loom))]
 mod models;
 
+#[cfg(not(loom))]
+pub use adopt::{Adopted, Cause, Deltas, Refusals};
 pub use entry::{ConnectionId, ConnectionView, Entry, NewConnection, TEMPLATE};
 pub use family::{Family, V4, V6};
+#[cfg(not(loom))]
+pub use file::{FileConfig, FileError, Found, Mismatch, TableFile, Words};
 pub use index::{Hash, Probe};
 pub use insert::InsertError;
 pub use lines::Lines;

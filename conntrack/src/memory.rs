@@ -5,7 +5,8 @@
 //!   └ to align ┴─ start ─────┴─────────────┴────────────────────────────────────────────────────┘
 //! ```
 //!
-//! What lies in a [`Slab`] holds indices and no pointers, so that it could as well lie in a shared memory file.
+//! What lies in a [`Slab`] holds indices and no pointers, so that it may as well lie in a file that outlives the process
+//! (`shared.rs`).
 #![allow(
     unsafe_code,
     reason = "the memory comes from mmap, and prefetching is an instruction"
@@ -64,8 +65,8 @@ pub enum Placement {
     Refused,
 }
 
-/// Values for which all-zero bytes are valid, that need no drop, and that are changed through shared references only
-/// by their own means.
+/// Values for which all bytes are valid, whatever they are (a file may hold any), that need no drop, and that are changed
+/// through shared references only by their own means.
 ///
 /// # Safety
 /// All of that is true of the type.
@@ -79,34 +80,45 @@ unsafe impl<F: crate::Family> Zeroed for crate::entry::Entry<F> {}
 unsafe impl Zeroed for crate::wheel::Link {}
 // SAFETY: an array of atomic integers.
 unsafe impl Zeroed for crate::refused::Line {}
+// SAFETY: an atomic integer.
+unsafe impl Zeroed for crate::sync::AtomicU64 {}
 
 #[cfg(loom)]
 pub(crate) use checked::Slab;
 #[cfg(not(loom))]
-pub(crate) use mapped::Slab;
+pub(crate) use mapped::{Slab, advise, place_on, transparent_bytes};
 
 #[cfg(not(loom))]
 mod mapped {
     use super::{Pages, Placement, Zeroed};
+    use crate::shared::SharedMemory;
     use std::io;
     use std::ops::Deref;
     use std::ptr::NonNull;
+    use std::sync::Arc;
 
     const GIGANTIC_PAGE: usize = 1 << 30;
     const HUGE_PAGE: usize = 2 << 20;
     /// NUMA nodes that a mask has room for, as in the kernel.
     const NODES: usize = 1024;
 
-    /// A fixed number of values in memory of its own.
+    /// A fixed number of values in memory of its own, or in its part of a file's.
     pub(crate) struct Slab<T> {
         start: NonNull<T>,
         count: usize,
-        _mapping: Mapping,
+        _memory: Memory,
         pages: Pages,
         placement: Placement,
     }
 
-    // SAFETY: a slab owns its memory, as a Box<[T]> would.
+    /// What a slab keeps mapped.
+    #[allow(dead_code, reason = "held for as long as the slab is")]
+    enum Memory {
+        Own(Mapping),
+        Shared(Arc<SharedMemory>),
+    }
+
+    // SAFETY: a slab owns its memory, as a Box<[T]> would, or its part of memory that is shared by those who know how.
     unsafe impl<T: Zeroed> Send for Slab<T> {}
     // SAFETY: it gives out shared references only, and `T` is Sync.
     unsafe impl<T: Zeroed> Sync for Slab<T> {}
@@ -118,21 +130,21 @@ mod mapped {
             let wanted = Self::len_of(count)?;
             let taken = take(wanted)?;
             let placement = place_on(taken.start, wanted, nodes);
-            let before = transparent_bytes();
+            let before = transparent_bytes("AnonHugePages:");
             match advise(taken.start, wanted, libc::MADV_POPULATE_WRITE) {
                 // Kernels before 5.14 do not know it: the pages come with their first use.
                 Err(error) if error.raw_os_error() != Some(libc::EINVAL) => return Err(error),
                 _ => {}
             }
             let ordinary = (wanted - taken.gigantic - taken.huge) as u64;
-            let transparent = match (before, transparent_bytes()) {
+            let transparent = match (before, transparent_bytes("AnonHugePages:")) {
                 (Some(before), Some(after)) => after.saturating_sub(before).min(ordinary),
                 _ => 0,
             };
             Ok(Slab {
                 start: taken.start.cast(),
                 count,
-                _mapping: taken.mapping,
+                _memory: Memory::Own(taken.mapping),
                 pages: Pages {
                     gigantic: taken.gigantic as u64,
                     huge: taken.huge as u64,
@@ -149,9 +161,27 @@ mod mapped {
             Ok(Slab {
                 start: taken.start.cast(),
                 count,
-                _mapping: taken.mapping,
+                _memory: Memory::Own(taken.mapping),
                 pages: Pages::default(),
                 placement: Placement::Anywhere,
+            })
+        }
+
+        /// The `count` values that begin at byte `offset` of a file's memory, whatever they are.
+        pub(crate) fn within(
+            shared: &Arc<SharedMemory>,
+            offset: usize,
+            count: usize,
+        ) -> io::Result<Self> {
+            let len = Self::len_of(count)?;
+            let start = shared.at(offset, len).ok_or(io::ErrorKind::InvalidInput)?;
+            assert!(start.addr().get().is_multiple_of(align_of::<T>()));
+            Ok(Slab {
+                start: start.cast(),
+                count,
+                _memory: Memory::Shared(Arc::clone(shared)),
+                pages: shared.pages(len as u64),
+                placement: shared.placement(),
             })
         }
 
@@ -179,8 +209,8 @@ mod mapped {
 
         #[inline]
         fn deref(&self) -> &[T] {
-            // SAFETY: `start` begins at least `count * size_of::<T>()` bytes of a live mapping, aligned to a page;
-            // its bytes began as zeroes, which `Zeroed` makes valid values, and nobody holds a unique reference.
+            // SAFETY: `start` begins at least `count * size_of::<T>()` bytes of a live mapping, aligned for `T`;
+            // `Zeroed` makes any bytes valid values, and nobody holds a unique reference.
             unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
         }
     }
@@ -292,7 +322,11 @@ mod mapped {
         NonNull::new(address).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
     }
 
-    fn advise(address: NonNull<libc::c_void>, len: usize, advice: libc::c_int) -> io::Result<()> {
+    pub(crate) fn advise(
+        address: NonNull<libc::c_void>,
+        len: usize,
+        advice: libc::c_int,
+    ) -> io::Result<()> {
         // SAFETY: the range is a mapping of ours; neither advice given here changes what it holds.
         match unsafe { libc::madvise(address.as_ptr(), len, advice) } {
             0 => Ok(()),
@@ -301,7 +335,7 @@ mod mapped {
     }
 
     /// Lets pages that are not present yet come from these nodes: one is preferred, of several each has its share.
-    fn place_on(address: NonNull<libc::c_void>, len: usize, nodes: &[u16]) -> Placement {
+    pub(crate) fn place_on(address: NonNull<libc::c_void>, len: usize, nodes: &[u16]) -> Placement {
         if nodes.is_empty() {
             return Placement::Anywhere;
         }
@@ -338,12 +372,10 @@ mod mapped {
         }
     }
 
-    /// The memory of this process that is in transparent huge pages.
-    fn transparent_bytes() -> Option<u64> {
+    /// The memory of this process that is in transparent huge pages of a kind.
+    pub(crate) fn transparent_bytes(kind: &str) -> Option<u64> {
         let text = std::fs::read_to_string("/proc/self/smaps_rollup").ok()?;
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("AnonHugePages:"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(kind))?;
         let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
         Some(kib << 10)
     }

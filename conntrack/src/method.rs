@@ -32,6 +32,12 @@ impl Method {
         matches!(self, Method::Nat | Method::FullNat)
     }
 
+    /// Whether the byte is a method's.
+    #[cfg(not(loom))]
+    pub(crate) fn is_byte(byte: u8) -> bool {
+        usize::from(byte) < Method::ALL.len()
+    }
+
     #[inline]
     pub(crate) fn from_byte(byte: u8) -> Method {
         METHOD_OF[usize::from(byte)]

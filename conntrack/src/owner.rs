@@ -48,11 +48,30 @@ impl<F: Family> Owner<F> {
             "worker {worker} has an owner"
         );
         table.epochs.online(worker);
-        Owner {
+        let mut owner = Owner {
             table,
             worker,
             wheel: Wheel::new(),
             hoard: Hoard::new(),
+        };
+        owner.arm_adopted();
+        owner
+    }
+
+    /// Arms the timers of the connections that the worker has from the process before.
+    fn arm_adopted(&mut self) {
+        let table = &*self.table;
+        let mut next = table.workers[usize::from(self.worker)]
+            .adopted
+            .swap(0, Relaxed);
+        if next != 0 {
+            self.wheel.start(table.adopted_at);
+        }
+        while next != 0 {
+            let index = next;
+            next = table.links[index as usize].next.load(Relaxed);
+            let deadline = table.entries[index as usize].expires_at();
+            self.wheel.arm(&table.links, index, deadline, false);
         }
     }
 

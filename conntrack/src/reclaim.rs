@@ -192,6 +192,12 @@ impl Pool {
         self.unused.0.load(Relaxed)
     }
 
+    /// Begins with those never used at `index`.
+    #[cfg(not(loom))]
+    pub(crate) fn begin_at(&self, index: u32) {
+        self.unused.0.store(index, Relaxed);
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         (self.surplus.capacity() * size_of::<(AtomicU64, Chain)>()) as u64
     }
@@ -206,6 +212,34 @@ impl Pool {
             })
             .ok()?;
         Some(start..end(start))
+    }
+}
+
+/// Takes free entries in among those that belong to no worker, one by one.
+#[cfg(not(loom))]
+#[derive(Default)]
+pub(crate) struct Filler {
+    chain: Chain,
+}
+
+#[cfg(not(loom))]
+impl Filler {
+    pub(crate) fn add(&mut self, links: &Slab<Link>, pool: &Pool, index: u32) {
+        self.chain.push(links, index);
+        if self.chain.count >= pool.chunk {
+            self.finish(pool);
+        }
+    }
+
+    /// To be called after the last.
+    pub(crate) fn finish(&mut self, pool: &Pool) {
+        if self.chain.count > 0 {
+            let pushed = pool.surplus.push(std::mem::take(&mut self.chain));
+            assert!(
+                pushed.is_ok(),
+                "there is room for all chunks of the capacity"
+            );
+        }
     }
 }
 

@@ -131,6 +131,21 @@ impl State {
         first <= self as u8 && self as u8 <= last
     }
 
+    /// Whether connections of a protocol can be in it; of a template of one.
+    #[cfg(not(loom))]
+    pub(crate) fn fits(self, protocol: u8, is_template: bool) -> bool {
+        match (self, protocol) {
+            (State::Dead, _) => false,
+            (State::None, _) => true,
+            _ if is_template => self == State::Assured,
+            // Source: IANA protocol numbers.
+            (_, 6) => self as u8 <= State::SynAck as u8,
+            (_, 17) => self == State::Udp,
+            (_, 132) => self.is_sctp(),
+            _ => false,
+        }
+    }
+
     #[inline]
     pub(crate) fn from_byte(byte: u8) -> State {
         STATE_OF[usize::from(byte)]

@@ -8,6 +8,7 @@ use crate::reclaim::{Epochs, Pool};
 use crate::state::State;
 use crate::statistics::{Counters, TableStatistics};
 use crate::sync::{Alone, ArrayQueue, AtomicBool, AtomicU32, Ordering, Ordering::Relaxed, fence};
+use crate::time::Ticks;
 use crate::tuple::{Direction, Tuple};
 use crate::wheel::{Link, MAX_INDEX};
 use std::hash::{BuildHasher, Hasher};
@@ -27,6 +28,22 @@ pub struct TableConfig {
     pub workers: u16,
     /// The key of the hash. Whoever knows it can aim flows at one bucket: see [`random_seeds`].
     pub seeds: [u64; 4],
+}
+
+impl TableConfig {
+    /// The capacity, if all numbers are in range.
+    pub(crate) fn check(&self) -> Result<u32, TableError> {
+        if self.capacity == 0 || self.capacity >= MAX_INDEX {
+            return Err(TableError::Capacity(self.capacity));
+        }
+        if self.workers == 0 {
+            return Err(TableError::Workers);
+        }
+        if self.half_open_percent > 100 {
+            return Err(TableError::HalfOpenPercent(self.half_open_percent));
+        }
+        Ok(self.capacity)
+    }
 }
 
 /// Seeds that nobody can guess.
@@ -67,10 +84,12 @@ pub struct Table<F: Family> {
     hasher: ahash::RandomState,
     capacity: u32,
     half_open_limit: u32,
-    half_open: Alone<AtomicU32>,
+    pub(crate) half_open: Alone<AtomicU32>,
     pub(crate) pool: Pool,
     pub(crate) epochs: Epochs,
     pub(crate) workers: Box<[Worker]>,
+    /// When connections of the process before were taken over.
+    pub(crate) adopted_at: Ticks,
 }
 
 /// What the table keeps for each worker.
@@ -80,6 +99,8 @@ pub(crate) struct Worker {
     pub(crate) counters: Alone<Counters>,
     /// Entries that others want looked at, as [`ConnectionId::to_u64`].
     pub(crate) requests: ArrayQueue<u64>,
+    /// The first of the entries that it has from the process before, each linked to the next; 0: none.
+    pub(crate) adopted: AtomicU32,
 }
 
 impl<F: Family> Table<F> {
@@ -97,23 +118,29 @@ impl<F: Family> Table<F> {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn on_nodes(config: &TableConfig, nodes: &[u16]) -> Result<Arc<Self>, TableError> {
-        let capacity = config.capacity;
-        if capacity == 0 || capacity >= MAX_INDEX {
-            return Err(TableError::Capacity(capacity));
-        }
-        if config.workers == 0 {
-            return Err(TableError::Workers);
-        }
-        if config.half_open_percent > 100 {
-            return Err(TableError::HalfOpenPercent(config.half_open_percent));
-        }
+        let capacity = config.check()?;
         let memory = |source| TableError::Memory { capacity, source };
+        let entries = Slab::new(capacity as usize + 1, nodes).map_err(memory)?;
+        let index = Index::new(capacity, nodes).map_err(memory)?;
+        Ok(Arc::new(
+            Self::of(config, entries, index, nodes).map_err(memory)?,
+        ))
+    }
+
+    /// A table of these entries under this index, of which the rest knows nothing yet.
+    pub(crate) fn of(
+        config: &TableConfig,
+        entries: Slab<Entry<F>>,
+        index: Index,
+        nodes: &[u16],
+    ) -> std::io::Result<Self> {
+        let capacity = config.capacity;
         let half_open_limit = u64::from(capacity) * u64::from(config.half_open_percent) / 100;
         let [a, b, c, d] = config.seeds;
-        Ok(Arc::new(Table {
-            entries: Slab::new(capacity as usize + 1, nodes).map_err(memory)?,
-            index: Index::new(capacity, nodes).map_err(memory)?,
-            links: Slab::new(capacity as usize + 1, nodes).map_err(memory)?,
+        Ok(Table {
+            entries,
+            index,
+            links: Slab::new(capacity as usize + 1, nodes)?,
             hasher: ahash::RandomState::with_seeds(a, b, c, d),
             capacity,
             half_open_limit: u32::try_from(half_open_limit).expect("a share of a u32"),
@@ -125,9 +152,11 @@ impl<F: Family> Table<F> {
                     is_owned: AtomicBool::new(false),
                     counters: Alone::default(),
                     requests: ArrayQueue::new(REQUEST_LIMIT),
+                    adopted: AtomicU32::new(0),
                 })
                 .collect(),
-        }))
+            adopted_at: Ticks(0),
+        })
     }
 
     /// The hash of a packet's tuple: the first stage of a lookup.

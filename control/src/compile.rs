@@ -11,7 +11,7 @@ use crate::config::{Configuration, Listen, Server as ServerSettings, Service as 
 use crate::traffic::Ledger;
 use conntrack::{Ticks, Timeouts};
 use dataplane::neighbour::{NeighbourId, NeighbourTable};
-use dataplane::port::{PortId, PortInfo};
+use dataplane::port::{Mac, PortId, PortInfo};
 use dataplane::route::Routes;
 use dataplane::snapshot::{NextHop, PortView, Server, Service, ServiceId, Snapshot};
 use dataplane::stats::WorkerStats;
@@ -19,6 +19,7 @@ use numbers::{Known, Numbers};
 use scheduler::{RealServer, Weight};
 use settings::{
     local_addresses, mark_rule, owned, persistence, port_view, removed, service_key, tunnel,
+    unknown,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ use std::sync::Arc;
 /// Compiles one configuration after the other.
 pub(crate) struct Compiler {
     ports: Vec<PortInfo>,
+    /// Of the ports: [`Snapshot::links`].
+    links: Vec<u32>,
     neighbours: Arc<NeighbourTable>,
     stats: Vec<Arc<WorkerStats>>,
     server_limit: usize,
@@ -53,6 +56,7 @@ impl Compiler {
         server_limit: usize,
     ) -> Compiler {
         Compiler {
+            links: vec![0; ports.len()],
             ports,
             neighbours,
             stats,
@@ -101,14 +105,12 @@ impl Compiler {
             let compiled = self.service(service, configuration, before);
             services.push((compiled.key, compiled));
         }
-        for known in self.servers.values().filter(|known| known.removed_in != 0) {
+        let gone = self.servers.iter();
+        for (key, known) in gone.filter(|(_, known)| known.removed_in != 0) {
             let index = known.id.0 as usize;
-            servers[index] = before
-                .snapshot
-                .servers
-                .get(index)
-                .and_then(Option::as_deref)
-                .map(removed);
+            let old = before.snapshot.servers.get(index);
+            let old = old.and_then(Option::as_deref).map(removed);
+            servers[index] = Some(old.unwrap_or_else(|| unknown(key.1, known)));
         }
         let same_ways = before.configuration.is_some_and(|old| {
             old.routes == configuration.routes && old.ports == configuration.ports
@@ -119,6 +121,7 @@ impl Compiler {
         Ok(Snapshot {
             version: 0,
             ports,
+            links: self.links.clone(),
             owned: owned(configuration).into_iter().collect(),
             routes,
             route_generation: before
@@ -141,6 +144,20 @@ impl Compiler {
     pub(crate) fn set_mtu(&mut self, port: PortId, mtu: u32) {
         if let Some(info) = self.ports.get_mut(usize::from(port.0)) {
             info.mtu = mtu;
+        }
+    }
+
+    /// The hardware address of a port in the snapshots to come.
+    pub(crate) fn set_mac(&mut self, port: PortId, mac: Mac) {
+        if let Some(info) = self.ports.get_mut(usize::from(port.0)) {
+            info.mac = mac;
+        }
+    }
+
+    /// A port's link came back, or its hardware address is another: the next snapshot has its addresses announced again.
+    pub(crate) fn link_is_back(&mut self, port: PortId) {
+        if let Some(times) = self.links.get_mut(usize::from(port.0)) {
+            *times = times.wrapping_add(1);
         }
     }
 

@@ -4,6 +4,7 @@ use crate::config::{Accepted, Configuration, ReadError};
 use crate::director::Director;
 use crate::grpc::{ConfigurationService, DirectorService};
 use crate::manage::{Actor, ManageError, Manager, Outcome, Terms, Wish};
+use crate::notify::{self, Watchdog};
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -14,8 +15,8 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
-/// How often the director is tidied and looked after.
-const ROUND: Duration = Duration::from_secs(1);
+/// How often the director is tidied and looked after: a link that goes down is seen so soon.
+const ROUND: Duration = Duration::from_millis(250);
 /// How long clients of the control socket may take to finish when uvsd stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -115,6 +116,7 @@ pub async fn serve(
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     let mut server = tokio::spawn(server.serve_with_incoming_shutdown(incoming, until));
+    notify::ready();
     let ended = tokio::select! {
         ended = &mut server => return ended.map_err(io::Error::other)?.map_err(ServeError::Grpc),
         ended = watch_over(&manager, signals, file) => ended,
@@ -131,12 +133,18 @@ async fn watch_over(
     mut signals: Signals,
     file: &Path,
 ) -> Result<(), ServeError> {
-    let mut round = tokio::time::interval(ROUND);
+    let mut watchdog = Watchdog::new();
+    let mut round =
+        tokio::time::interval(watchdog.period().map_or(ROUND, |period| period.min(ROUND)));
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
-            _ = signals.hang_up.recv() => log_reload(reload(manager, file)),
+            _ = signals.hang_up.recv() => {
+                notify::reloading();
+                log_reload(reload(manager, file));
+                notify::ready();
+            }
             _ = round.tick() => {
                 manager.director().tidy();
                 log_roll_back(manager.tidy());
@@ -144,9 +152,11 @@ async fn watch_over(
                 if !ended.is_empty() {
                     return Err(ServeError::WorkersEnded(ended));
                 }
+                watchdog.look(director);
             }
         }
     }
+    notify::stopping();
     tracing::info!("stopping");
     Ok(())
 }

@@ -6,18 +6,23 @@
 //!   stop:  the flag ─▶ join
 //! ```
 
+mod automatic;
+mod dpdk;
 mod errors;
 mod fixed;
+mod kept;
+mod links;
 mod nodes;
 mod ports;
 mod threads;
 
 pub use errors::{ApplyError, Findings, StartError, TellError};
+pub use kept::Takeover;
 
 use crate::compile::{Before, Compiler};
 use crate::config::{self, Configuration, DirectorSettings, Listen};
 use crate::plan::Plan;
-use conntrack::{Table, TableConfig, Ticks, random_seeds};
+use conntrack::{Table, TableConfig, random_seeds};
 use dataplane::neighbour::NeighbourTable;
 use dataplane::port::handle::{Opened, PortHandle};
 use dataplane::port::{Port, PortId, PortInfo};
@@ -25,13 +30,15 @@ use dataplane::snapshot::{Publisher, Snapshot};
 use dataplane::stats::WorkerStats;
 use dataplane::worker::{self, Tables, WorkerParts};
 use fixed::fixed_keys;
+use kept::Kept;
+use links::Watch;
 use parking_lot::Mutex;
 use ports::{infos, open};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Hosts on the links that a director can know at once, at least; twice as many as its servers otherwise.
 const NEIGHBOURS: usize = 16_384;
@@ -40,9 +47,12 @@ const NEIGHBOURS: usize = 16_384;
 pub struct Director {
     pub(crate) settings: DirectorSettings,
     pub(crate) started: Instant,
+    /// When tick 0 was: before `started` where the tables are of a process before.
+    pub(crate) epoch: Instant,
     pub(crate) ports: Vec<PortInfo>,
     /// Of the ports, in their order; none where somebody else runs the workers.
     pub(crate) handles: Vec<Arc<dyn PortHandle>>,
+    watch: Mutex<Watch>,
     pub(crate) tables: Tables,
     pub(crate) neighbours: Arc<NeighbourTable>,
     pub(crate) publisher: Arc<Publisher>,
@@ -50,6 +60,8 @@ pub struct Director {
     pub(crate) current: Mutex<Current>,
     pub(crate) threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
+    /// The file of the tables. It stays locked until the threads have ended.
+    pub(crate) kept: Option<Kept>,
 }
 
 /// What changes while a director runs.
@@ -68,9 +80,10 @@ impl Director {
     /// When the configuration or the machine does not allow it; nothing is left behind then.
     pub fn start(configuration: Configuration) -> Result<Director, StartError> {
         valid(&configuration).map_err(StartError::Invalid)?;
-        let workers = configuration.director.workers;
         let numbered = (0u16..).map(PortId).zip(&configuration.ports);
-        let ports: Result<Vec<_>, _> = numbered.map(|(id, port)| open(id, port, workers)).collect();
+        let ports: Result<Vec<_>, _> = numbered
+            .map(|(id, port)| open(id, port, &configuration))
+            .collect();
         Director::start_opened(configuration, ports?)
     }
 
@@ -87,13 +100,18 @@ impl Director {
         Director::start_opened(configuration, ports.collect())
     }
 
-    fn start_opened<P: Port + 'static>(
+    /// As [`start_with`](Self::start_with), with what tells of each port beside its queues.
+    ///
+    /// # Errors
+    /// As `start_with`, and when a driver cannot be told what is forwarded.
+    pub fn start_opened<P: Port + 'static>(
         configuration: Configuration,
         ports: Vec<Opened<P>>,
     ) -> Result<Director, StartError> {
         let infos = infos(&configuration, &ports)?;
         let mut director = Director::assemble(configuration, infos)?;
         director.handles = ports.iter().map(|port| Arc::clone(&port.handle)).collect();
+        director.watch = Mutex::new(Watch::new(&director.ports, &director.handles));
         director.tell_ports(&director.publisher.current())?;
         // Whatever fails from here on, dropping the director stops the threads that run already.
         director.start_workers(ports.into_iter().map(|port| port.queues).collect())?;
@@ -124,11 +142,12 @@ impl Director {
         let settings = configuration.director.clone();
         let servers = usize::try_from(settings.servers).expect("a usize holds 32 bits");
         let nodes = nodes::nodes(&settings);
-        let tables = Tables {
-            ipv4: Table::on_nodes(&table_config(&settings), &nodes)?,
-            ipv6: Table::on_nodes(&table_config(&settings), &nodes)?,
-            helpers: Arc::default(),
-            calls: Arc::default(),
+        let (tables, kept, left) = match &settings.table {
+            None => (own_tables(&settings, &nodes)?, None, Vec::new()),
+            Some(path) => {
+                let (tables, kept, left) = Kept::open(path, &configuration, nodes)?;
+                (tables, Some(kept), left)
+            }
         };
         let neighbours = Arc::new(NeighbourTable::new(NEIGHBOURS.max(2 * servers)));
         let publisher = Publisher::new(usize::from(settings.workers));
@@ -141,18 +160,27 @@ impl Director {
             stats.clone(),
             servers,
         );
+        for (number, key, burden) in left {
+            compiler.restore(number, key, burden);
+        }
         let started = Instant::now();
+        let epoch = kept.as_ref().map_or(started, Kept::epoch);
         let before = Before {
             configuration: None,
             snapshot: &publisher.current(),
             seen_by_all: 0,
         };
-        let snapshot = compiler.compile(&configuration, &before, Ticks(0))?;
+        let snapshot = compiler.compile(&configuration, &before, worker::ticks_since(epoch))?;
         prepare_calls(&tables, &snapshot);
+        if let Some(kept) = &kept {
+            kept.write(&compiler);
+        }
         let (snapshot, _) = publisher.publish(snapshot);
         Ok(Director {
             settings,
             started,
+            epoch,
+            kept,
             ports: infos,
             tables,
             neighbours,
@@ -165,6 +193,7 @@ impl Director {
                 retired: Vec::new(),
             }),
             handles: Vec::new(),
+            watch: Mutex::default(),
             threads: Vec::new(),
             stop: Arc::default(),
         })
@@ -230,15 +259,22 @@ impl Director {
             seen_by_all: self.publisher.seen_by_all(),
         };
         let snapshot =
-            compiler.compile(&configuration, &before, worker::ticks_since(self.started))?;
+            compiler.compile(&configuration, &before, worker::ticks_since(self.epoch))?;
         prepare_calls(&self.tables, &snapshot);
         self.tell_ports(&snapshot)?;
+        if let Some(kept) = &self.kept {
+            kept.write(compiler);
+        }
+        current.configuration = configuration;
+        self.publish(current, snapshot);
+        Ok(plan)
+    }
+
+    fn publish(&self, current: &mut Current, snapshot: Snapshot) {
         let (new, old) = self.publisher.publish(snapshot);
         current.retired.push((new.version, old));
         current.snapshot = new;
-        current.configuration = configuration;
         current.free_retired(self.publisher.seen_by_all());
-        Ok(plan)
     }
 
     /// Takes note that a port's MTU is another now, bytes of an IP packet. The workers learn it with the configuration that
@@ -247,8 +283,10 @@ impl Director {
         self.current.lock().compiler.set_mtu(port, mtu);
     }
 
-    /// Frees what the workers have let go: old snapshots, the numbers of removed servers. To be called now and then.
+    /// Looks how the ports are, and frees what the workers have let go: old snapshots, the numbers of removed servers. To be
+    /// called now and then.
     pub fn tidy(&self) {
+        self.watch_ports();
         let seen = self.publisher.seen_by_all();
         let mut current = self.current.lock();
         current.free_retired(seen);
@@ -270,6 +308,20 @@ impl Director {
             .enumerate()
             .filter(|(_, thread)| thread.is_finished());
         ended.map(|(worker, _)| worker).collect()
+    }
+
+    /// The numbers of workers that have not come round for longer than `limit`: they forward nothing.
+    #[must_use]
+    pub fn standing_workers(&self, limit: Duration) -> Vec<usize> {
+        let now = worker::ticks_since(self.epoch);
+        // A tick that came after the clock was read is no age.
+        let stands = |stats: &WorkerStats| {
+            let age = now.0.wrapping_sub(stats.ticked.load(Relaxed));
+            Duration::from_millis(u64::from(age) * 10) > limit && age.cast_signed() > 0
+        };
+        let stats = self.stats.iter().enumerate();
+        let standing = stats.filter(|(_, stats)| stands(stats));
+        standing.map(|(worker, _)| worker).collect()
     }
 
     /// Stops the workers and waits for them.
@@ -312,6 +364,16 @@ fn valid(configuration: &Configuration) -> Result<(), Findings> {
     } else {
         Err(Findings(wrong))
     }
+}
+
+/// Tables in memory of the process alone.
+fn own_tables(settings: &DirectorSettings, nodes: &[u16]) -> Result<Tables, StartError> {
+    Ok(Tables {
+        ipv4: Table::on_nodes(&table_config(settings), nodes)?,
+        ipv6: Table::on_nodes(&table_config(settings), nodes)?,
+        helpers: Arc::default(),
+        calls: Arc::default(),
+    })
 }
 
 fn table_config(settings: &DirectorSettings) -> TableConfig {

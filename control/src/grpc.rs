@@ -9,7 +9,7 @@ mod write;
 pub use configuration::ConfigurationService;
 
 use crate::config::{Granularity, GueChecksum, Listen, Persistence, TunnelKind, scheduler_flags};
-use crate::director::Director;
+use crate::director::{Director, Takeover};
 use crate::status::{
     NeighbourStatus, PortStatus, ServerStatus, ServiceStatus, Status as DirectorStatus,
     WorkerStatus,
@@ -17,7 +17,7 @@ use crate::status::{
 use crate::traffic::Traffic;
 use conntrack::{Method, TableStatistics};
 use dataplane::helper::Helper;
-use dataplane::port::Mac;
+use dataplane::port::handle::Link;
 use dataplane::snapshot::Engine;
 use proto::v1;
 use scheduler::Options;
@@ -76,7 +76,18 @@ fn status(status: &DirectorStatus) -> v1::GetStatusResponse {
         warnings: status.warnings.clone(),
         drops: drops.collect(),
         lip_ports: Some(v1::LipPorts { capacity, in_use }),
+        table_file: status.takeover.as_ref().map(table_file),
         neighbours: status.neighbours.iter().map(neighbour).collect(),
+    }
+}
+
+fn table_file(takeover: &Takeover) -> v1::TableFile {
+    v1::TableFile {
+        path: takeover.path.display().to_string(),
+        adopted: takeover.adopted.adopted,
+        refused: takeover.adopted.refused.all(),
+        took_ms: u64::try_from(takeover.took.as_millis()).unwrap_or(u64::MAX),
+        summary: takeover.to_string(),
     }
 }
 
@@ -102,12 +113,26 @@ fn worker(index: u32, status: &WorkerStatus) -> v1::Worker {
 }
 
 fn port(status: &PortStatus) -> v1::Port {
+    let statistics = status.statistics.iter().map(|(name, value)| v1::Statistic {
+        name: name.clone(),
+        value: *value,
+    });
     v1::Port {
         name: status.info.name.clone(),
         driver: status.info.driver.to_owned(),
-        mac: mac(status.info.mac),
-        mtu: status.info.mtu,
+        mac: status.state.mac.to_string(),
+        mtu: status.state.mtu,
         addresses: status.addresses.clone(),
+        mode: status.state.mode.clone(),
+        link: match status.state.link {
+            Link::Up => v1::Link::Up,
+            Link::Down => v1::Link::Down,
+            Link::Gone => v1::Link::Gone,
+        }
+        .into(),
+        receive_missed: status.receive_missed,
+        transmit_errors: status.transmit_errors,
+        statistics: statistics.collect(),
     }
 }
 
@@ -131,7 +156,7 @@ fn neighbour(status: &NeighbourStatus) -> v1::Neighbour {
     v1::Neighbour {
         port: status.port.clone(),
         address: status.address.to_string(),
-        mac: status.mac.map(mac).unwrap_or_default(),
+        mac: status.mac.map(|mac| mac.to_string()).unwrap_or_default(),
         state: status.state.to_owned(),
     }
 }
@@ -239,8 +264,4 @@ fn tunnel(kind: TunnelKind) -> v1::Tunnel {
 fn flags(flags: &Options) -> Vec<String> {
     let names = scheduler_flags(flags).into_iter();
     names.map(str::to_owned).collect()
-}
-
-fn mac(Mac(bytes): Mac) -> String {
-    bytes.map(|byte| format!("{byte:02x}")).join(":")
 }

@@ -8,12 +8,14 @@
 //!                                      └─ status ─▶ grpc ─▶ the control socket (socket), served by daemon
 //! ```
 
+pub mod arguments;
 mod compile;
 pub mod config;
 pub mod daemon;
 pub mod director;
 pub mod grpc;
 pub mod manage;
+mod notify;
 pub mod plan;
 pub mod socket;
 pub mod status;

@@ -2,30 +2,19 @@
 
 use anyhow::Context;
 use clap::Parser;
+use control::arguments::Arguments;
 use control::daemon::{self, Signals};
 use control::director::Director;
 use control::manage::Manager;
 use control::socket::ControlSocket;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
 
 /// Of the configuration that the file gives.
 const FIRST_REVISION: u64 = 1;
-
-/// A userspace virtual server: IPVS without the kernel.
-#[derive(Debug, Parser)]
-#[command(name = "uvsd", version)]
-struct Arguments {
-    /// The configuration; SIGHUP reads it again.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// Only tells whether the configuration can be used: prints OK, or every mistake.
-    #[arg(long)]
-    check: bool,
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -87,6 +76,9 @@ fn run(file: &Path) -> anyhow::Result<()> {
         "uvsd {version}: {services} services, control socket {}",
         control.display()
     );
+    if let Some(takeover) = director.takeover() {
+        tracing::info!("{takeover}");
+    }
     for warning in director.warnings() {
         tracing::warn!("{warning}");
     }

@@ -1,12 +1,14 @@
 //! What a director tells of itself, as plain values.
 
 use crate::config::{Listen, Persistence, Service as ServiceSettings, TunnelKind};
-use crate::director::Director;
+use crate::director::{Director, Takeover};
 use crate::traffic::Traffic;
 use conntrack::{Method, Placement, TableStatistics};
 use dataplane::helper::Helper;
+use dataplane::port::handle::{Fixed, PortHandle, PortState};
 use dataplane::port::{Mac, PortInfo};
 use dataplane::reason::Reason;
+use dataplane::stats::PortLosses;
 use scheduler::{Options, RealServerId};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -33,6 +35,8 @@ pub struct Status {
     pub neighbours: Vec<NeighbourStatus>,
     /// What an operator should see to.
     pub warnings: Vec<String>,
+    /// What was found in the file that the tables lie in, if they do.
+    pub takeover: Option<Takeover>,
 }
 
 /// How a worker does. Counters since the start.
@@ -75,6 +79,14 @@ pub struct WorkerStatus {
 pub struct PortStatus {
     /// What it said of itself when it was opened.
     pub info: PortInfo,
+    /// How it is now.
+    pub state: PortState,
+    /// Frames that it lost before the workers saw them. Up to a second old, as the next one.
+    pub receive_missed: u64,
+    /// Frames that it took and could not send.
+    pub transmit_errors: u64,
+    /// What its driver and its device count, by their names for it.
+    pub statistics: Vec<(String, u64)>,
     /// The director's addresses there, with prefix lengths.
     pub addresses: Vec<String>,
 }
@@ -170,7 +182,14 @@ impl Director {
             ),
             neighbours: self.neighbour_statuses(),
             warnings: self.warnings(),
+            takeover: self.takeover().cloned(),
         }
+    }
+
+    /// What was found in the file that the tables lie in, if they do.
+    #[must_use]
+    pub fn takeover(&self) -> Option<&Takeover> {
+        self.kept.as_ref().map(|kept| &kept.takeover)
     }
 
     /// What an operator should see to, each a sentence.
@@ -180,7 +199,9 @@ impl Director {
             ("IPv4", self.tables.ipv4.statistics()),
             ("IPv6", self.tables.ipv6.statistics()),
         ];
-        let tables = tables.iter().map(|(family, table)| warn(family, table));
+        let tables = tables
+            .iter()
+            .map(|(family, table)| warn(family, table, self.kept.is_some()));
         tables.flatten().flatten().collect()
     }
 
@@ -251,14 +272,35 @@ impl Director {
         }
     }
 
+    /// How the ports were when they were looked at last: the workers know the same.
     fn port_statuses(&self) -> Vec<PortStatus> {
+        let states = self.port_states();
         let current = self.current.lock();
         let ports = self.ports.iter().zip(&current.configuration.ports);
-        let ports = ports.map(|(info, settings)| PortStatus {
-            info: info.clone(),
-            addresses: settings.addresses.iter().map(ToString::to_string).collect(),
-        });
+        let ports = ports
+            .enumerate()
+            .map(|(index, (info, settings))| PortStatus {
+                info: info.clone(),
+                state: states
+                    .get(index)
+                    .cloned()
+                    .unwrap_or_else(|| Fixed(info.clone()).state()),
+                receive_missed: self.port_losses(index, |losses| &losses.receive_missed),
+                transmit_errors: self.port_losses(index, |losses| &losses.transmit_errors),
+                statistics: self
+                    .handles
+                    .get(index)
+                    .map(|handle| handle.statistics())
+                    .unwrap_or_default(),
+                addresses: settings.addresses.iter().map(ToString::to_string).collect(),
+            });
         ports.collect()
+    }
+
+    /// What one port lost, all workers together.
+    fn port_losses(&self, index: usize, counter: fn(&PortLosses) -> &AtomicU64) -> u64 {
+        let ports = self.stats.iter().filter_map(|stats| stats.ports.get(index));
+        ports.map(|losses| counter(losses).load(Relaxed)).sum()
     }
 
     fn neighbour_statuses(&self) -> Vec<NeighbourStatus> {
@@ -283,11 +325,16 @@ impl Director {
 }
 
 /// What is wrong with a table's memory.
-fn warn(family: &str, table: &TableStatistics) -> [Option<String>; 2] {
+fn warn(family: &str, table: &TableStatistics, is_in_file: bool) -> [Option<String>; 2] {
+    let remedy = if is_in_file {
+        "lay director.table on hugetlbfs, or on a tmpfs with huge=advise"
+    } else {
+        "set huge pages aside (vm.nr_hugepages), or allow transparent ones"
+    };
     let pages = table.pages.are_poor().then(|| {
         format!(
             "{family} connections: {} of {} MiB lie in ordinary pages, which makes packets slower; \
-             set huge pages aside (vm.nr_hugepages), or allow transparent ones",
+             {remedy}",
             table.pages.ordinary >> 20,
             table.bytes >> 20
         )
@@ -318,14 +365,16 @@ mod tests {
             placement: Placement::Refused,
             ..TableStatistics::default()
         };
-        let told = warn("IPv4", &table).map(|warning| warning.unwrap_or_default());
+        let told = warn("IPv4", &table, false).map(|warning| warning.unwrap_or_default());
         assert!(
             told[0].contains("90 of 100 MiB lie in ordinary pages"),
             "{told:?}"
         );
         assert!(told[1].contains("mbind"), "{told:?}");
+        let [in_file, _] = warn("IPv4", &table, true);
+        assert!(in_file.is_some_and(|told| told.contains("hugetlbfs")));
         table.pages.huge = 100 << 20;
         table.placement = Placement::OnNodes;
-        assert_eq!(warn("IPv4", &table), [None, None]);
+        assert_eq!(warn("IPv4", &table, false), [None, None]);
     }
 }

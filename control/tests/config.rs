@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
 use control::config::{
-    Configuration, Granularity, GueChecksum, KeyPath, Listen, MISTAKES_TOLD, Mark, Persistence,
-    Pin, Protocol, TunnelKind, keys,
+    Configuration, Driver, Granularity, GueChecksum, KeyPath, Listen, MISTAKES_TOLD, Mark,
+    Persistence, Pin, Protocol, TunnelKind, keys,
 };
 use dataplane::helper::Helper;
 use dataplane::snapshot::{Engine, Ipvs};
@@ -324,6 +324,49 @@ fn the_settings_of_the_director_are_what_the_file_says() {
     assert_eq!(settings.idle, control::config::Idle::Poll);
     assert_eq!(settings.pin, Pin::To(vec![3, 1]));
     assert_eq!(settings.control, Path::new("/x"));
+}
+
+#[test]
+fn workers_sleep_unless_the_file_says_otherwise() {
+    use control::config::Idle;
+    for (line, expected) in [
+        ("", Idle::Sleep),
+        ("idle = \"sleep\"", Idle::Sleep),
+        ("idle = \"poll\"", Idle::Poll),
+    ] {
+        let text = GOOD.replacen("workers = 2", line, 1);
+        let accepted = Configuration::parse("f.toml", &text).unwrap();
+        assert_eq!(accepted.configuration.director.idle, expected, "{line}");
+    }
+    let text = GOOD.replacen("[director]\nworkers = 2", "", 1);
+    let accepted = Configuration::parse("f.toml", &text).unwrap();
+    assert_eq!(accepted.configuration.director.idle, Idle::Sleep);
+}
+
+#[test]
+fn a_capture_as_a_port_is_what_the_file_says() {
+    let port = |keys: &str| {
+        let text = GOOD.replacen("driver = \"memory\"", keys, 1);
+        let accepted = Configuration::parse("f.toml", &text).unwrap();
+        accepted.configuration.ports[1].driver.clone()
+    };
+    let (file, output) = ("in.pcap".into(), Some("out.pcap".into()));
+    assert_eq!(
+        port("driver = \"pcap\"\nfile = \"in.pcap\"\ninfinite = true\noutput = \"out.pcap\""),
+        Driver::Pcap {
+            file,
+            infinite: true,
+            output
+        }
+    );
+    assert_eq!(
+        port("driver = \"pcap\"\nfile = \"in.pcap\""),
+        Driver::Pcap {
+            file: "in.pcap".into(),
+            infinite: false,
+            output: None
+        }
+    );
 }
 
 #[test]

@@ -8,10 +8,15 @@ use control::{ApplyError, Director, StartError};
 use dataplane::frame::{Frame, Offload};
 use dataplane::helper::Helper;
 use dataplane::packet::{arp, checksum};
+use dataplane::port::handle::{Link, Opened, PortHandle, PortState};
 use dataplane::port::memory::{MemoryPort, MemoryWire};
 use dataplane::port::{Burst, Mac, Port, PortCounters, PortId, PortInfo, Sent};
+use dataplane::snapshot::Snapshot;
+use parking_lot::Mutex;
 use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 const DIRECTOR: Mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -441,8 +446,8 @@ fn what_is_fixed_at_the_start_is_not_changed_at_run_time() {
         ),
         (
             "servers = 3",
-            "servers = 4\nidle = \"poll\"\npin = true\ncontrol = \"unix:/x\"",
-            "director.servers, director.idle, director.pin, director.control",
+            "servers = 4\nidle = \"poll\"\npin = true\ncontrol = \"unix:/x\"\ntable = \"/x\"",
+            "director.servers, director.idle, director.pin, director.control, director.table",
         ),
     ] {
         let error = director
@@ -565,4 +570,262 @@ fn memory_ports_are_opened_and_all_workers_stop() {
             .all(|worker| worker.running && worker.sleeps > 0)
     });
     director.stop();
+}
+
+/// A port that the test changes.
+struct Changing {
+    state: Mutex<PortState>,
+    refuses: AtomicBool,
+    told: Mutex<Vec<Mac>>,
+}
+
+impl PortHandle for Changing {
+    fn state(&self) -> PortState {
+        self.state.lock().clone()
+    }
+
+    fn statistics(&self) -> Vec<(String, u64)> {
+        vec![("collisions".to_owned(), 7)]
+    }
+
+    fn adopt(&self, snapshot: &Snapshot) -> std::io::Result<()> {
+        if self.refuses.load(Relaxed) {
+            return Err(std::io::ErrorKind::Other.into());
+        }
+        self.told.lock().push(snapshot.ports[0].mac);
+        Ok(())
+    }
+}
+
+/// A director on a port that the test changes.
+fn start_changing() -> (Director, MemoryWire, Arc<Changing>) {
+    let info = PortInfo {
+        name: "lan".to_owned(),
+        mac: DIRECTOR,
+        mtu: 1500,
+        driver: "memory",
+    };
+    let state = PortState {
+        mac: info.mac,
+        mtu: info.mtu,
+        link: Link::Up,
+        mode: "as usual".to_owned(),
+    };
+    let handle = Arc::new(Changing {
+        state: Mutex::new(state),
+        refuses: AtomicBool::new(false),
+        told: Mutex::default(),
+    });
+    let (port, wire) = MemoryPort::new(PortId(0), info, 64, 2048);
+    let opened = Opened {
+        queues: vec![port],
+        handle: Arc::clone(&handle) as Arc<dyn PortHandle>,
+    };
+    let director = Director::start_opened(configuration(TEXT), vec![opened]).unwrap();
+    (director, wire, handle)
+}
+
+/// Addresses that the director announces until `enough` were, with the hardware address that it tells.
+fn announcements(
+    wire: &MemoryWire,
+    enough: impl Fn(&[(Ipv4Addr, Mac)]) -> bool,
+) -> Vec<(Ipv4Addr, Mac)> {
+    let (mut told, end) = (Vec::new(), Instant::now() + Duration::from_secs(5));
+    while !enough(&told) {
+        assert!(
+            Instant::now() < end,
+            "announced within five seconds: {told:?}"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+        let frames = wire.take().into_iter();
+        let messages = frames.filter_map(|(frame, _)| arp::parse(&frame).ok());
+        let own = messages.filter(arp::Arp::is_gratuitous);
+        told.extend(own.map(|message| (message.sender, message.sender_mac)));
+    }
+    told.sort_unstable_by_key(|(address, _)| *address);
+    told
+}
+
+#[test]
+fn another_hardware_address_and_another_mtu_reach_the_workers_and_the_links() {
+    let (director, wire, port) = start_changing();
+    let own = [Ipv4Addr::new(10, 1, 0, 1), Ipv4Addr::new(10, 1, 0, 100)];
+    assert_eq!(
+        announcements(&wire, |told| told.len() == 2),
+        own.map(|address| (address, DIRECTOR))
+    );
+    director.tidy();
+    assert_eq!(director.status().version, 1, "nothing has changed");
+    let other = Mac([2, 0, 0, 0, 0, 0x99]);
+    port.state.lock().mac = other;
+    port.state.lock().mtu = 1400;
+    director.tidy();
+    let status = director.status();
+    assert_eq!(status.version, 2);
+    assert_eq!(
+        (status.ports[0].state.mac, status.ports[0].state.mtu),
+        (other, 1400)
+    );
+    assert_eq!(status.ports[0].statistics, [("collisions".to_owned(), 7)]);
+    assert_eq!(*port.told.lock(), [DIRECTOR, other]);
+    let of_other = |told: &[(Ipv4Addr, Mac)]| -> Vec<Ipv4Addr> {
+        let told = told.iter().filter(|(_, mac)| *mac == other);
+        told.map(|(address, _)| *address).collect()
+    };
+    let told = announcements(&wire, |told| of_other(told).len() == 2);
+    assert_eq!(of_other(&told), own);
+    // It answers with it, too.
+    assert!(wire.inject(&arp::request(
+        CLIENT,
+        Ipv4Addr::new(10, 1, 0, 2),
+        own[1],
+        None
+    )));
+    let answer = receive(&wire, |frame| frame[..6] == CLIENT.0);
+    assert_eq!(arp::parse(&answer).unwrap().sender_mac, other);
+}
+
+#[test]
+fn a_link_that_is_back_is_told_once_and_one_that_is_gone_changes_nothing_else() {
+    let (director, wire, port) = start_changing();
+    let _ = announcements(&wire, |told| told.len() == 6);
+    for link in [Link::Down, Link::Gone, Link::Down] {
+        port.state.lock().link = link;
+        director.tidy();
+        let status = director.status();
+        assert_eq!((status.version, status.ports[0].state.link), (1, link));
+    }
+    port.state.lock().link = Link::Up;
+    director.tidy();
+    director.tidy();
+    assert_eq!(director.status().version, 2);
+    let _ = announcements(&wire, |told| told.len() == 2);
+}
+
+#[test]
+fn what_a_driver_refuses_to_be_told_is_told_again_later() {
+    let (director, _wire, port) = start_changing();
+    port.refuses.store(true, Relaxed);
+    port.state.lock().mtu = 1400;
+    director.tidy();
+    director.tidy();
+    assert_eq!(director.status().version, 1);
+    port.refuses.store(false, Relaxed);
+    director.tidy();
+    assert_eq!(director.status().version, 2);
+    director.tidy();
+    assert_eq!(director.status().version, 2);
+}
+
+/// A table's file that is gone with the test.
+struct TableFile(std::path::PathBuf);
+
+impl TableFile {
+    fn new(name: &str) -> TableFile {
+        let name = format!("/dev/shm/uvs-control-{}-{name}", std::process::id());
+        TableFile(name.into())
+    }
+
+    /// The configuration with the table in it.
+    fn text(&self, text: &str) -> String {
+        let table = format!("[director]\ntable = \"{}\"", self.0.display());
+        text.replace("[director]", &table)
+    }
+}
+
+impl Drop for TableFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn with_a_table_in_a_file_the_next_director_knows_the_servers_by_the_same_numbers() {
+    let file = TableFile::new("numbers");
+    let text = file.text(&TEXT.replace("udp = 1", "udp = 300"));
+    let number = {
+        let (director, wire) = start(&text);
+        one_flow(&wire);
+        eventually(|| servers(&director)[0].inactive == 1);
+        servers(&director)[0].id
+    };
+    // The servers in another order, and a new one before them.
+    let other = text.replace(
+        "server = [{ address = \"10.1.0.11\" }, { address = \"10.1.0.12\", weight = 0 }]",
+        "server = [{ address = \"10.1.0.21\" }, { address = \"10.1.0.12\" }, { address = \"10.1.0.11\" }]",
+    );
+    {
+        let (director, wire) = start(&other);
+        let takeover = director.takeover().unwrap();
+        assert_eq!(
+            (takeover.adopted.adopted, takeover.adopted.refused.all()),
+            (1, 0)
+        );
+        let last = servers(&director).into_iter().next_back().unwrap();
+        assert_eq!((last.id, last.inactive), (number, 1));
+        one_flow(&wire);
+    }
+    // It is gone while nobody runs: as after a reload, its client's packets are dropped, its number stays taken.
+    let gone = text.replace("{ address = \"10.1.0.11\" }, ", "");
+    {
+        let (director, wire) = start(&gone);
+        assert_eq!(director.takeover().unwrap().adopted.adopted, 1);
+        assert!(wire.inject(&request(1000)));
+        let dropped = || {
+            let drops = director.status().drops;
+            drops
+                .iter()
+                .any(|(reason, count)| reason.name() == "server-gone" && *count == 1)
+        };
+        eventually(dropped);
+        assert!(servers(&director).iter().all(|server| server.id != number));
+    }
+    // And it comes back.
+    let (director, wire) = start(&text);
+    assert_eq!(servers(&director)[0].inactive, 1);
+    one_flow(&wire);
+}
+
+#[test]
+fn a_table_whose_list_of_servers_is_damaged_is_replaced() {
+    use std::os::unix::fs::FileExt;
+    let file = TableFile::new("damaged");
+    let text = file.text(&TEXT.replace("udp = 1", "udp = 300"));
+    let (director, wire) = start(&text);
+    one_flow(&wire);
+    drop(director);
+    let raw = std::fs::OpenOptions::new()
+        .write(true)
+        .open(&file.0)
+        .unwrap();
+    raw.write_all_at(&[0xff; 8], 4096 + 24).unwrap();
+    let (director, _wire) = start(&text);
+    let told = director.takeover().unwrap().to_string();
+    assert!(
+        told.contains("was replaced: its directory of servers is damaged"),
+        "{told}"
+    );
+    assert_eq!(director.status().tables[0].entries, 0);
+}
+
+#[test]
+fn a_table_that_cannot_be_is_told_with_its_place() {
+    let file = TableFile::new("taken");
+    let text = file.text(TEXT);
+    let (_director, _wire) = start(&text);
+    let error = Director::assemble(configuration(&text), Vec::new())
+        .err()
+        .unwrap();
+    let told = error.to_string();
+    assert!(
+        told.contains(&format!("director.table: {}", file.0.display())),
+        "{told}"
+    );
+    assert!(told.contains("another uvsd has it"), "{told}");
+    let on_disk = concat!(env!("CARGO_TARGET_TMPDIR"), "/table");
+    let text = TEXT.replace("[director]", &format!("[director]\ntable = \"{on_disk}\""));
+    let error = Director::assemble(configuration(&text), Vec::new())
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("tmpfs"), "{error}");
 }

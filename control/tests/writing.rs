@@ -28,7 +28,8 @@ workers = 2
 connections = 70_000
 servers = 100
 half_open_percent = 50
-idle = "poll"
+idle = "sleep"
+table = "/dev/shm/uvs/table"
 pin = [1, 0]
 control = "unix:/tmp/uvs.sock"
 [timeouts]
@@ -59,6 +60,34 @@ answered_by = "kernel"
 [port.lan]
 driver = "memory"
 addresses = ["10.2.0.1/24"]
+[port.xdp]
+driver = "af_xdp"
+interface = "eth2"
+checksums = "trust"
+[port.auto]
+driver = "auto"
+interface = "eth3"
+checksums = "verify"
+device = "net_null0"
+[port.fast]
+driver = "dpdk"
+device = "0000:01:00.0"
+mtu = 9000
+rss = "source"
+exception = "tap"
+exception_interface = "tap0"
+[port.replay]
+driver = "pcap"
+file = "in.pcap"
+infinite = true
+output = "out.pcap"
+[dpdk]
+huge_pages = false
+memory_mib = 100
+arguments = ["--log-level=pmd:8"]
+receive_descriptors = 64
+transmit_descriptors = 128
+mbufs = 4096
 [[route]]
 to = "10.3.0.0/16"
 via = "10.2.0.254"

@@ -12,18 +12,23 @@ mod dpdk {
     use std::process::Command;
 
     /// What the bindings are made of: types come along as functions need them.
-    const FUNCTIONS: [&str; 6] = [
-        "rte_eal_init",
+    const FUNCTIONS: [&str; 10] = [
+        "rte_eal_(init|cleanup)",
         "rte_thread_(un)?register",
         "rte_malloc_heap_.*|rte_zmalloc_socket|rte_free",
         "rte_hash_.*",
         "rte_rcu_qsbr_(get_memsize|init|thread_register|thread_unregister)",
+        "rte_(strerror|version)",
+        "rte_dev_probe|rte_eth_dev_socket_id",
+        "rte_eth_xstats_get(_names)?",
+        "rte_pktmbuf_pool_create|rte_mempool_(free|avail_count)",
         "uvs_.*",
     ];
-    const CONSTANTS: [&str; 1] = ["RTE_HASH_.*"];
+    const CONSTANTS: [&str; 3] = ["RTE_HASH_.*", "UVS_.*", "RTE_PKTMBUF_HEADROOM"];
 
     pub(crate) fn build() {
-        println!("cargo::rerun-if-changed=shim");
+        println!("cargo::rerun-if-changed=shim/shim.h");
+        println!("cargo::rerun-if-changed=shim/shim.c");
         // Also tells Cargo what to link.
         pkg_config::Config::new()
             .atleast_version("22.11")

@@ -6,6 +6,7 @@
 //! another call: it is not the text he looks for, or it is, and the template he holds has ended, which he finds out.
 
 use ahash::RandomState;
+use conntrack::Words;
 use crossbeam::queue::ArrayQueue;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,7 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub const CALL_ID_LEN: usize = 255;
 /// Calls that are told apart at once.
 pub const CALLS: u32 = 65_536;
-const WORDS: usize = (CALL_ID_LEN + 1) / 8;
+/// Words of a Call-ID.
+pub const WORDS: usize = (CALL_ID_LEN + 1) / 8;
 
 /// A Call-ID in the form of a record: its length, its bytes, zeros.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,7 +54,7 @@ impl CallId {
 }
 
 struct Records {
-    texts: Box<[[AtomicU64; WORDS]]>,
+    texts: Words,
     free: ArrayQueue<u32>,
 }
 
@@ -74,27 +76,21 @@ impl Default for Calls {
 
 impl Calls {
     /// Takes the memory (16 MiB), once. Not on the packet path.
+    ///
+    /// # Panics
+    /// When there is no address space for it.
     pub fn prepare(&self) {
         self.records.get_or_init(|| {
-            let free = ArrayQueue::new(CALLS as usize);
-            // As many as there is room for.
-            for index in 0..CALLS {
-                let _ = free.push(index);
-            }
-            Records {
-                texts: (0..CALLS)
-                    .map(|_| [const { AtomicU64::new(0) }; WORDS])
-                    .collect(),
-                free,
-            }
+            let texts = Words::new(CALLS as usize * WORDS);
+            let texts = texts.expect("there is address space for 16 MiB");
+            Records::new(texts, |_| false)
         });
     }
 
     /// Where a call's templates begin to be looked for: a number that nobody outside can choose.
     #[must_use]
-    #[allow(clippy::cast_possible_truncation, reason = "some bits of a hash")]
     pub fn place(&self, call: &CallId) -> u16 {
-        self.hasher.hash_one(&call.0[..call.used()]) as u16
+        place(&self.hasher, call)
     }
 
     /// Remembers a call under a number above 0; `None` when there are [`CALLS`] already.
@@ -102,7 +98,7 @@ impl Calls {
     pub fn take(&self, call: &CallId) -> Option<u32> {
         let records = self.records.get()?;
         let index = records.free.pop()?;
-        let text = &records.texts[index as usize];
+        let text = text_at(&records.texts, index)?;
         for (stored, word) in text.iter().zip(call.0).take(call.used()) {
             stored.store(word, Relaxed);
         }
@@ -145,9 +141,81 @@ impl Calls {
         free.map_or(0, |free| CALLS as usize - free)
     }
 
-    fn text_of(&self, number: u32) -> Option<&[AtomicU64; WORDS]> {
-        let index = number.checked_sub(1)?;
-        self.records.get()?.texts.get(index as usize)
+    fn text_of(&self, number: u32) -> Option<&[AtomicU64]> {
+        text_at(&self.records.get()?.texts, number.checked_sub(1)?)
+    }
+}
+
+fn text_at(texts: &Words, index: u32) -> Option<&[AtomicU64]> {
+    let start = index as usize * WORDS;
+    texts.get(start..start + WORDS)
+}
+
+fn place(hasher: &RandomState, call: &CallId) -> u16 {
+    #[allow(clippy::cast_possible_truncation, reason = "some bits of a hash")]
+    let place = hasher.hash_one(&call.0[..call.used()]) as u16;
+    place
+}
+
+impl Records {
+    /// All numbers free but those that are `used`, counted from 0.
+    fn new(texts: Words, used: impl Fn(u32) -> bool) -> Records {
+        let free = ArrayQueue::new(CALLS as usize);
+        for index in (0..CALLS).filter(|index| !used(*index)) {
+            // There is room for each.
+            let _ = free.push(index);
+        }
+        Records { texts, free }
+    }
+}
+
+/// The calls that the process before left, of which those are taken over that their templates claim.
+pub struct Left {
+    texts: Words,
+    hasher: RandomState,
+    claimed: Vec<bool>,
+}
+
+impl Left {
+    /// Those in `texts`, hashed with these seeds.
+    #[must_use]
+    pub fn new(texts: Words, seeds: [u64; 4]) -> Left {
+        let [a, b, c, d] = seeds;
+        Left {
+            texts,
+            hasher: RandomState::with_seeds(a, b, c, d),
+            claimed: vec![false; CALLS as usize],
+        }
+    }
+
+    /// Whether the number is that of a call whose template may stand at `port`: up to so many places beyond its own.
+    pub fn claim(&mut self, number: u32, port: u16, places: u16) -> bool {
+        let Some(index) = number.checked_sub(1) else {
+            return false;
+        };
+        let (Some(text), Some(claimed)) = (
+            text_at(&self.texts, index),
+            self.claimed.get_mut(index as usize),
+        ) else {
+            return false;
+        };
+        let mut call = CallId([0; WORDS]);
+        for (word, stored) in call.0.iter_mut().zip(text) {
+            *word = stored.load(Relaxed);
+        }
+        let is_its_place = port.wrapping_sub(place(&self.hasher, &call)) < places;
+        is_its_place && !std::mem::replace(claimed, true)
+    }
+
+    /// The calls, all other numbers free.
+    #[must_use]
+    pub fn finish(self) -> Calls {
+        let claimed = self.claimed;
+        let records = Records::new(self.texts, |index| claimed[index as usize]);
+        Calls {
+            hasher: self.hasher,
+            records: OnceLock::from(records),
+        }
     }
 }
 
@@ -187,6 +255,25 @@ mod tests {
         assert!(CallId::new(&[b'x'; CALL_ID_LEN + 1]).is_none());
         let (short, longer) = (CallId::new(b"ab"), CallId::new(b"ab\0"));
         assert!(short != longer);
+    }
+
+    #[test]
+    fn of_what_is_left_calls_are_taken_over_whose_templates_stand_where_they_should() {
+        let words = || Words::new(CALLS as usize * WORDS).unwrap();
+        let calls = Left::new(words(), [1, 2, 3, 4]).finish();
+        let [one, two] =
+            [b"one@example.test", b"two@example.test"].map(|text| CallId::new(text).unwrap());
+        let numbers = [&one, &two].map(|call| calls.take(call).unwrap());
+        let places = [&one, &two].map(|call| calls.place(call));
+        let records = calls.records.into_inner().unwrap();
+        let mut left = Left::new(records.texts, [1, 2, 3, 4]);
+        assert!(left.claim(numbers[0], places[0].wrapping_add(15), 16));
+        assert!(!left.claim(numbers[0], places[0], 16), "claimed already");
+        assert!(!left.claim(numbers[1], places[1].wrapping_add(16), 16));
+        assert!(!left.claim(0, places[1], 16) && !left.claim(CALLS + 1, places[1], 16));
+        let calls = left.finish();
+        assert!(calls.is(numbers[0], &one));
+        assert_eq!((calls.in_use(), calls.place(&one)), (1, places[0]));
     }
 
     #[test]

@@ -84,9 +84,13 @@ pub struct Frame {
     pub token: u32,
     /// The port it came in on, which owns the buffer.
     pub port: PortId,
+    /// Whether the buffer lies right behind an mbuf of DPDK, which any port of DPDK may send and free.
+    is_mbuf: bool,
     /// What the driver knows of it.
     pub offload: Offload,
 }
+
+const _: () = assert!(size_of::<Frame>() == 40);
 
 // SAFETY: by the contract of `from_raw` nobody else touches the buffer: a frame is what a `&mut [u8]` is, which is Send.
 // (Frames stay with their worker, which is sent to its thread before its first burst.)
@@ -117,14 +121,48 @@ impl Frame {
             len,
             token,
             port,
+            is_mbuf: false,
             offload,
         }
+    }
+
+    /// A complete frame in an mbuf of DPDK.
+    ///
+    /// # Safety
+    /// As for [`from_raw`](Self::from_raw); and right in front of `base` there is the `struct rte_mbuf` of this buffer,
+    /// whose only owner the frame is.
+    #[cfg(feature = "dpdk")]
+    #[inline]
+    pub(crate) unsafe fn in_mbuf(
+        base: NonNull<u8>,
+        capacity: u32,
+        start: u32,
+        len: u32,
+        port: PortId,
+    ) -> Frame {
+        Frame {
+            base,
+            capacity,
+            start,
+            len,
+            token: 0,
+            port,
+            is_mbuf: true,
+            offload: Offload::NONE,
+        }
+    }
+
+    /// Its buffer, and where in it the frame begins, if it lies in an mbuf.
+    #[cfg(feature = "dpdk")]
+    #[inline]
+    pub(crate) fn mbuf_buffer(&self) -> Option<(NonNull<u8>, u32)> {
+        self.is_mbuf.then_some((self.base, self.start))
     }
 
     /// Whether it is a window into the buffer at `base`: what a port asks of a frame that claims to be its own.
     #[inline]
     pub(crate) fn is_window_of(&self, base: NonNull<u8>) -> bool {
-        self.base == base
+        self.base == base && !self.is_mbuf
     }
 
     /// The frame from its Ethernet header on.

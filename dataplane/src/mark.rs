@@ -33,7 +33,8 @@ impl Network {
         }
     }
 
-    fn contains(self, address: IpAddr) -> bool {
+    /// Whether an address is one of them.
+    pub(crate) fn contains(self, address: IpAddr) -> bool {
         bits(address) & self.mask == self.bits
     }
 }

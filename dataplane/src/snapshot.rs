@@ -37,6 +37,9 @@ pub struct Snapshot {
     pub version: u64,
     /// By [`PortId`].
     pub ports: Vec<PortView>,
+    /// By [`PortId`], how often the link came back or its hardware address changed: what is announced there is announced
+    /// again. Where there are none: never.
+    pub links: Vec<u32>,
     /// Addresses that the director answers for.
     pub owned: Map<IpAddr, Owned>,
     /// Where packets leave.

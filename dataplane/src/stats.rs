@@ -4,7 +4,7 @@
 use crate::reason::Reason;
 use conntrack::Direction;
 use scheduler::RealServerId;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Adds to a counter that only the calling thread writes: a load and a store, no LOCK prefix.
 #[inline]
@@ -94,6 +94,18 @@ pub struct VerdictStats {
     pub waiting_now: AtomicU64,
 }
 
+/// What one port lost of one worker's frames. Told once a second.
+#[derive(Debug, Default)]
+pub struct PortLosses {
+    /// Frames that it lost before the worker saw them.
+    pub receive_missed: AtomicU64,
+    /// Frames that it took and could not send.
+    pub transmit_errors: AtomicU64,
+}
+
+/// Ports whose losses are told one by one; those of more ports count in the sums alone.
+pub const PORTS_TOLD: usize = 16;
+
 /// All counters of a worker.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -107,6 +119,8 @@ pub struct WorkerStats {
     pub bursts: AtomicU64,
     /// Times the worker found nothing to do and slept.
     pub sleeps: AtomicU64,
+    /// When it last counted a tick, as [`Ticks`](conntrack::Ticks): one that stands still is known by it. A gauge.
+    pub ticked: AtomicU32,
     /// Frames that its ports lost before it saw them. Told once a second, as the next one.
     pub receive_missed: AtomicU64,
     /// Frames that its ports took and could not send.
@@ -123,6 +137,8 @@ pub struct WorkerStats {
     pub lip_ports: AtomicU64,
     /// LIP ports in use. A gauge.
     pub lip_ports_in_use: AtomicU64,
+    /// By [`PortId`](crate::port::PortId): the two sums `receive_missed` and `transmit_errors`, taken apart.
+    pub ports: [PortLosses; PORTS_TOLD],
     servers: Box<[ServerStats]>,
 }
 
@@ -136,6 +152,7 @@ impl WorkerStats {
             connections: AtomicU64::new(0),
             bursts: AtomicU64::new(0),
             sleeps: AtomicU64::new(0),
+            ticked: AtomicU32::new(0),
             receive_missed: AtomicU64::new(0),
             transmit_errors: AtomicU64::new(0),
             fragments_forgotten: AtomicU64::new(0),
@@ -144,6 +161,7 @@ impl WorkerStats {
             helpers_refused: AtomicU64::new(0),
             lip_ports: AtomicU64::new(0),
             lip_ports_in_use: AtomicU64::new(0),
+            ports: Default::default(),
             servers: (0..servers).map(|_| ServerStats::default()).collect(),
         }
     }

@@ -188,6 +188,11 @@ impl Load {
         }
     }
 
+    /// Counts connections that were there before it: a director's that begins anew knows them.
+    pub fn add(&self, activity: Activity, count: u32) {
+        self.counter(activity).fetch_add(count, Relaxed);
+    }
+
     fn connections(&self) -> u64 {
         u64::from(self.active()) + u64::from(self.inactive())
     }

@@ -8,6 +8,9 @@
 pub mod client;
 mod configuration;
 pub mod dns;
+mod driver;
+pub mod echo;
+pub mod engine;
 pub mod ftp;
 pub mod iperf;
 mod payload;
@@ -19,8 +22,9 @@ pub mod udp;
 mod uvsd;
 
 pub use configuration::{Configuration, ECHO_PORT, HTTP_PORT, IPERF_PORT, Server};
+pub use driver::Driver;
 pub use payload::Payload;
 pub use process::{Output, Process, eventually};
 pub use scene::Scene;
 pub use server::{EchoServer, Nginx};
-pub use uvsd::{Status, Uvsd};
+pub use uvsd::{Status, Uvsd, executable};

@@ -1,6 +1,7 @@
 //! A network with servers, a director and a client.
 
 use crate::configuration::{Configuration, ECHO_PORT, HTTP_PORT, IPERF_PORT};
+use crate::driver::Driver;
 use crate::iperf::{self, Stream};
 use crate::server::{EchoServer, Nginx};
 use crate::uvsd::Uvsd;
@@ -41,8 +42,10 @@ impl Scene {
     pub fn new(configuration: Configuration, servers: u8) -> Scene {
         let turn = wait_for_turn();
         let (method, family) = (configuration.method, configuration.family);
-        let topology = Topology::new(method, &configuration.families(), servers)
+        let queues = configuration.queues();
+        let topology = Topology::with_queues(method, &configuration.families(), servers, queues)
             .unwrap_or_else(|error| panic!("the tests' network: {error}"));
+        Driver::of_tests().prepare(&topology);
         let folder = tempfile::tempdir().unwrap();
         let mut nginx = Vec::new();
         let mut echo = Vec::new();
@@ -106,7 +109,13 @@ impl Scene {
 
     /// Kills uvsd, or what is left of it, and starts it anew.
     pub fn restart(&mut self) {
-        self.uvsd = Uvsd::start(
+        self.restart_as(crate::uvsd::executable());
+    }
+
+    /// The same, by another program.
+    pub fn restart_as(&mut self, program: &Path) {
+        self.uvsd = Uvsd::start_as(
+            program,
             &self.topology.director,
             self.folder.path(),
             &self.configuration,

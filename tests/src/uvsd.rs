@@ -76,8 +76,22 @@ impl Uvsd {
     /// When it does not.
     #[must_use]
     pub fn start(namespace: &Namespace, folder: &Path, configuration: &Configuration) -> Uvsd {
+        Uvsd::start_as(executable(), namespace, folder, configuration)
+    }
+
+    /// As [`start`](Self::start), by another program.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[must_use]
+    pub fn start_as(
+        program: &Path,
+        namespace: &Namespace,
+        folder: &Path,
+        configuration: &Configuration,
+    ) -> Uvsd {
         let text = configuration.text(&folder.join("uvs.sock"));
-        let uvsd = Uvsd::launch(namespace, folder, &text);
+        let uvsd = Uvsd::launch_as(program, namespace, folder, &text);
         uvsd.wait_for_line("control socket");
         uvsd
     }
@@ -88,7 +102,11 @@ impl Uvsd {
     /// When the program cannot be built.
     #[must_use]
     pub fn launch(namespace: &Namespace, folder: &Path, text: &str) -> Uvsd {
-        let mut command = namespace.command(executable().to_str().unwrap());
+        Uvsd::launch_as(executable(), namespace, folder, text)
+    }
+
+    fn launch_as(program: &Path, namespace: &Namespace, folder: &Path, text: &str) -> Uvsd {
+        let mut command = namespace.command(program.to_str().unwrap());
         command.arg("--config").arg(folder.join("uvs.toml"));
         let log = File::create(folder.join("uvsd.log")).unwrap();
         command
@@ -242,8 +260,12 @@ impl Uvsd {
 }
 
 /// The uvsd that the variable UVSD names, or that of the same build as the test. Under cargo the latter is brought up to
-/// date first: nothing else would do so.
-fn executable() -> &'static Path {
+/// date first: nothing else would do so. `uvs` is beside it.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn executable() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         if let Some(named) = env::var_os("UVSD") {

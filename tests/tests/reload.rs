@@ -77,7 +77,10 @@ fn servers_come_drain_and_go(method: Method, family: Family) {
     load.assert_flawless(1000);
     assert_eq!(load.bodies.len(), 3, "{load:?}");
     // wrk does not count connections that are never made.
-    assert_eq!(scene.uvsd.status().drops(), []);
+    let status = scene.uvsd.status();
+    let mut drops = status.drops();
+    drops.retain(|(reason, _)| !configuration.tolerated_drops().contains(reason));
+    assert_eq!(drops, []);
 }
 
 /// Downloads of some ten seconds each, spread over the servers, all of them under way.

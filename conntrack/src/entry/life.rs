@@ -1,7 +1,8 @@
 //! The lives of an entry: it is filled, born once all its keys stand in the index, changes its state, and ends.
 
-use super::{Entry, NewConnection};
+use super::{Entry, NewConnection, TEMPLATE};
 use crate::family::Family;
+use crate::method::Method;
 use crate::state::State;
 use crate::sync::{Ordering, Ordering::Relaxed};
 use crate::time::Ticks;
@@ -9,7 +10,9 @@ use crate::time::Ticks;
 /// The bits of a generation; what a slot has room for.
 pub(crate) const GENERATION: u16 = (1 << 14) - 1;
 /// In an entry's generation: all its keys stand in the index.
-const LIVE: u16 = 1 << 15;
+pub(super) const LIVE: u16 = 1 << 15;
+/// In the port of a witness: never that of a plain end.
+const WITNESS: u16 = 0xa500;
 const DEAD: u8 = State::Dead as u8;
 /// In an entry's state: its keys are still on their way into the index, and may have to be taken back.
 const UNBORN: u8 = DEAD + 1;
@@ -28,7 +31,16 @@ pub(crate) enum Vitality {
 impl<F: Family> Entry<F> {
     /// Fills an entry that is in no slot.
     pub(crate) fn fill(&self, new: &NewConnection<F>, owner: u16, expires_at: Ticks) {
-        let local = new.local.unwrap_or(new.client);
+        let local = if new.method.sees_replies() && new.flags & TEMPLATE == 0 {
+            new.local.unwrap_or(new.client)
+        } else {
+            Self::witness(
+                new.client,
+                (new.server, new.real_server.1),
+                new.method,
+                new.flags,
+            )
+        };
         let ends = [new.client, new.virtual_server, new.real_server, local];
         for (place, (address, port)) in ends.into_iter().enumerate() {
             F::store(&self.addresses[place], address);
@@ -51,6 +63,20 @@ impl<F: Family> Entry<F> {
         self.packets.store(0, Relaxed);
         self.extension.store(0, Relaxed);
         self.state.store(UNBORN, Relaxed);
+    }
+
+    /// What stands in the place of the local end where replies do not pass and no key has that: it holds the server, its
+    /// port and the method against the client's end, so that damage to either shows (`adopt.rs`).
+    #[inline]
+    pub(super) fn witness(
+        (address, port): (F::Address, u16),
+        (server, real_port): (u32, u16),
+        method: Method,
+        flags: u16,
+    ) -> (F::Address, u16) {
+        let kind = WITNESS | u16::from(method as u8) << 1 | flags >> 15;
+        let server = server ^ u32::from(real_port) << 16;
+        (F::overlaid(address, server), port ^ kind)
     }
 
     /// What a slot with one of its keys is worth.

@@ -53,7 +53,7 @@ impl<F: Family> Entry<F> {
             client: (self.client(), client_port),
             virtual_server: (self.virtual_address(), self.virtual_port()),
             real_server: (self.real_address(), self.real_port()),
-            local: self.local(),
+            local: self.local().filter(|_| !self.is_template()),
             protocol: self.protocol(),
             method: self.method(),
             state: self.state(),

@@ -2,7 +2,10 @@
 #![cfg(not(loom))]
 #![allow(clippy::unwrap_used, reason = "tests, and what they share")]
 
+mod adopt;
+mod corruption;
 mod flows;
+mod held;
 mod limits;
 mod model;
 mod stress;

@@ -1,7 +1,9 @@
 //! What the command line shares with the tests.
 
+pub mod arguments;
 pub mod bench;
 pub mod demo;
+pub mod doctor;
 pub mod ipvsadm;
 pub mod lab;
 pub mod replay;

@@ -6,7 +6,8 @@ use crate::config::{Configuration, Listen};
 use crate::traffic::Traffic;
 use dataplane::path_mtu::PathMtu;
 use dataplane::snapshot::ServiceId;
-use scheduler::{Load, RealServerId, Weight};
+use dataplane::worker::Burden;
+use scheduler::{Activity, Load, RealServerId, Weight};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -61,6 +62,13 @@ impl Numbers {
         })
     }
 
+    /// Takes a certain number. False where it is taken.
+    fn claim(&mut self, number: u32) -> bool {
+        self.free.extend(self.next..=number);
+        self.next = self.next.max(number + 1);
+        self.free.remove(&number)
+    }
+
     fn give_back(&mut self, number: u32) {
         self.free.insert(number);
     }
@@ -92,6 +100,32 @@ impl Compiler {
 
     pub(super) fn traffic(&self, known: &Known) -> Traffic {
         Traffic::of(&self.stats, known.id).since(known.before)
+    }
+
+    /// Gives a server the number that connections of the process before know it by. Before the first compilation.
+    pub(crate) fn restore(&mut self, number: u32, key: ServerKey, burden: Burden) {
+        if (number as usize) < self.server_limit
+            && !self.servers.contains_key(&key)
+            && self.server_ids.claim(number)
+        {
+            let load = Arc::new(Load::default());
+            load.add(Activity::Active, burden.active);
+            load.add(Activity::Inactive, burden.inactive);
+            load.add(Activity::Persistent, burden.persistent);
+            let known = Known {
+                id: RealServerId(number),
+                load,
+                path_mtu: Arc::default(),
+                before: Traffic::default(),
+                removed_in: 0,
+            };
+            self.servers.insert(key, known);
+        }
+    }
+
+    /// Every server that has a number, also removed ones.
+    pub(crate) fn numbered(&self) -> impl Iterator<Item = (u32, &ServerKey)> {
+        self.servers.iter().map(|(key, known)| (known.id.0, key))
     }
 
     /// Frees the numbers of removed servers that no connection refers to, nor can any more: every worker has seen that

@@ -1,17 +1,21 @@
 //! From single settings to what the workers read of them.
 
+use super::numbers::Known;
 use crate::config::{
     AnsweredBy, Configuration, Granularity, GueChecksum, LipPool, Listen, Mark,
     Persistence as PersistenceSettings, PortSettings, Prefix, Protocol, Service as ServiceSettings,
     TunnelKind,
 };
-use conntrack::Ticks;
+use conntrack::{Method, Ticks};
 use dataplane::mark::{MarkRule, Network};
+use dataplane::neighbour::NeighbourId;
 use dataplane::port::{PortId, PortInfo};
 use dataplane::rewrite::tunnel::{Encapsulation, Outer, Tunnel};
-use dataplane::snapshot::{LocalAddress, Owned, Persistence, PortView, Server, ServiceKey};
+use dataplane::snapshot::{
+    LocalAddress, NextHop, Owned, Persistence, PortView, Server, ServiceId, ServiceKey,
+};
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 pub(super) fn service_key(listen: &Listen) -> ServiceKey {
@@ -157,6 +161,26 @@ fn encapsulation(kind: TunnelKind) -> Encapsulation {
             checksum: checksum != GueChecksum::None,
         },
     }
+}
+
+/// A server that was removed while no director ran: connections of the one before refer to it.
+pub(super) fn unknown(server: SocketAddr, known: &Known) -> Arc<Server> {
+    Arc::new(Server {
+        id: known.id,
+        service: ServiceId(u32::MAX),
+        address: server.ip(),
+        port: server.port(),
+        method: Method::Local,
+        load: Arc::clone(&known.load),
+        next_hop: NextHop {
+            port: PortId(0),
+            address: server.ip(),
+            neighbour: NeighbourId::NONE,
+        },
+        tunnel: None,
+        path_mtu: Arc::clone(&known.path_mtu),
+        present: false,
+    })
 }
 
 /// A server as it was, but gone.

@@ -102,7 +102,7 @@ impl Checks<'_> {
         }
     }
 
-    fn once<'v, T: Hash + Eq + Display>(
+    fn once<'v, T: Hash + Eq + Display + ?Sized>(
         &mut self,
         seen: &mut HashMap<&'v T, KeyPath>,
         value: &'v T,

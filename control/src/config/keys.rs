@@ -3,12 +3,14 @@
 
 mod behaviour;
 mod director;
+mod dpdk;
 mod service;
 
 pub(super) use director::LAST_CPU;
 
 pub use behaviour::{IPVS, TIMEOUTS};
 pub use director::{DIRECTOR, PORT, ROUTE};
+pub use dpdk::DPDK;
 pub use service::{LIP_POOL, MARK, SERVER, SERVICE};
 
 /// What a key takes.
@@ -89,6 +91,10 @@ pub const TOP: Table = Table {
             "port",
             "the director's ports, each by a name of its own: [port.wan]",
         ),
+        table(
+            "dpdk",
+            "what DPDK is told, where a port has driver \"dpdk\"",
+        ),
         table("route", "where packets go that leave no port's subnet"),
         table("lip_pool", "local addresses for FULLNAT"),
         table(
@@ -106,7 +112,7 @@ pub const TOP: Table = Table {
 
 /// All tables.
 pub const TABLES: &[Table] = &[
-    TOP, DIRECTOR, PORT, ROUTE, LIP_POOL, MARK, SERVICE, SERVER, TIMEOUTS, IPVS,
+    TOP, DIRECTOR, PORT, DPDK, ROUTE, LIP_POOL, MARK, SERVICE, SERVER, TIMEOUTS, IPVS,
 ];
 
 const fn required(

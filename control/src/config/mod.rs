@@ -18,9 +18,9 @@ mod write;
 pub use check::check;
 pub use mistake::{Finding, KeyPath, MISTAKES_TOLD, Mistake, Mistakes, Problem, Step};
 pub use model::{
-    AnsweredBy, Configuration, DirectorSettings, Driver, Granularity, GueChecksum, Idle, LipPool,
-    Listen, Mark, Persistence, Pin, PortSettings, Protocol, Route, Server, Service,
-    TimeoutSettings, TunnelKind,
+    AnsweredBy, Configuration, DirectorSettings, DpdkDevice, DpdkSettings, Driver, Granularity,
+    GueChecksum, Idle, LipPool, Listen, Mark, Persistence, Pin, PortSettings, Protocol, Route,
+    Server, Service, Spread, TimeoutSettings, TunnelKind,
 };
 pub use prefix::{NotAPrefix, Prefix};
 pub use write::scheduler_flags;

@@ -3,6 +3,8 @@
 use super::Prefix;
 use conntrack::Method;
 use dataplane::helper::Helper;
+use dataplane::port::af_xdp::Checksums;
+pub use dataplane::port::dpdk_settings::Spread;
 use dataplane::snapshot::{Engine, Ipvs};
 use scheduler::Options;
 use std::fmt;
@@ -14,6 +16,8 @@ use std::path::PathBuf;
 pub struct Configuration {
     /// What is fixed at the start.
     pub director: DirectorSettings,
+    /// Of all ports of DPDK.
+    pub dpdk: DpdkSettings,
     /// In the order of the file; fixed at the start.
     pub ports: Vec<PortSettings>,
     /// Static routes, beyond the subnets of the ports' addresses.
@@ -47,6 +51,8 @@ pub struct DirectorSettings {
     pub pin: Pin,
     /// The Unix socket of the gRPC service.
     pub control: PathBuf,
+    /// The file that the connection tables lie in; `None`: memory of the process alone.
+    pub table: Option<PathBuf>,
 }
 
 impl Default for DirectorSettings {
@@ -59,6 +65,7 @@ impl Default for DirectorSettings {
             idle: Idle::Sleep,
             pin: Pin::Nowhere,
             control: PathBuf::from("/run/uvs/uvs.sock"),
+            table: None,
         }
     }
 }
@@ -70,6 +77,15 @@ pub enum Idle {
     Sleep,
     /// Looks again at once.
     Poll,
+}
+
+impl Idle {
+    /// Where the configuration does not say: a port that can only be polled is.
+    #[must_use]
+    pub fn by_default(ports: &[PortSettings]) -> Idle {
+        let polled = ports.iter().any(|port| port.driver.idle() == Idle::Poll);
+        if polled { Idle::Poll } else { Idle::Sleep }
+    }
 }
 
 /// Which worker runs on which CPU.
@@ -104,8 +120,116 @@ pub enum Driver {
         /// Its name.
         interface: String,
     },
+    /// A capture file.
+    Pcap {
+        /// What is received.
+        file: PathBuf,
+        /// Over and over.
+        infinite: bool,
+        /// Where what is sent is written.
+        output: Option<PathBuf>,
+    },
+    /// A kernel interface by AF_XDP.
+    AfXdp {
+        /// Its name.
+        interface: String,
+        /// Whether transport checksums are finished; `None`: as the interface suggests.
+        checksums: Option<Checksums>,
+    },
+    /// A device of DPDK.
+    Dpdk(Box<DpdkDevice>),
+    /// The first of these that can be had here: DPDK, AF_XDP, AF_PACKET.
+    Automatic {
+        /// For DPDK; `None`: not by DPDK.
+        device: Option<Box<DpdkDevice>>,
+        /// For AF_XDP and AF_PACKET; `None`: by DPDK or not at all.
+        interface: Option<String>,
+        /// Of AF_XDP.
+        checksums: Option<Checksums>,
+    },
     /// Nothing outside the process.
     Memory,
+}
+
+impl Driver {
+    /// What workers do without packets where the configuration does not say.
+    #[must_use]
+    pub fn idle(&self) -> Idle {
+        match self {
+            Driver::AfPacket { .. }
+            | Driver::AfXdp { .. }
+            | Driver::Pcap { .. }
+            | Driver::Memory => Idle::Sleep,
+            Driver::Automatic { device: None, .. } => Idle::Sleep,
+            Driver::Automatic { .. } | Driver::Dpdk(_) => Idle::Poll,
+        }
+    }
+
+    /// The device of DPDK that it has for itself, if any.
+    #[must_use]
+    pub fn device(&self) -> Option<&DpdkDevice> {
+        match self {
+            Driver::Dpdk(device)
+            | Driver::Automatic {
+                device: Some(device),
+                ..
+            } => Some(device),
+            _ => None,
+        }
+    }
+
+    /// The kernel interface that it has for itself, if any.
+    #[must_use]
+    pub fn interface(&self) -> Option<&str> {
+        match self {
+            Driver::AfPacket { interface } | Driver::AfXdp { interface, .. } => Some(interface),
+            Driver::Automatic { interface, .. } => interface.as_deref(),
+            Driver::Dpdk(_) | Driver::Pcap { .. } | Driver::Memory => None,
+        }
+    }
+}
+
+/// A port of driver "dpdk".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DpdkDevice {
+    /// Its PCI address, or a virtual device and its arguments.
+    pub device: String,
+    /// Largest IP packet; `None`: as the device has it.
+    pub mtu: Option<u16>,
+    /// How its queues share the frames.
+    pub spread: Spread,
+    /// The kernel's interface for frames that are the kernel's.
+    pub exception: Option<String>,
+}
+
+/// `[dpdk]`: fixed at the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DpdkSettings {
+    /// Whether its memory is in huge pages.
+    pub huge_pages: bool,
+    /// What it takes at once; `None`: what it needs.
+    pub memory_mib: Option<u32>,
+    /// More arguments of its environment (EAL).
+    pub arguments: Vec<String>,
+    /// Of each queue.
+    pub receive_descriptors: u16,
+    /// Of each queue.
+    pub transmit_descriptors: u16,
+    /// Of each queue.
+    pub mbufs: u32,
+}
+
+impl Default for DpdkSettings {
+    fn default() -> DpdkSettings {
+        DpdkSettings {
+            huge_pages: true,
+            memory_mib: None,
+            arguments: Vec::new(),
+            receive_descriptors: 1024,
+            transmit_descriptors: 1024,
+            mbufs: 8192,
+        }
+    }
 }
 
 /// Who answers for a port's own addresses.

@@ -3,16 +3,21 @@
 //! A value that is not what its key takes is noted and replaced by the default, so that the rest is looked at too. An
 //! element of a list that cannot be made at all is left out; [`Draft::restore`] knows which places remain.
 
+mod dpdk;
+mod drivers;
 mod ports;
 mod services;
 pub(crate) mod words;
 
 use super::keys;
 use super::mistake::{KeyPath, Step};
-use super::model::{Configuration, DirectorSettings, Idle, Mark, Pin, TimeoutSettings};
+use super::model::{
+    Configuration, DirectorSettings, Idle, Mark, Pin, PortSettings, TimeoutSettings,
+};
 use super::reader::{Section, Value};
 use super::{LIP_POOLS, MARKS, ROUTES, SERVICES};
 use dataplane::snapshot::Ipvs;
+use dpdk::read_dpdk;
 use ports::{read_lip_pool, read_ports, read_route};
 use services::read_service;
 use std::collections::HashMap;
@@ -32,9 +37,15 @@ impl Draft {
         let director = top.table("director", &keys::DIRECTOR);
         let timeouts = top.table("timeouts", &keys::TIMEOUTS);
         let ipvs = top.table("ipvs", &keys::IPVS);
+        let dpdk = top.table("dpdk", &keys::DPDK);
+        let ports = read_ports(top);
         let configuration = Configuration {
-            director: director.as_ref().map(read_director).unwrap_or_default(),
-            ports: read_ports(top),
+            director: DirectorSettings {
+                idle: read_idle(director.as_ref(), &ports),
+                ..director.as_ref().map(read_director).unwrap_or_default()
+            },
+            dpdk: dpdk.as_ref().map(read_dpdk).unwrap_or_default(),
+            ports,
             routes: keep(
                 &mut kept,
                 "route",
@@ -120,10 +131,7 @@ fn read_director(section: &Section<'_, '_>) -> DirectorSettings {
         servers: narrow(section.number("servers")).unwrap_or(default.servers),
         half_open_percent: narrow(section.number("half_open_percent"))
             .unwrap_or(default.half_open_percent),
-        idle: match section.word("idle") {
-            Some("poll") => Idle::Poll,
-            _ => Idle::Sleep,
-        },
+        idle: default.idle,
         pin: section
             .get("pin")
             .and_then(|value| read_pin(&value, usize::from(workers)))
@@ -131,6 +139,15 @@ fn read_director(section: &Section<'_, '_>) -> DirectorSettings {
         control: section
             .parsed("control", parse_control)
             .unwrap_or(default.control),
+        table: section.parsed("table", parse_table).or(default.table),
+    }
+}
+
+fn read_idle(section: Option<&Section<'_, '_>>, ports: &[PortSettings]) -> Idle {
+    match section.and_then(|section| section.word("idle")) {
+        Some("poll") => Idle::Poll,
+        Some(_) => Idle::Sleep,
+        None => Idle::by_default(ports),
     }
 }
 
@@ -167,6 +184,12 @@ fn parse_control(text: &str) -> Option<PathBuf> {
     let path = Path::new(text.strip_prefix("unix:")?);
     let len = path.as_os_str().len();
     (path.is_absolute() && (2..=100).contains(&len)).then(|| path.to_owned())
+}
+
+fn parse_table(text: &str) -> Option<PathBuf> {
+    let path = Path::new(text);
+    let is_one = path.is_absolute() && path.file_name().is_some() && text.len() <= 200;
+    is_one.then(|| path.to_owned())
 }
 
 fn read_mark(section: &Section<'_, '_>) -> Option<Mark> {

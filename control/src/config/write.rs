@@ -1,11 +1,13 @@
 //! From a [`Configuration`] to the text that [`Configuration::parse`] makes it of: what keys have by default is left out.
 
 use super::model::{
-    AnsweredBy, Configuration, DirectorSettings, Driver, Granularity, GueChecksum, Idle, LipPool,
-    Mark, Pin, PortSettings, Route, Server, Service, TimeoutSettings, TunnelKind,
+    AnsweredBy, Configuration, DirectorSettings, DpdkDevice, DpdkSettings, Driver, Granularity,
+    GueChecksum, Idle, LipPool, Mark, Pin, PortSettings, Route, Server, Service, Spread,
+    TimeoutSettings, TunnelKind,
 };
 use conntrack::Method;
 use dataplane::helper::Helper;
+use dataplane::port::af_xdp::Checksums;
 use dataplane::snapshot::{Engine, Ipvs};
 use scheduler::Options;
 use std::fmt::Display;
@@ -16,7 +18,7 @@ impl Configuration {
     #[must_use]
     pub fn to_toml(&self) -> String {
         let mut top = Table::new();
-        put_table(&mut top, "director", director(&self.director));
+        put_table(&mut top, "director", self.director());
         put_table(&mut top, "timeouts", timeouts(self.timeouts));
         put_table(&mut top, "ipvs", ipvs(&self.ipvs));
         let ports = self
@@ -24,11 +26,31 @@ impl Configuration {
             .iter()
             .map(|settings| (settings.name.clone(), Value::Table(port(settings))));
         put_table(&mut top, "port", ports.collect());
+        put_table(&mut top, "dpdk", dpdk(&self.dpdk));
         put_tables(&mut top, "route", self.routes.iter().map(route));
         put_tables(&mut top, "lip_pool", self.lip_pools.iter().map(lip_pool));
         put_tables(&mut top, "mark", self.marks.iter().map(mark));
         put_tables(&mut top, "service", self.services.iter().map(service));
         toml::to_string(&top).expect("tables, strings, numbers and booleans can all be written")
+    }
+}
+
+impl Configuration {
+    fn director(&self) -> Table {
+        let mut table = director(&self.director);
+        let polls = self
+            .ports
+            .iter()
+            .any(|port| port.driver.idle() == Idle::Poll);
+        let default = if polls { Idle::Poll } else { Idle::Sleep };
+        if self.director.idle != default {
+            let word = match self.director.idle {
+                Idle::Sleep => "sleep",
+                Idle::Poll => "poll",
+            };
+            text(&mut table, "idle", word);
+        }
+        table
     }
 }
 
@@ -49,13 +71,6 @@ fn director(settings: &DirectorSettings) -> Table {
         settings.half_open_percent,
         default.half_open_percent,
     );
-    if settings.idle != default.idle {
-        let word = match settings.idle {
-            Idle::Sleep => "sleep",
-            Idle::Poll => "poll",
-        };
-        text(&mut table, "idle", word);
-    }
     match &settings.pin {
         Pin::Nowhere => {}
         Pin::InOrder => put(&mut table, "pin", true),
@@ -68,6 +83,11 @@ fn director(settings: &DirectorSettings) -> Table {
         let path = format!("unix:{}", settings.control.display());
         text(&mut table, "control", path);
     }
+    maybe(
+        &mut table,
+        "table",
+        settings.table.as_ref().map(|path| path.display()),
+    );
     table
 }
 
@@ -78,12 +98,106 @@ fn port(settings: &PortSettings) -> Table {
             text(&mut table, "driver", "af_packet");
             text(&mut table, "interface", interface);
         }
+        Driver::AfXdp {
+            interface,
+            checksums,
+        } => {
+            text(&mut table, "driver", "af_xdp");
+            text(&mut table, "interface", interface);
+            maybe(&mut table, "checksums", checksums.map(checksums_word));
+        }
+        Driver::Dpdk(own) => {
+            text(&mut table, "driver", "dpdk");
+            device(&mut table, &settings.name, own);
+        }
+        Driver::Automatic {
+            device: own,
+            interface,
+            checksums,
+        } => {
+            text(&mut table, "driver", "auto");
+            maybe(&mut table, "interface", interface.as_ref());
+            maybe(&mut table, "checksums", checksums.map(checksums_word));
+            if let Some(own) = own {
+                device(&mut table, &settings.name, own);
+            }
+        }
+        Driver::Pcap {
+            file,
+            infinite,
+            output,
+        } => {
+            text(&mut table, "driver", "pcap");
+            text(&mut table, "file", file.display());
+            if *infinite {
+                put(&mut table, "infinite", true);
+            }
+            maybe(
+                &mut table,
+                "output",
+                output.as_ref().map(|path| path.display()),
+            );
+        }
         Driver::Memory => text(&mut table, "driver", "memory"),
     }
     texts(&mut table, "addresses", &settings.addresses);
     if settings.answered_by == AnsweredBy::Kernel {
         text(&mut table, "answered_by", "kernel");
     }
+    table
+}
+
+fn checksums_word(checksums: Checksums) -> &'static str {
+    match checksums {
+        Checksums::Verify => "verify",
+        Checksums::Trust => "trust",
+    }
+}
+
+/// A device of DPDK, of the port called `name`.
+fn device(table: &mut Table, name: &str, device: &DpdkDevice) {
+    text(table, "device", &device.device);
+    if let Some(mtu) = device.mtu {
+        put(table, "mtu", i64::from(mtu));
+    }
+    match device.spread {
+        Spread::Flow => {}
+        Spread::Source => text(table, "rss", "source"),
+        Spread::Destination => text(table, "rss", "destination"),
+    }
+    if let Some(interface) = &device.exception {
+        text(table, "exception", "tap");
+        if *interface != format!("uvs-{name}") {
+            text(table, "exception_interface", interface);
+        }
+    }
+}
+
+/// `[dpdk]`.
+fn dpdk(settings: &DpdkSettings) -> Table {
+    let default = DpdkSettings::default();
+    let mut table = Table::new();
+    if !settings.huge_pages {
+        put(&mut table, "huge_pages", false);
+    }
+    if let Some(memory) = settings.memory_mib {
+        put(&mut table, "memory_mib", i64::from(memory));
+    }
+    texts(&mut table, "arguments", &settings.arguments);
+    let (receive, transmit) = (settings.receive_descriptors, settings.transmit_descriptors);
+    number(
+        &mut table,
+        "receive_descriptors",
+        receive,
+        default.receive_descriptors,
+    );
+    number(
+        &mut table,
+        "transmit_descriptors",
+        transmit,
+        default.transmit_descriptors,
+    );
+    number(&mut table, "mbufs", settings.mbufs, default.mbufs);
     table
 }
 

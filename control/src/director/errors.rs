@@ -2,8 +2,9 @@
 
 use crate::compile::NoRoom;
 use crate::config::Finding;
-use conntrack::TableError;
+use conntrack::{FileError, TableError};
 use std::fmt;
+use std::path::PathBuf;
 
 /// What is wrong with a configuration that was not read from a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub enum StartError {
     #[error("{0}")]
     Invalid(Findings),
     /// A port cannot be opened.
-    #[error("port {port}: {error}")]
+    #[error("port {port}: {}", with_causes(&**error))]
     Port {
         /// Its name.
         port: String,
@@ -64,6 +65,14 @@ pub enum StartError {
     /// The connection table cannot be made.
     #[error("director.connections: {0}")]
     Table(#[from] TableError),
+    /// The file for the connection table cannot be used.
+    #[error("director.table: {}: {error}", path.display())]
+    TableFile {
+        /// Where it is to be.
+        path: PathBuf,
+        /// Why.
+        error: FileError,
+    },
     /// There are more servers than numbers.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
@@ -87,6 +96,12 @@ pub enum StartError {
         /// What the system says.
         error: std::io::Error,
     },
+}
+
+/// An error with what it came of.
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let cause = error.source().map(with_causes);
+    cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 /// Why a configuration is not taken over. The old one goes on.

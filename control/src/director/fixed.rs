@@ -16,6 +16,8 @@ pub(super) fn fixed_keys(old: &Configuration, new: &Configuration) -> Vec<String
         (from.idle != to.idle, "director.idle"),
         (from.pin != to.pin, "director.pin"),
         (from.control != to.control, "director.control"),
+        (old.dpdk != new.dpdk, "dpdk"),
+        (from.table != to.table, "director.table"),
     ];
     let mut keys: Vec<_> = of_director
         .iter()

@@ -31,7 +31,7 @@ impl Director {
             Idle::Sleep => worker::Idle::Sleep,
             Idle::Poll => worker::Idle::Poll,
         };
-        let (stop, epoch) = (Arc::clone(&self.stop), self.started);
+        let (stop, epoch) = (Arc::clone(&self.stop), self.epoch);
         let (ready, is_ready) = mpsc::channel();
         let run = move || {
             let pinned = cpu.map_or(Ok(()), pin);

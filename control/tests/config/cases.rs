@@ -57,6 +57,11 @@ const CASES: &[(&str, &str, &str)] = &[
     ),
     (
         "workers = 2",
+        "table = \"uvs/table\"",
+        "f.toml:2: director.table: \"uvs/table\" is not a file for the connection table; accepted: an absolute path of at most 200 bytes, on tmpfs or hugetlbfs, such as \"/dev/shm/uvs/table\"",
+    ),
+    (
+        "workers = 2",
         "control = \"/run/x\"",
         "f.toml:2: director.control: \"/run/x\" is not a control socket; accepted: \"unix:\" and an absolute path of at most 100 bytes",
     ),
@@ -87,8 +92,43 @@ const CASES: &[(&str, &str, &str)] = &[
     ),
     (
         "driver = \"af_packet\"",
-        "driver = \"dpdk\"",
-        "f.toml:5: port.wan.driver: \"dpdk\" is not a driver; accepted: \"af_packet\", \"memory\"",
+        "driver = \"dpkd\"",
+        "f.toml:5: port.wan.driver: \"dpkd\" is not a driver; accepted: \"auto\", \"af_packet\", \"af_xdp\", \"dpdk\", \"pcap\", \"memory\"",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"auto\"",
+        "f.toml:9: port.lan.interface: missing: what driver \"auto\" is to choose from; accepted: an `interface`, a `device` of DPDK, or both",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"memory\"\ndevice = \"net_null0\"",
+        "f.toml:11: port.lan.device: only drivers \"auto\" and \"dpdk\" have it",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"pcap\"",
+        "f.toml:9: port.lan.file: missing: the capture of driver \"pcap\"; accepted: a path to a pcap or pcapng file of Ethernet frames",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"pcap\"\nfile = \"\"",
+        "f.toml:11: port.lan.file: \"\" is not a capture file; accepted: a path to a pcap or pcapng file of Ethernet frames",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"pcap\"\nfile = \"x\"\ninfinite = 1",
+        "f.toml:12: port.lan.infinite: 1 is not a switch; accepted: true or false",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"pcap\"\nfile = \"x\"\noutput = \"x\"",
+        "f.toml:11: port.lan.file: x is already port.lan.output; accepted: each once",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"memory\"\noutput = \"x\"",
+        "f.toml:11: port.lan.output: only driver \"pcap\" reads and writes captures",
     ),
     (
         "interface = \"eth0\"",
@@ -103,7 +143,27 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "driver = \"memory\"",
         "driver = \"memory\"\ninterface = \"eth0\"",
-        "f.toml:11: port.lan.interface: only driver \"af_packet\" has an interface",
+        "f.toml:11: port.lan.interface: only drivers \"af_packet\" and \"af_xdp\" have an interface",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"af_xdp\"",
+        "f.toml:9: port.lan.interface: missing: the interface of driver \"af_xdp\"; accepted: 1 to 15 bytes without '/', ':' or blanks",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"af_xdp\"\ninterface = \"eth0\"",
+        "f.toml:11: port.lan.interface: eth0 is already port.wan.interface; accepted: each once",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"af_xdp\"\ninterface = \"eth1\"\nchecksums = \"fix\"",
+        "f.toml:12: port.lan.checksums: \"fix\" is not what to do about transport checksums; accepted: \"verify\", \"trust\"",
+    ),
+    (
+        "driver = \"memory\"",
+        "driver = \"memory\"\nchecksums = \"trust\"",
+        "f.toml:11: port.lan.checksums: only driver \"af_xdp\" has this choice",
     ),
     (
         "driver = \"memory\"",

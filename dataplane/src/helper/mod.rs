@@ -12,7 +12,7 @@ mod records;
 pub mod shift;
 mod tcp;
 
-pub use records::{RECORDS, Record, Records};
+pub use records::{Left, RECORD_WORDS, RECORDS, Record, Records};
 pub(crate) use tcp::{
     move_acknowledgement, move_sequence, payload, sequence, sums_up, write_checksum,
 };

@@ -4,6 +4,7 @@ use super::word::{
     CLAIMED, EMPTY, FAILED, INCOMPLETE, STALE, USABLE, generation, state, with_state,
 };
 use super::{FORGET, Neighbour, NeighbourTable, PROBES, Probe, REACHABLE, RETRY};
+use crate::port::PortId;
 use conntrack::Ticks;
 use std::sync::atomic::{AtomicU32, Ordering, Ordering::Relaxed};
 
@@ -15,6 +16,29 @@ impl NeighbourTable {
         let start = (slice % slices) * len;
         for neighbour in self.neighbours.iter().skip(start).take(len) {
             self.age_one(neighbour, now, ask);
+        }
+    }
+
+    /// The link of `port` was interrupted: who is behind it is asked again soon, by whoever ages the table, and used as
+    /// before until then. Who did not answer meanwhile is pending again.
+    pub fn doubt(&self, port: PortId, now: Ticks) {
+        for neighbour in &self.neighbours {
+            let word = neighbour.word.load(Ordering::Acquire);
+            let doubted = match state(word) {
+                USABLE => with_state(word, STALE),
+                FAILED => with_state(word, INCOMPLETE),
+                INCOMPLETE | STALE => word,
+                _ => continue,
+            };
+            if neighbour.port.load(Relaxed) != port.0 {
+                continue;
+            }
+            neighbour.probes.store(0, Relaxed);
+            neighbour.probed.store(now.0.wrapping_sub(RETRY.0), Relaxed);
+            // Lost against `learn`: it has answered by now.
+            let _ = neighbour
+                .word
+                .compare_exchange(word, doubted, Ordering::Release, Relaxed);
         }
     }
 

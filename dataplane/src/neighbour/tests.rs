@@ -103,3 +103,48 @@ fn a_full_window_refuses_and_everybody_else_stays() {
         );
     }
 }
+
+#[test]
+fn neighbours_behind_a_link_that_is_back_are_asked_again_and_used_meanwhile() {
+    let table = NeighbourTable::new(64);
+    let (server, silent) = (address("10.2.0.11"), address("10.2.0.12"));
+    let other = address("10.1.0.2");
+    let known = table.intern(PORT, server, seconds(0)).unwrap();
+    let failed = table.intern(PORT, silent, seconds(0)).unwrap();
+    let elsewhere = table.intern(PortId(0), other, seconds(0)).unwrap();
+    for now in 1..=5 {
+        table.learn(PORT, server, MAC, seconds(now));
+        table.learn(PortId(0), other, MAC, seconds(now));
+        age(&table, seconds(now));
+    }
+    assert_eq!(table.resolve(failed, seconds(5)), Resolution::Failed);
+    assert_eq!(age(&table, seconds(6)), []);
+    table.doubt(PORT, seconds(6));
+    assert_eq!(table.resolve(known, seconds(6)), Resolution::Mac(MAC, PORT));
+    assert_eq!(table.resolve(failed, seconds(6)), Resolution::Pending(PORT));
+    let mut asked = age(&table, seconds(6));
+    asked.sort_by_key(|probe| probe.address);
+    let asked: Vec<_> = asked
+        .iter()
+        .map(|probe| (probe.address, probe.mac))
+        .collect();
+    assert_eq!(asked, [(server, Some(MAC)), (silent, None)]);
+    table.learn(PORT, server, MAC, seconds(6));
+    assert_eq!(age(&table, seconds(6)), [], "it has answered");
+    assert_eq!(
+        table.resolve(elsewhere, seconds(6)),
+        Resolution::Mac(MAC, PortId(0))
+    );
+}
+
+#[test]
+fn a_known_neighbour_that_is_silent_after_its_link_was_down_fails() {
+    let table = NeighbourTable::new(64);
+    let server = address("10.2.0.11");
+    let id = table.intern(PORT, server, seconds(0)).unwrap();
+    table.learn(PORT, server, MAC, seconds(0));
+    table.doubt(PORT, seconds(1));
+    let asked: usize = (1..=5).map(|now| age(&table, seconds(now)).len()).sum();
+    assert_eq!(asked, 3);
+    assert_eq!(table.resolve(id, seconds(5)), Resolution::Failed);
+}

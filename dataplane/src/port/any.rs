@@ -1,6 +1,7 @@
 //! Whichever port the configuration names, for the daemon: one branch for each call.
 
 use super::af_packet::AfPacketPort;
+use super::af_xdp::AfXdpPort;
 use super::memory::MemoryPort;
 use super::pcap::PcapPort;
 use super::{Burst, Port, PortCounters, PortInfo, Sent};
@@ -19,6 +20,11 @@ pub enum AnyPort {
     Pcap(PcapPort),
     /// For a network interface.
     AfPacket(AfPacketPort),
+    /// For a network interface that is shared with the kernel.
+    AfXdp(AfXdpPort),
+    /// For a device of DPDK.
+    #[cfg(feature = "dpdk")]
+    Dpdk(super::dpdk::DpdkPort),
 }
 
 /// The same call for the port of whichever driver it is.
@@ -28,6 +34,9 @@ macro_rules! of_driver {
             AnyPort::Memory($port) => $call,
             AnyPort::Pcap($port) => $call,
             AnyPort::AfPacket($port) => $call,
+            AnyPort::AfXdp($port) => $call,
+            #[cfg(feature = "dpdk")]
+            AnyPort::Dpdk($port) => $call,
         }
     };
 }

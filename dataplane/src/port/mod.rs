@@ -5,7 +5,12 @@ use arrayvec::ArrayVec;
 use std::os::fd::BorrowedFd;
 
 pub mod af_packet;
+pub mod af_xdp;
 pub mod any;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
+pub mod dpdk_settings;
+pub mod exception;
 pub mod handle;
 pub mod memory;
 pub mod pcap;
@@ -24,6 +29,13 @@ pub struct PortId(pub u16);
 /// A hardware address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mac(pub [u8; 6]);
+
+impl std::fmt::Display for Mac {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
 
 /// What a port says of itself when it is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]

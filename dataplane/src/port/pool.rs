@@ -55,6 +55,12 @@ impl Pool {
         Some(frame)
     }
 
+    /// A free buffer as a frame of its whole length, whatever it holds; `None` when all are lent.
+    pub(super) fn lend(&mut self, offload: Offload) -> Option<Frame> {
+        let len = self.frame_len_max();
+        self.buffers.lend(self.free.pop()?, len, offload)
+    }
+
     /// Whether every buffer is lent out.
     #[inline]
     pub(super) fn is_exhausted(&self) -> bool {

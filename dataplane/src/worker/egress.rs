@@ -61,7 +61,7 @@ impl Way {
 }
 
 /// Flushes of full rings in a round, beside the one at its end: a burst of GSO frames for tunnels is 32 times 45
-/// segments, more than a ring of 510 slots has room for.
+/// segments, more than a queue of 1024 frames has room for.
 const FLUSHES: u8 = 8;
 
 /// See the module's text.

@@ -72,7 +72,7 @@ impl Rewriting {
 }
 
 /// Who a record belongs to.
-fn owner<F: Ip>(id: ConnectionId) -> u64 {
+pub(super) fn owner<F: Ip>(id: ConnectionId) -> u64 {
     let family = u64::from(F::HEADER_LEN == crate::packet::wire::IPV6_LEN);
     id.to_u64() | family << 62
 }
@@ -82,7 +82,7 @@ pub(super) fn record<'r, F: Ip>(
     helpers: &'r Records,
     id: ConnectionId,
     entry: &Entry<F>,
-) -> Option<&'r Record> {
+) -> Option<Record<'r>> {
     (entry.flags() & HELPED != 0)
         .then(|| helpers.get(entry.extension(), owner::<F>(id)))
         .flatten()
@@ -90,7 +90,7 @@ pub(super) fn record<'r, F: Ip>(
 
 /// Whether a connection must not end yet: it has data connections.
 pub(super) fn is_held<F: Ip>(helpers: &Records, id: ConnectionId, entry: &Entry<F>) -> bool {
-    record(helpers, id, entry).is_some_and(Record::holds)
+    record(helpers, id, entry).is_some_and(|record| record.holds())
 }
 
 /// A connection has ended: what its helper kept, and what it was to others, ends too.

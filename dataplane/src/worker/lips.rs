@@ -162,6 +162,37 @@ impl<F: Ip> LipPools<F> {
         Some((local, port))
     }
 
+    /// Marks the source of a connection of the process before as used. To be called once the pools are there.
+    pub(super) fn hold(&mut self, entry: &Entry<F>) {
+        let Some((local, port)) = entry.local() else {
+            return;
+        };
+        let key = PoolKey {
+            local,
+            server: entry.real_address(),
+            server_port: entry.real_port(),
+            protocol: entry.protocol(),
+        };
+        let any = key.of_any_port();
+        let has_any = self.any_port && self.pools.contains_key(&any);
+        let key = if has_any { any } else { key };
+        let (worker, workers) = (self.worker, self.workers);
+        // One that nobody wants any more has no ports but those that connections hold.
+        let pool = self.pools.entry(key).or_insert_with(|| Pool {
+            first: 1,
+            last: 0,
+            ports: PortPool::new(1, 0, worker, workers),
+            retired: None,
+        });
+        let mut retired = || {
+            let all = || PortPool::new(0, u16::MAX, worker, workers);
+            pool.retired.get_or_insert_with(all).mark_used(port)
+        };
+        if pool.ports.mark_used(port) || retired() {
+            self.in_use += 1;
+        }
+    }
+
     /// Gives the source of a connection that ended, or was not made after all, back to its pool.
     pub(super) fn give_back(&mut self, entry: &Entry<F>) {
         if let Some(local) = entry.local() {

@@ -32,6 +32,7 @@ mod services;
 mod sip;
 mod steady;
 mod sweep;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod transition;
@@ -40,6 +41,7 @@ mod upkeep;
 mod waiting;
 
 pub use run::{Idle, ticks_since};
+pub use takeover::{Burden, TakenOver, file_words};
 
 use crate::calls::Calls;
 use crate::helper::Records;
@@ -196,12 +198,17 @@ impl<P: Port> Worker<P> {
     /// Takes a new snapshot over. Off the packet path; may allocate.
     fn adopt(&mut self, snapshot: Arc<Snapshot>) {
         let some_are_gone = self.services.adopt(&snapshot);
-        if some_are_gone && snapshot.ipvs.expire_nodest_conn {
+        let is_first = self.egress.snapshot.version == 0;
+        if (some_are_gone || is_first) && snapshot.ipvs.expire_nodest_conn {
             self.ipv4.begin_sweep();
             self.ipv6.begin_sweep();
         }
         self.ipv4.lips.adopt(&snapshot);
         self.ipv6.lips.adopt(&snapshot);
+        if is_first {
+            self.ipv4.hold_ports();
+            self.ipv6.hold_ports();
+        }
         self.ipv4.fragments.adopt(&snapshot);
         self.ipv6.fragments.adopt(&snapshot);
         // What the modes go by is looked at once a second.
@@ -220,6 +227,7 @@ impl<P: Port> Worker<P> {
     /// What is due with time, once a tick at most.
     fn tick(&mut self) {
         let now = self.egress.now;
+        self.egress.stats.ticked.store(now.0, Relaxed);
         let second = now.0 / SECOND;
         let passed = second.wrapping_sub(self.last_tick.0 / SECOND);
         if passed > 0 {

@@ -71,6 +71,10 @@ impl<F: Ip> Flows<F> {
             return not_ours(services, egress, frame, packet);
         };
         if !may_begin(frame.bytes(), packet, &egress.snapshot.ipvs) {
+            if is_kernels(packet, &asked) {
+                // Of a connection that the kernel has, since its first packet was left to it.
+                return egress.exception(frame);
+            }
             return egress.drop(frame, Reason::NoConnection);
         }
         if egress.defence.drops_packet() {

@@ -38,7 +38,7 @@ const PROVISIONAL_MARGIN: Ticks = Ticks::from_seconds(5);
 /// How long a template lasts whose time is over while it has connections, and after each later use.
 const RENEWAL: Ticks = Ticks::from_seconds(60);
 /// Calls of one client whose templates stand one behind the other, at most; more are refused.
-const CALLS_OF_ONE_PLACE: u16 = 16;
+pub(super) const CALLS_OF_ONE_PLACE: u16 = 16;
 
 /// For an entry whose time is over: how long it stays all the same, if it controls connections.
 pub(super) fn renewal<F: Ip>(entry: &Entry<F>) -> Option<Ticks> {

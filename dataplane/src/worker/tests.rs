@@ -23,6 +23,7 @@ mod port;
 mod reasons;
 mod recorded_fragments;
 mod removal;
+mod restart;
 mod sctp;
 mod settings;
 mod steady;

@@ -98,8 +98,13 @@ impl<P: Port> Egress<P> {
     /// What drivers lost of this worker's frames, for whoever asks for its counters.
     pub(super) fn tell_losses(&mut self) {
         let (mut missed, mut errors) = (0, 0);
-        for port in &mut self.ports {
+        for (index, port) in self.ports.iter_mut().enumerate() {
             let counters = port.counters();
+            if let Some(told) = self.stats.ports.get(index) {
+                told.receive_missed.store(counters.receive_missed, Relaxed);
+                told.transmit_errors
+                    .store(counters.transmit_errors, Relaxed);
+            }
             missed += counters.receive_missed;
             errors += counters.transmit_errors;
         }

@@ -3,7 +3,7 @@
 use crate::topology::{self, ROUTES, Side, mac_of};
 use conntrack::Ticks;
 use control::config::{
-    AnsweredBy, Configuration, DirectorSettings, Driver, PortSettings, Prefix, Route,
+    AnsweredBy, Configuration, DirectorSettings, DpdkSettings, Driver, PortSettings, Prefix, Route,
     TimeoutSettings,
 };
 use control::{ApplyError, Director, StartError};
@@ -204,6 +204,7 @@ fn configuration() -> Configuration {
             half_open_percent: 100,
             ..DirectorSettings::default()
         },
+        dpdk: DpdkSettings::default(),
         ports: ports.to_vec(),
         routes: routes.to_vec(),
         lip_pools: Vec::new(),

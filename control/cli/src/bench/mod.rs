@@ -4,6 +4,7 @@
 //! JSON and as a picture.
 
 mod plot;
+mod port;
 mod progress;
 mod report;
 
@@ -17,6 +18,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 /// The shortest and the longest measurement, seconds.
@@ -63,7 +65,11 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub seconds: Duration,
     /// What the packets come by and go by.
-    #[arg(long, value_name = "PORT", value_enum, default_value = "memory")]
+    ///
+    /// memory: frames are written where they are received, and only counted where they are sent. dpdk: a capture of a
+    /// packet of every flow and direction, from DPDK's net_pcap. dpdk:DEVICE: another device of DPDK; CAPTURE in its
+    /// arguments is that capture's path.
+    #[arg(long, value_name = "PORT", default_value = "memory")]
     pub port: PortKind,
     /// Measure beside the director what reading and summing the same frames costs, and fetching two random cache lines
     /// for each: the floor to compare with.
@@ -87,10 +93,32 @@ pub enum IpVersion {
 }
 
 /// A driver that can be measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PortKind {
     /// Frames are written where they are received, and only counted where they are sent.
     Memory,
+    /// A device of DPDK; `None`: a capture over and over.
+    Dpdk(Option<String>),
+}
+
+/// Why a text is no port.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "accepted: memory, dpdk, or dpdk:DEVICE such as dpdk:net_pcap0,rx_pcap=CAPTURE,infinite_rx=1"
+)]
+pub struct PortError;
+
+impl FromStr for PortKind {
+    type Err = PortError;
+
+    fn from_str(text: &str) -> Result<PortKind, PortError> {
+        match text.split_once(':').unwrap_or((text, "")) {
+            ("memory", "") if !text.contains(':') => Ok(PortKind::Memory),
+            ("dpdk", "") if !text.contains(':') => Ok(PortKind::Dpdk(None)),
+            ("dpdk", device) if !device.is_empty() => Ok(PortKind::Dpdk(Some(device.to_owned()))),
+            _ => Err(PortError),
+        }
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -113,6 +141,9 @@ pub enum Error {
         /// How many workers share them.
         workers: u16,
     },
+    /// What cannot be measured over DPDK.
+    #[error("--port dpdk: {0}")]
+    Dpdk(String),
     /// A result cannot be written.
     #[error("{}: {error}", path.display())]
     File {
@@ -145,6 +176,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<Report, Error> {
     // A name that cannot be written to is known before the work is done.
     let json = open(options.json.as_deref())?;
     let plot = open(options.plot.as_deref())?;
+    let kind = port::Engine::new(options, &cases)?;
     let mut progress = Progress::new(cases.len() * (1 + options.sizes.len()));
     let mut measurements: Vec<Measurement> = Vec::new();
     let mut failure = None;
@@ -156,7 +188,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<Report, Error> {
                 measurements.push(*measurement);
             }
         };
-        match benches::run(case, &|| interrupt.signal().is_some(), &mut tell) {
+        match kind.run(case, &|| interrupt.signal().is_some(), &mut tell) {
             Ok(()) => {}
             Err(BenchError::Interrupted) => break,
             Err(error) => {
@@ -202,7 +234,6 @@ fn cases(options: &Options) -> Result<Vec<Case>, Error> {
     {
         return Err(Error::Flows { flows, workers });
     }
-    let PortKind::Memory = options.port;
     let mut cases = Vec::new();
     for family in &options.families {
         for method in &options.methods {

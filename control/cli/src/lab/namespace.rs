@@ -212,6 +212,37 @@ impl Namespace {
         })
     }
 
+    /// Sets the largest IP packet of an interface, bytes.
+    ///
+    /// # Errors
+    /// When there is none of that name, or it cannot be so large.
+    pub fn set_mtu(&self, interface: &str, mtu: u32) -> Result<(), LabError> {
+        self.ask(format!("link set {interface} mtu {mtu}"), |netlink| {
+            netlink.set_mtu(interface, mtu)
+        })
+    }
+
+    /// Sets the hardware address of an interface.
+    ///
+    /// # Errors
+    /// When there is none of that name, or it cannot have such an address.
+    pub fn set_mac(&self, interface: &str, mac: [u8; 6]) -> Result<(), LabError> {
+        self.ask(
+            format!("link set {interface} address {mac:02x?}"),
+            |netlink| netlink.set_mac(interface, mac),
+        )
+    }
+
+    /// Takes an interface away; of a veth pair both ends.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn delete_link(&self, interface: &str) -> Result<(), LabError> {
+        self.ask(format!("link delete {interface}"), |netlink| {
+            netlink.delete(interface)
+        })
+    }
+
     /// Makes a bridge, up, without spanning tree and multicast snooping.
     ///
     /// # Errors
@@ -333,6 +364,16 @@ pub fn link(
     b_interface: &str,
     mtu: u32,
 ) -> Result<(), LabError> {
+    link_by_queues((a, a_interface), (b, b_interface), mtu, 1)
+}
+
+/// As [`link`], by an interface and a number of queues that both ends have each way.
+pub(super) fn link_by_queues(
+    (a, a_interface): (&Namespace, &str),
+    (b, b_interface): (&Namespace, &str),
+    mtu: u32,
+    queues: u32,
+) -> Result<(), LabError> {
     let action = format!(
         "link add {a_interface} mtu {mtu} type veth peer name {b_interface} netns {}",
         b.name()
@@ -342,11 +383,13 @@ pub fn link(
             name: a_interface,
             namespace: a.as_fd(),
             mtu,
+            queues,
         };
         let b = VethEnd {
             name: b_interface,
             namespace: b.as_fd(),
             mtu,
+            queues,
         };
         netlink.add_veth(a, b)
     })?;

@@ -48,6 +48,8 @@ pub(super) struct VethEnd<'a> {
     pub(super) name: &'a str,
     pub(super) namespace: BorrowedFd<'a>,
     pub(super) mtu: u32,
+    /// Queues each way.
+    pub(super) queues: u32,
 }
 
 impl VethEnd<'_> {
@@ -57,6 +59,8 @@ impl VethEnd<'_> {
         message.attributes = vec![
             LinkAttribute::IfName(self.name.to_owned()),
             LinkAttribute::Mtu(self.mtu),
+            LinkAttribute::NumTxQueues(self.queues),
+            LinkAttribute::NumRxQueues(self.queues),
             LinkAttribute::NetNsFd(self.namespace.as_raw_fd()),
         ];
         message
@@ -142,6 +146,29 @@ impl Netlink {
             message.header.flags = LinkFlags::empty();
         }
         self.acknowledged(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Sets the largest IP packet of an interface, bytes.
+    pub(super) fn set_mtu(&mut self, name: &str, mtu: u32) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = self.link(name)?.index;
+        message.attributes = vec![LinkAttribute::Mtu(mtu)];
+        self.acknowledged(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Sets the hardware address of an interface.
+    pub(super) fn set_mac(&mut self, name: &str, mac: [u8; 6]) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = self.link(name)?.index;
+        message.attributes = vec![LinkAttribute::Address(mac.to_vec())];
+        self.acknowledged(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Takes an interface away, and with one end of a veth pair the other.
+    pub(super) fn delete(&mut self, name: &str) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = self.link(name)?.index;
+        self.acknowledged(RouteNetlinkMessage::DelLink(message), 0)
     }
 
     /// Makes an interface a port of a bridge.

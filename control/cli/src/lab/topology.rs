@@ -12,7 +12,8 @@
 //! them itself. Where the servers send their answers depends on the method: with NAT to the director, with DR and TUN
 //! past it by way of the router, and with FULLNAT they have no route beyond their own network.
 
-use super::{Decapsulator, HttpServer, LabError, Namespace, Prefix, UdpServer, link};
+use super::namespace::link_by_queues;
+use super::{Decapsulator, HttpServer, LabError, Namespace, Prefix, UdpServer};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -193,6 +194,22 @@ impl Topology {
     /// # Panics
     /// With more than 100 servers: their addresses would meet the director's.
     pub fn new(method: Method, families: &[Family], servers: u8) -> Result<Topology, LabError> {
+        Topology::with_queues(method, families, servers, 1)
+    }
+
+    /// As [`new`](Self::new), with so many queues of each of the director's interfaces.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub fn with_queues(
+        method: Method,
+        families: &[Family],
+        servers: u8,
+        queues: u32,
+    ) -> Result<Topology, LabError> {
         assert!(servers <= 100, "{servers} servers; at most 100");
         let switch = Namespace::new("switch")?;
         switch.add_bridge("wan")?;
@@ -200,8 +217,8 @@ impl Topology {
         let client = Namespace::new("client")?;
         plug(&switch, "wan", &client, "eth0")?;
         let director = Namespace::new("director")?;
-        plug(&switch, "wan", &director, "eth0")?;
-        plug(&switch, "lan", &director, "eth1")?;
+        plug_by_queues(&switch, "wan", &director, "eth0", queues)?;
+        plug_by_queues(&switch, "lan", &director, "eth1", queues)?;
         let router = Namespace::new("router")?;
         plug(&switch, "wan", &router, "eth0")?;
         plug(&switch, "lan", &router, "eth1")?;
@@ -235,6 +252,15 @@ impl Topology {
     #[must_use]
     pub fn method(&self) -> Method {
         self.method
+    }
+
+    /// Makes the director's link to the servers anew, after [`Namespace::delete_link`] of its eth1: same name, another
+    /// interface.
+    ///
+    /// # Errors
+    /// When the old one is still there.
+    pub fn plug_director_lan(&self) -> Result<(), LabError> {
+        plug(&self.switch, "lan", &self.director, "eth1")
     }
 
     /// How many packets the servers got inside others until now.
@@ -310,9 +336,19 @@ impl Server {
 
 /// Joins a namespace's interface to a bridge of the switch.
 fn plug(switch: &Namespace, bridge: &str, to: &Namespace, interface: &str) -> Result<(), LabError> {
+    plug_by_queues(switch, bridge, to, interface, 1)
+}
+
+fn plug_by_queues(
+    switch: &Namespace,
+    bridge: &str,
+    to: &Namespace,
+    interface: &str,
+    queues: u32,
+) -> Result<(), LabError> {
     // An interface's name has 15 bytes at most.
     let port = format!("{:.9}-{interface}", to.name());
-    link(switch, &port, to, interface, MTU)?;
+    link_by_queues((switch, &port), (to, interface), MTU, queues)?;
     switch.set_bridge(&port, bridge)
 }
 

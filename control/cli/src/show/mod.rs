@@ -46,10 +46,14 @@ pub enum ShowError {
 /// # Errors
 /// When the director does not answer.
 pub fn status(options: &Options) -> Result<String, ShowError> {
-    let status = ask(&options.socket, async |client| {
+    Ok(state::table(&fetch(&options.socket)?))
+}
+
+/// What the director says of itself.
+pub(crate) fn fetch(socket: &Path) -> Result<v1::GetStatusResponse, ShowError> {
+    ask(socket, async |client| {
         client.get_status(v1::GetStatusRequest {}).await
-    })?;
-    Ok(state::table(&status))
+    })
 }
 
 /// The table of `uvs list`.

@@ -1,10 +1,13 @@
 //! How a director does, as a table.
 
-use proto::v1::{ConnectionTable, GetStatusResponse, Worker};
+use proto::v1::{ConnectionTable, GetStatusResponse, Link, Port, Worker};
 use std::fmt::Write as _;
 
 /// Neighbours told at most.
 const NEIGHBOURS_TOLD: usize = 32;
+
+/// Counters of a port in a line.
+const STATISTICS_IN_LINE: usize = 6;
 
 /// What is told, summed over the workers, only if there is any.
 type Loss = (&'static str, fn(&Worker) -> u64);
@@ -42,12 +45,7 @@ fn write(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {
     )?;
     writeln!(text)?;
     for port in &status.ports {
-        let addresses = port.addresses.join(", ");
-        writeln!(
-            text,
-            "port {}: {}, {}, MTU {}, {addresses}",
-            port.name, port.driver, port.mac, port.mtu
-        )?;
+        write_port(text, port)?;
     }
     writeln!(text)?;
     write_workers(text, status)?;
@@ -69,6 +67,48 @@ fn write(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {
     }
     write_drops(text, status)?;
     write_neighbours(text, status)
+}
+
+/// How a port is, and below it whatever was counted.
+fn write_port(text: &mut String, port: &Port) -> std::fmt::Result {
+    let link = match port.link() {
+        Link::Up => "link up, ",
+        Link::Down => "LINK DOWN, ",
+        Link::Gone => "INTERFACE GONE, ",
+        Link::Unspecified => "",
+    };
+    let mode = if port.mode.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", port.mode)
+    };
+    writeln!(
+        text,
+        "port {}: {}{mode}, {link}{}, MTU {}, {}",
+        port.name,
+        port.driver,
+        port.mac,
+        port.mtu,
+        port.addresses.join(", ")
+    )?;
+    let losses = [
+        ("receive-missed", port.receive_missed),
+        ("transmit-errors", port.transmit_errors),
+    ];
+    let statistics = port
+        .statistics
+        .iter()
+        .map(|statistic| (statistic.name.as_str(), statistic.value));
+    let counted: Vec<_> = losses
+        .into_iter()
+        .chain(statistics)
+        .filter(|(_, value)| *value > 0)
+        .map(|(name, value)| format!("{name} {value}"))
+        .collect();
+    for line in counted.chunks(STATISTICS_IN_LINE) {
+        writeln!(text, "    {}", line.join(", "))?;
+    }
+    Ok(())
 }
 
 fn write_workers(text: &mut String, status: &GetStatusResponse) -> std::fmt::Result {
@@ -113,6 +153,9 @@ fn write_tables(text: &mut String, status: &GetStatusResponse) -> std::fmt::Resu
             tenths % 10,
             pages(table)
         )?;
+    }
+    if let Some(file) = &status.table_file {
+        writeln!(text, "{}", file.summary)?;
     }
     for warning in &status.warnings {
         writeln!(text, "WARNING: {warning}")?;
@@ -213,6 +256,59 @@ mod tests {
             LOSSES.iter().all(|(what, _)| !text.contains(what)),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_port_tells_its_mode_its_link_and_what_was_counted() {
+        let statistic = |name: &str, value| proto::v1::Statistic {
+            name: name.to_owned(),
+            value,
+        };
+        let mut port = Port {
+            name: "wan".into(),
+            driver: "af_packet".into(),
+            mode: "small slots".into(),
+            link: Link::Up.into(),
+            mac: "02:00:00:00:00:01".into(),
+            mtu: 1500,
+            addresses: vec!["10.0.0.1/8".into(), "fd00::1/64".into()],
+            receive_missed: 3,
+            statistics: vec![statistic("rx_bytes", 7), statistic("rx_dropped", 0)],
+            ..Port::default()
+        };
+        let told = |port: &Port| {
+            let status = GetStatusResponse {
+                ports: vec![port.clone()],
+                ..GetStatusResponse::default()
+            };
+            table(&status)
+        };
+        let lines = "port wan: af_packet (small slots), link up, 02:00:00:00:00:01, MTU 1500, 10.0.0.1/8, fd00::1/64\n    \
+                     receive-missed 3, rx_bytes 7\n\n";
+        assert!(told(&port).contains(lines), "{}", told(&port));
+        port.link = Link::Gone.into();
+        assert!(
+            told(&port).contains(", INTERFACE GONE, "),
+            "{}",
+            told(&port)
+        );
+        port.link = Link::Down.into();
+        port.mode.clear();
+        assert!(
+            told(&port).contains("af_packet, LINK DOWN, "),
+            "{}",
+            told(&port)
+        );
+        // Of an older uvsd, which does not tell.
+        port = Port {
+            name: "lan".into(),
+            driver: "memory".into(),
+            mac: "02:00:00:00:00:01".into(),
+            mtu: 1500,
+            ..Port::default()
+        };
+        let line = "port lan: memory, 02:00:00:00:00:01, MTU 1500, \n\n";
+        assert!(told(&port).contains(line), "{}", told(&port));
     }
 
     #[test]

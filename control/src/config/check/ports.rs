@@ -2,9 +2,21 @@
 
 use super::{Checks, family};
 use crate::config::mistake::{KeyPath, Problem};
-use crate::config::model::{Driver, Route};
+use crate::config::model::{Driver, PortSettings, Route};
+use dataplane::port::dpdk_settings::pci_address;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::path::Path;
+
+/// The files of a port: whose, under which key, and which.
+fn captures(port: &PortSettings) -> Vec<(&str, &'static str, String)> {
+    let Driver::Pcap { file, output, .. } = &port.driver else {
+        return Vec::new();
+    };
+    let named = |key, path: &Path| (port.name.as_str(), key, path.display().to_string());
+    let output = output.iter().map(|output| named("output", output));
+    output.chain([named("file", file)]).collect()
+}
 
 impl Checks<'_> {
     pub(super) fn ports(&mut self) {
@@ -20,12 +32,36 @@ impl Checks<'_> {
             );
         }
         let mut interfaces = HashMap::new();
-        for port in ports {
+        let mut files: Vec<_> = ports.iter().flat_map(captures).collect();
+        // What is written first, so that the complaint is about who reads it.
+        files.sort_by_key(|(_, key, _)| *key != "output");
+        let mut written = HashMap::new();
+        for (port, key, file) in &files {
+            let path = KeyPath::top("port").key(port).key(key);
+            if *key == "output" || written.contains_key(file) {
+                self.once(&mut written, file, path);
+            }
+        }
+        let mut devices = HashMap::new();
+        let mut exceptions = HashMap::new();
+        let names: Vec<_> = ports.iter().map(device_name).collect();
+        for (port, device) in ports.iter().zip(&names) {
             let path = KeyPath::top("port").key(&port.name);
-            if let Driver::AfPacket { interface } = &port.driver
-                && !interface.is_empty()
-            {
+            let interface = port.driver.interface();
+            if let Some(interface) = interface.filter(|interface| !interface.is_empty()) {
                 self.once(&mut interfaces, interface, path.key("interface"));
+            }
+            if let Some(dpdk) = port.driver.device()
+                && !dpdk.device.is_empty()
+            {
+                self.once(&mut devices, device, path.clone().key("device"));
+                if let Some(interface) = &dpdk.exception {
+                    self.once(
+                        &mut exceptions,
+                        interface,
+                        path.clone().key("exception_interface"),
+                    );
+                }
             }
             for (place, prefix) in port.addresses.iter().enumerate() {
                 self.own(prefix.address, path.key("addresses").index(place));
@@ -95,4 +131,13 @@ impl Checks<'_> {
             }
         }
     }
+}
+
+/// What DPDK knows a port's device by; empty where it has none.
+fn device_name(port: &PortSettings) -> String {
+    let Some(dpdk) = port.driver.device() else {
+        return String::new();
+    };
+    let name = dpdk.device.split(',').next().unwrap_or_default();
+    pci_address(name).unwrap_or_else(|| name.to_owned())
 }

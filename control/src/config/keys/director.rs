@@ -1,6 +1,6 @@
 //! Keys of the director itself and of how it stands in the network: ports and routes.
 
-use super::{Accepts, Table, of, optional, required};
+use super::{Accepts, Table, of, optional, required, switch_key};
 
 /// Largest number of a CPU that a worker can be bound to.
 pub(in crate::config) const LAST_CPU: u64 = 1023;
@@ -41,8 +41,8 @@ pub const DIRECTOR: Table = Table {
             "idle",
             "what a worker does without packets",
             Accepts::Word(&["sleep", "poll"]),
-            "\"sleep\"",
-            "sleep: wait in the kernel for packets; poll: never give the core away",
+            "\"poll\" with a port that can only be polled, otherwise \"sleep\"",
+            "sleep: wait in the kernel for packets, and look at DPDK's every 10 ms; poll: never give the core away",
         ),
         optional(
             "pin",
@@ -60,6 +60,15 @@ pub const DIRECTOR: Table = Table {
             "\"unix:/run/uvs/uvs.sock\"",
             "where the gRPC service listens",
         ),
+        optional(
+            "table",
+            "a file for the connection table",
+            Accepts::Form(
+                "an absolute path of at most 200 bytes, on tmpfs or hugetlbfs, such as \"/dev/shm/uvs/table\"",
+            ),
+            "none: connections end with uvsd",
+            "where the connection table lies, so that connections go on when uvsd starts again, also after a crash",
+        ),
     ],
 };
 
@@ -70,15 +79,78 @@ pub const PORT: Table = Table {
         required(
             "driver",
             "a driver",
-            Accepts::Word(&["af_packet", "memory"]),
-            "af_packet: a kernel interface; memory: nothing outside the process, for tests",
+            Accepts::Word(&["auto", "af_packet", "af_xdp", "dpdk", "pcap", "memory"]),
+            "auto: the first of these that can be had here: dpdk, where `device` is said, af_xdp in native mode, af_packet; af_packet: a kernel interface; af_xdp: likewise, where an XDP program hands over the director's packets alone, faster, and the kernel gets the rest; dpdk: a device of DPDK, in a uvsd that is built with it; pcap: a capture file; memory: nothing outside the process, for tests",
         ),
         optional(
             "interface",
             "an interface name",
             Accepts::Form("1 to 15 bytes without '/', ':' or blanks"),
-            "none; af_packet needs it",
+            "none; af_packet and af_xdp need it",
             "the kernel interface",
+        ),
+        optional(
+            "file",
+            "a capture file",
+            Accepts::Form("a path to a pcap or pcapng file of Ethernet frames"),
+            "none; pcap needs it",
+            "what a pcap port receives, as fast as worker 0 can take it; the other workers receive nothing from it",
+        ),
+        switch_key(
+            "infinite",
+            "false",
+            "a pcap port begins again after its file's last frame",
+        ),
+        optional(
+            "output",
+            "a file to write",
+            Accepts::Form("a path"),
+            "none: what is sent is forgotten",
+            "where a pcap port writes what is sent, about once a second: worker 0 to this file, worker N to this name with \".N\" behind it; what was there is lost",
+        ),
+        optional(
+            "checksums",
+            "what to do about transport checksums",
+            Accepts::Word(&["verify", "trust"]),
+            "verify for veth, tun, bridge, macvlan, ipvlan, vxlan and without native XDP, otherwise trust; af_xdp alone has it",
+            "verify: packets of senders on this machine may have unfinished checksums, which are finished; trust: all come from a wire",
+        ),
+        optional(
+            "device",
+            "a device of DPDK",
+            Accepts::Form(
+                "a PCI address such as \"0000:01:00.0\", or a virtual device such as \"net_af_packet0,iface=eth0\"",
+            ),
+            "none; dpdk needs it",
+            "the device that DPDK drives",
+        ),
+        optional(
+            "mtu",
+            "a number of bytes",
+            Accepts::Number(576, 9216),
+            "what the device has",
+            "largest IP packet of a DPDK port",
+        ),
+        optional(
+            "rss",
+            "what frames are spread over workers by",
+            Accepts::Word(&["flow", "source", "destination"]),
+            "\"flow\"",
+            "by what a DPDK port's NIC chooses the worker, where it can; with source on the clients' side and destination on the servers', both directions of a NAT connection meet",
+        ),
+        optional(
+            "exception",
+            "where frames go that are the kernel's",
+            Accepts::Word(&["tap", "none"]),
+            "\"none\"",
+            "tap: to an interface of the kernel's that is made for a DPDK port, for ssh, BGP, VRRP on this machine; none: nowhere",
+        ),
+        optional(
+            "exception_interface",
+            "an interface name",
+            Accepts::Form("1 to 15 bytes without '/', ':' or blanks"),
+            "\"uvs-\" and the port's name",
+            "the name of that interface",
         ),
         of(
             "an own address with its prefix length",

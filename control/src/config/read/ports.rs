@@ -1,9 +1,10 @@
 //! Ports, routes and pools of local addresses.
 
-use super::words::{is_host, is_interface, is_name, parse_own_address, parse_port_range};
+use super::drivers::read_driver;
+use super::words::{is_host, is_name, parse_own_address, parse_port_range};
 use crate::config::keys;
 use crate::config::mistake::Problem;
-use crate::config::model::{AnsweredBy, Driver, LipPool, PortSettings, Route};
+use crate::config::model::{AnsweredBy, LipPool, PortSettings, Route};
 use crate::config::reader::Section;
 use crate::config::{ADDRESSES_PER_PORT, LIPS_PER_POOL, PORTS, Prefix};
 
@@ -30,43 +31,13 @@ fn read_port(name: &str, section: &Section<'_, '_>) -> PortSettings {
     if !is_name(name) {
         section.refuse_name(name, "a port's name", "1 to 32 letters, digits, '-' or '_'");
     }
-    let interface = section.parsed("interface", |text| {
-        is_interface(text).then(|| text.to_owned())
-    });
-    let driver = match section.word("driver") {
-        Some("memory") => {
-            if interface.is_some() {
-                section.note(
-                    "interface",
-                    Problem::Misplaced("only driver \"af_packet\" has an interface"),
-                );
-            }
-            Driver::Memory
-        }
-        Some(_) => {
-            if interface.is_none() && section.is_absent("interface") {
-                let accepted = "1 to 15 bytes without '/', ':' or blanks".to_owned();
-                section.note(
-                    "interface",
-                    Problem::Missing {
-                        what: "the interface of driver \"af_packet\"",
-                        accepted,
-                    },
-                );
-            }
-            Driver::AfPacket {
-                interface: interface.unwrap_or_default(),
-            }
-        }
-        None => Driver::Memory,
-    };
     let addresses = section
         .get("addresses")
         .map(|value| value.list(ADDRESSES_PER_PORT))
         .unwrap_or_default();
     PortSettings {
         name: name.to_owned(),
-        driver,
+        driver: read_driver(name, section),
         addresses: addresses
             .iter()
             .filter_map(|value| value.parse(parse_own_address))

@@ -1,10 +1,14 @@
 //! From a configuration to open sockets with their rings, and all that can be wrong on the way.
 
-use super::ring::{self, ReceiveRing, TransmitRing};
+use super::handle::{Handle, Shared};
+use super::ring::{self, Geometry, ReceiveRing, Waiting};
 use super::socket::{Interface, NAME_LEN_MAX, PacketSocket};
-use crate::port::PortId;
+use super::transmit::TransmitQueue;
+use super::vnet;
+use crate::port::{PortId, PortInfo};
 use parking_lot::Mutex;
 use std::io;
+use std::sync::Arc;
 
 /// How the kernel spreads an interface's frames over the workers' sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,17 +44,19 @@ pub struct Config {
     pub interface: String,
     /// How many workers will use it, each with a socket of its own: 1 to 256.
     pub workers: u16,
-    /// Frames that may wait for a worker or be held by it: 1 to 16,384, rounded up to a multiple of 15. Each costs
-    /// 64 KiB of kernel memory, because each may be a GSO frame.
+    /// Frames that may wait for a worker or be held by it: 1 to 16,384, rounded up to whole blocks. Each costs as much kernel
+    /// memory as the interface's MTU needs, rounded up to a power of two; GSO frames, which are longer, wait in the
+    /// socket's queue (at most 32 MiB of them). Without CAP_NET_ADMIN that queue is too short: each
+    /// costs 64 KiB then, and there are at most 510 of them.
     pub receive_slots: u32,
-    /// Frames that may wait to be sent, likewise.
+    /// Frames that may wait to be sent: 1 to 16,384, and at most 4 MiB of them.
     pub transmit_slots: u32,
     /// How frames are spread over several workers.
     pub fanout: Fanout,
 }
 
 impl Config {
-    /// The interface for one worker, under its own name, with 510 slots (34 MiB) each way.
+    /// The interface for one worker, under its own name, with 1024 slots each way: 2 MiB where the MTU is 1500.
     #[must_use]
     pub fn new(id: PortId, interface: &str) -> Config {
         Config {
@@ -58,8 +64,8 @@ impl Config {
             name: interface.to_owned(),
             interface: interface.to_owned(),
             workers: 1,
-            receive_slots: 510,
-            transmit_slots: 510,
+            receive_slots: 1024,
+            transmit_slots: 1024,
             fanout: Fanout::default(),
         }
     }
@@ -118,15 +124,15 @@ pub enum OpenError {
         /// The name.
         interface: String,
     },
-    /// The kernel has no memory for the rings.
+    /// The kernel has no memory for the ring.
     #[error(
-        "interface {interface:?}: no kernel memory for rings of {mib} MiB; lower receive_slots or transmit_slots"
+        "interface {interface:?}: no kernel memory for a ring of {mib} MiB for each worker; lower the number of workers or receive_slots"
     )]
     NoMemory {
         /// The name.
         interface: String,
-        /// What both rings of one worker take.
-        mib: u32,
+        /// What the ring of one worker takes.
+        mib: usize,
     },
     /// The kernel refused something that it should not.
     #[error("interface {interface:?}: cannot {action}")]
@@ -140,6 +146,12 @@ pub enum OpenError {
     },
 }
 
+/// Bytes of a socket's frames that may be in flight, or wait in its queue; the kernel doubles it.
+const IN_FLIGHT: i32 = 32 << 20;
+
+/// Slots where each is long enough for a GSO frame: 34 MiB.
+const LARGE_SLOTS_MAX: u32 = 510;
+
 /// The fanout group that the sockets of a port are in, so that one may join or come back later.
 #[derive(Default)]
 pub(super) struct Group {
@@ -147,12 +159,12 @@ pub(super) struct Group {
     current: Mutex<Option<(i32, u16)>>,
 }
 
-/// A socket and its rings.
+/// A socket, its ring, and what waits to be sent.
 pub(super) struct Queue {
     pub(super) socket: PacketSocket,
     pub(super) interface: Interface,
     pub(super) receive: ReceiveRing,
-    pub(super) transmit: TransmitRing,
+    pub(super) transmit: TransmitQueue,
 }
 
 /// Checks what can be checked without the kernel.
@@ -190,6 +202,22 @@ pub(super) fn check(config: &Config) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// What control keeps of an open interface.
+pub(super) fn handle(
+    config: &Config,
+    info: &PortInfo,
+    queue: &Queue,
+    shared: &Arc<Shared>,
+) -> Result<Handle, OpenError> {
+    Handle::new(info, &config.interface, queue.mode(), Arc::clone(shared)).map_err(|source| {
+        OpenError::System {
+            interface: config.interface.clone(),
+            action: "ask about it",
+            source,
+        }
+    })
+}
+
 impl Queue {
     /// Opens one worker's socket. Frames arrive from now on, with several workers some of them at all sockets until the
     /// last one is open.
@@ -211,30 +239,21 @@ impl Queue {
 
         // Not PACKET_QDISC_BYPASS: past the queueing discipline a GSO frame is lost, without a word, where the interface
         // cannot cut it itself; what it gains on a veth pair is less than the noise.
-        let (receive_blocks, transmit_blocks) = (
-            ring::blocks(config.receive_slots),
-            ring::blocks(config.transmit_slots),
-        );
+        let geometry = geometry(&socket, config, interface.mtu)
+            .map_err(|(action, source)| failed(action)(source))?;
         let no_memory = |error: io::Error| match error.raw_os_error() {
-            // A block is 1 MiB.
             Some(libc::ENOMEM) => OpenError::NoMemory {
                 interface: name(),
-                mib: receive_blocks + transmit_blocks,
+                mib: geometry.len().div_ceil(1 << 20),
             },
-            _ => failed("make its rings")(error),
+            _ => failed("make its ring")(error),
         };
         socket
-            .set(libc::PACKET_RX_RING, &ring::request(receive_blocks))
+            .set(libc::PACKET_RX_RING, &geometry.request())
             .map_err(no_memory)?;
+        let receive = ring::map(&socket, geometry, config.id).map_err(failed("map its ring"))?;
         socket
-            .set(libc::PACKET_TX_RING, &ring::request(transmit_blocks))
-            .map_err(no_memory)?;
-        let (receive, transmit) = ring::map(&socket, receive_blocks, transmit_blocks, config.id)
-            .map_err(failed("map its rings"))?;
-        // All of the transmit ring may be in flight; the kernel doubles the value.
-        let in_flight = i32::try_from(u64::from(transmit_blocks) << 20).unwrap_or(i32::MAX / 2);
-        socket
-            .set_send_buffer(in_flight)
+            .set_send_buffer(IN_FLIGHT)
             .map_err(failed("set its send buffer"))?;
 
         // Neighbour discovery asks a multicast group of ours, which nobody has joined in the kernel.
@@ -251,9 +270,63 @@ impl Queue {
             socket,
             interface,
             receive,
-            transmit,
+            transmit: TransmitQueue::new(config.transmit_slots),
         })
     }
+
+    /// Gives the frame at the head back to the kernel unseen.
+    #[inline]
+    pub(super) fn skip(&mut self, waiting: &Waiting) {
+        if waiting.is_beside() {
+            // An error: it is not there. It is to be got rid of, so that is as well.
+            let _ = self.socket.receive(&mut [0; vnet::LEN]);
+        }
+        self.receive.skip();
+    }
+
+    /// Gives back whatever waits.
+    pub(super) fn discard(&mut self) {
+        for _ in 0..self.receive.count() {
+            let Some(waiting) = self.receive.peek() else {
+                return;
+            };
+            self.skip(&waiting);
+        }
+    }
+
+    /// How the ring is laid out, in words.
+    fn mode(&self) -> String {
+        let geometry = self.receive.geometry();
+        format!(
+            "TPACKET_V2, {} slots of {} bytes per worker",
+            geometry.slots(),
+            geometry.slot_len()
+        )
+    }
+}
+
+/// Slots as long as the MTU needs, where longer frames may wait in the socket's queue (PACKET_COPY_THRESH); otherwise so long
+/// that each frame fits. What was tried stands beside the error.
+fn geometry(
+    socket: &PacketSocket,
+    config: &Config,
+    mtu: u32,
+) -> Result<Geometry, (&'static str, io::Error)> {
+    if socket.force_receive_buffer(IN_FLIGHT).is_err() {
+        let slots = config.receive_slots.min(LARGE_SLOTS_MAX);
+        return Ok(Geometry::for_any_frame(slots));
+    }
+    let geometry = Geometry::for_mtu(config.receive_slots, mtu);
+    let threshold = 1i32.to_ne_bytes();
+    socket
+        .set(libc::PACKET_COPY_THRESH, &threshold)
+        .map_err(|source| {
+            (
+                "have long frames put into the queue (PACKET_COPY_THRESH)",
+                source,
+            )
+        })?;
+    Ok(geometry)
 }
 
 /// The options that every socket of ours has. What was tried stands beside the error.
@@ -393,16 +466,5 @@ mod tests {
             let error = check(&config).expect_err(expected).to_string();
             assert!(error.starts_with(expected), "{error}");
         }
-    }
-
-    #[test]
-    fn the_largest_rings_can_be_addressed() {
-        let config = Config {
-            receive_slots: 16_384,
-            transmit_slots: 16_384,
-            ..Config::new(PortId(0), "eth0")
-        };
-        assert!(check(&config).is_ok());
-        assert!((u64::from(ring::blocks(16_384)) * 2) << 20 <= u64::from(u32::MAX));
     }
 }

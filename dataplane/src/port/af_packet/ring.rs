@@ -1,7 +1,7 @@
-//! The two rings that a packet socket shares with the kernel (TPACKET_V2): memory, slots, and whose turn it is.
+//! The ring that a packet socket shares with the kernel to receive (TPACKET_V2): memory, slots, and whose turn it is.
 //!
 //! Source: Linux Documentation/networking/packet_mmap.rst, net/packet/af_packet.c.
-#![allow(unsafe_code, reason = "the rings are memory shared with the kernel")]
+#![allow(unsafe_code, reason = "the ring is memory shared with the kernel")]
 
 use super::vnet;
 use crate::frame::{Frame, Offload};
@@ -13,12 +13,14 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Bytes of one slot of either ring: a GSO frame of 64 KiB (IPv6: 40 bytes more), two VLAN tags, and the headroom.
-pub(super) const SLOT_LEN: u32 = 65_824;
-/// The kernel allocates a ring by blocks, each contiguous.
-const BLOCK_LEN: u32 = 1 << 20;
-/// Slots that a block has room for.
-pub(super) const SLOTS_PER_BLOCK: u32 = BLOCK_LEN / SLOT_LEN;
+/// Bytes of a slot that any frame fits into: a GSO frame of 64 KiB (IPv6: 40 bytes more), two VLAN tags, and the headroom.
+const LARGEST_SLOT_LEN: u32 = 65_824;
+/// Bytes of the smallest slot.
+const SMALLEST_SLOT_LEN: u32 = 2048;
+/// The kernel allocates a ring by blocks, each contiguous; at most this long.
+const BLOCK_LEN_MAX: u32 = 1 << 20;
+/// What no page is shorter than.
+const BLOCK_LEN_MIN: u32 = 1 << 12;
 /// PACKET_RESERVE: with it the network header begins on a cache line, and 146 bytes in front of the frame are free.
 pub(super) const RESERVE: u32 = 102;
 const _: () = assert!(RESERVE as usize >= LARGEST_OVERHEAD);
@@ -28,17 +30,79 @@ const HEADER_LEN: u32 = 32;
 /// Where the kernel puts `sll_pkttype`: in the sockaddr_ll behind the header.
 const PACKET_TYPE_AT: usize =
     HEADER_LEN as usize + std::mem::offset_of!(libc::sockaddr_ll, sll_pkttype);
-/// The longest frame that a transmit slot holds.
-pub(super) const TRANSMIT_LEN_MAX: usize = SLOT_LEN as usize - HEADER_LEN as usize - vnet::LEN;
-
 const _: () = assert!(HEADER_LEN as usize == size_of::<libc::tpacket2_hdr>());
-const _: () = assert!((SLOT_LEN as usize).is_multiple_of(libc::TPACKET_ALIGNMENT));
+const _: () = assert!((LARGEST_SLOT_LEN as usize).is_multiple_of(libc::TPACKET_ALIGNMENT));
+/// What a slot holds beside an IP packet: all that is in front of the frame, its Ethernet header and two VLAN tags.
+const BESIDE_PACKET: u32 = HEADER_LEN + 146 + 14 + 8;
+
+/// How a ring is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Geometry {
+    slot_len: u32,
+    block_len: u32,
+    blocks: u32,
+}
+
+impl Geometry {
+    /// Of at least `slots` slots for frames with IP packets of at most `mtu` bytes. Longer ones come another way.
+    pub(super) fn for_mtu(slots: u32, mtu: u32) -> Geometry {
+        let needed = BESIDE_PACKET.saturating_add(mtu);
+        if needed > LARGEST_SLOT_LEN / 2 {
+            return Geometry::for_any_frame(slots);
+        }
+        Geometry::new(slots, needed.next_power_of_two().max(SMALLEST_SLOT_LEN))
+    }
+
+    /// Of at least `slots` slots, each for a GSO frame.
+    pub(super) fn for_any_frame(slots: u32) -> Geometry {
+        Geometry::new(slots, LARGEST_SLOT_LEN)
+    }
+
+    fn new(slots: u32, slot_len: u32) -> Geometry {
+        let all = u64::from(slots) * u64::from(slot_len);
+        let block_len = u32::try_from(all.next_power_of_two()).unwrap_or(BLOCK_LEN_MAX);
+        let block_len = block_len.clamp(
+            BLOCK_LEN_MIN.max(slot_len.next_power_of_two()),
+            BLOCK_LEN_MAX,
+        );
+        Geometry {
+            slot_len,
+            block_len,
+            blocks: slots.div_ceil(block_len / slot_len).max(1),
+        }
+    }
+
+    /// How many slots there are.
+    pub(super) fn slots(self) -> u32 {
+        self.blocks * (self.block_len / self.slot_len)
+    }
+
+    /// Bytes of a slot.
+    pub(super) fn slot_len(self) -> u32 {
+        self.slot_len
+    }
+
+    /// Bytes of the whole ring.
+    pub(super) fn len(self) -> usize {
+        self.blocks as usize * self.block_len as usize
+    }
+
+    /// `struct tpacket_req`, for PACKET_RX_RING.
+    pub(super) fn request(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        let words = [self.block_len, self.blocks, self.slot_len, self.slots()];
+        for (chunk, word) in bytes.chunks_exact_mut(4).zip(words) {
+            chunk.copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes
+    }
+}
 
 /// A received slot whose frame the worker holds: neither the kernel's (0) nor to be received (TP_STATUS_USER). The
 /// kernel waits for 0 alone; of the bits, TPACKET_V2 does not use this one.
 const HELD: u32 = libc::TP_STATUS_BLK_TMO;
 
-/// Both rings in one mapping: the receive ring's blocks, then the transmit ring's.
+/// The ring's blocks, one behind the other.
 struct Mapping {
     base: NonNull<u8>,
     len: usize,
@@ -46,12 +110,12 @@ struct Mapping {
 
 // SAFETY: plain memory that the process shares with the kernel; no thread is special to it.
 unsafe impl Send for Mapping {}
-// SAFETY: as above; all access is through the rings, whose methods need `&mut self`.
+// SAFETY: as above; all access is through the ring, whose methods need `&mut self`.
 unsafe impl Sync for Mapping {}
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: base and length are those that mmap was called with, and no ring and no frame is left (a ring with
+        // SAFETY: base and length are those that mmap was called with, and neither the ring nor a frame is left (a ring with
         // frames out keeps its share of the mapping forever).
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
@@ -62,34 +126,13 @@ struct Slots {
     mapping: Arc<Mapping>,
     /// Where each begins in the mapping; a table, because a block's end is not a slot's end.
     offsets: Box<[u32]>,
+    /// Bytes of each.
+    len: u32,
 }
 
-/// How many blocks a ring of at least `slots` slots has.
-pub(super) fn blocks(slots: u32) -> u32 {
-    slots.div_ceil(SLOTS_PER_BLOCK).max(1)
-}
-
-/// `struct tpacket_req`, for PACKET_RX_RING and PACKET_TX_RING.
-pub(super) fn request(blocks: u32) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    for (chunk, word) in
-        bytes
-            .chunks_exact_mut(4)
-            .zip([BLOCK_LEN, blocks, SLOT_LEN, blocks * SLOTS_PER_BLOCK])
-    {
-        chunk.copy_from_slice(&word.to_ne_bytes());
-    }
-    bytes
-}
-
-/// Maps the rings of a socket that has asked for them with [`request`].
-pub(super) fn map(
-    socket: &impl AsFd,
-    receive_blocks: u32,
-    transmit_blocks: u32,
-    port: PortId,
-) -> io::Result<(ReceiveRing, TransmitRing)> {
-    let len = (receive_blocks + transmit_blocks) as usize * BLOCK_LEN as usize;
+/// Maps the ring of a socket that has asked for it with [`Geometry::request`].
+pub(super) fn map(socket: &impl AsFd, geometry: Geometry, port: PortId) -> io::Result<ReceiveRing> {
+    let len = geometry.len();
     let fd = socket.as_fd().as_raw_fd();
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new mapping wherever the kernel likes; it takes no memory away from anyone.
@@ -108,36 +151,34 @@ pub(super) fn map(
     }
     let base = NonNull::new(base.cast()).expect("mmap does not succeed with null");
     let mapping = Arc::new(Mapping { base, len });
-    let receive = ReceiveRing {
-        slots: Slots::new(&mapping, 0, receive_blocks),
+    Ok(ReceiveRing {
+        slots: Slots::new(mapping, geometry),
+        geometry,
         port,
         next: 0,
         held: 0,
-    };
-    let slots = Slots::new(&mapping, receive_blocks, transmit_blocks);
-    let transmit = TransmitRing {
-        slots,
-        next: 0,
-        unsent: 0,
-        queued: 0,
-    };
-    Ok((receive, transmit))
+    })
 }
 
 impl Slots {
-    fn new(mapping: &Arc<Mapping>, first_block: u32, blocks: u32) -> Slots {
-        let offset = |slot: u32| {
-            (first_block + slot / SLOTS_PER_BLOCK) * BLOCK_LEN + slot % SLOTS_PER_BLOCK * SLOT_LEN
-        };
-        let offsets: Box<[u32]> = (0..blocks * SLOTS_PER_BLOCK).map(offset).collect();
+    fn new(mapping: Arc<Mapping>, geometry: Geometry) -> Slots {
+        let Geometry {
+            slot_len,
+            block_len,
+            ..
+        } = geometry;
+        let per_block = block_len / slot_len;
+        let offset = |slot: u32| slot / per_block * block_len + slot % per_block * slot_len;
+        let offsets: Box<[u32]> = (0..geometry.slots()).map(offset).collect();
         assert!(
             offsets
                 .iter()
-                .all(|&offset| offset as usize + SLOT_LEN as usize <= mapping.len)
+                .all(|&offset| offset as usize + slot_len as usize <= mapping.len)
         );
         Slots {
-            mapping: Arc::clone(mapping),
+            mapping,
             offsets,
+            len: slot_len,
         }
     }
 
@@ -157,22 +198,13 @@ impl Slots {
         }
     }
 
-    /// The slot before `slot`, around the ring.
-    fn before(&self, slot: u32) -> u32 {
-        if slot == 0 {
-            self.count() - 1
-        } else {
-            slot - 1
-        }
-    }
-
     /// The address `within` bytes behind the slot's begin.
     ///
     /// # Panics
     /// When there is no such slot or it ends before.
     #[inline]
     fn at(&self, slot: u32, within: usize) -> NonNull<u8> {
-        assert!(within <= SLOT_LEN as usize);
+        assert!(within <= self.len as usize);
         // SAFETY: `new` has asserted that each slot lies in the mapping as a whole.
         unsafe {
             self.mapping
@@ -199,27 +231,9 @@ impl Slots {
     /// `N` bytes of the slot. To be called when it is not the kernel's turn.
     #[inline]
     fn bytes<const N: usize>(&self, slot: u32, within: usize) -> [u8; N] {
-        assert!(within + N <= SLOT_LEN as usize);
+        assert!(within + N <= self.len as usize);
         // SAFETY: within the slot, as asserted; bytes have no alignment; it is not the kernel's turn.
         unsafe { self.at(slot, within).cast().read() }
-    }
-
-    /// Writes into the slot. To be called when it is not the kernel's turn.
-    #[inline]
-    fn write(&mut self, slot: u32, within: usize, bytes: &[u8]) {
-        assert!(within + bytes.len() <= SLOT_LEN as usize);
-        let to = self.at(slot, within);
-        // SAFETY: within the slot, as asserted; `bytes` cannot lie in this slot, because slots are lent as frames in
-        // the receive ring alone and this is called for the transmit ring's; it is not the kernel's turn.
-        unsafe { to.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
-    }
-
-    /// Copies the first `len` bytes behind the status word from one slot to another. Both must not be the kernel's.
-    fn copy(&mut self, from: u32, to: u32, len: usize) {
-        assert!(from != to && 4 + len <= SLOT_LEN as usize);
-        let (from, to) = (self.at(from, 4), self.at(to, 4));
-        // SAFETY: within the slots, which are two; it is not the kernel's turn.
-        unsafe { to.copy_from_nonoverlapping(from, len) };
     }
 }
 
@@ -238,10 +252,23 @@ pub(super) struct Waiting {
     start: u32,
 }
 
+impl Waiting {
+    /// Whether all of the frame is in the slot.
+    pub(super) fn is_whole(&self) -> bool {
+        self.len == self.original_len
+    }
+
+    /// Whether the frame was too long for the slot and stands in the socket's queue, as a whole.
+    pub(super) fn is_beside(&self) -> bool {
+        self.status & libc::TP_STATUS_COPY != 0
+    }
+}
+
 /// The ring that the kernel fills, slot by slot. A slot goes back to it when its frame is released, in any order: the
 /// kernel stops at a slot that is not its own, and loses frames until it is.
 pub(super) struct ReceiveRing {
     slots: Slots,
+    geometry: Geometry,
     port: PortId,
     next: u32,
     held: u32,
@@ -261,7 +288,7 @@ impl ReceiveRing {
         let end = start.saturating_add(header.tp_snaplen);
         let first = PACKET_TYPE_AT + vnet::LEN;
         assert!(
-            start as usize > first && end <= SLOT_LEN,
+            start as usize > first && end <= self.slots.len,
             "the kernel put a frame at {start}..{end} of its slot"
         );
         Some(Waiting {
@@ -299,11 +326,18 @@ impl ReceiveRing {
         self.next = self.slots.after(slot);
         self.held += 1;
         let base = self.slots.at(slot, HEADER_LEN as usize);
-        let (capacity, start) = (SLOT_LEN - HEADER_LEN, waiting.start - HEADER_LEN);
+        let (capacity, start) = (self.slots.len - HEADER_LEN, waiting.start - HEADER_LEN);
         // SAFETY: the slot stays mapped until the frame is back (see `drop`). Its status was that of a frame to be
         // received and is HELD now, so that neither the kernel nor a second frame touches it. `peek` has checked that
         // start + len are within the slot.
         unsafe { Frame::from_raw(base, capacity, start, waiting.len, slot, self.port, offload) }
+    }
+
+    /// Whether a frame is a slot of this ring.
+    #[inline]
+    pub(super) fn owns(&self, frame: &Frame) -> bool {
+        frame.token < self.slots.count()
+            && frame.is_window_of(self.slots.at(frame.token, HEADER_LEN as usize))
     }
 
     /// Gives the slot of a frame back to the kernel.
@@ -312,14 +346,11 @@ impl ReceiveRing {
     /// When the frame is not one of this ring's.
     #[inline]
     pub(super) fn give_back(&mut self, frame: Frame) {
-        let slot = frame.token;
-        let ours = slot < self.slots.count()
-            && frame.is_window_of(self.slots.at(slot, HEADER_LEN as usize));
-        assert!(ours, "{frame:?} is not of this port's ring");
+        assert!(self.owns(&frame), "{frame:?} is not of this port's ring");
         self.held -= 1;
         // Pairs with the kernel's load before it writes.
         self.slots
-            .status(slot)
+            .status(frame.token)
             .store(libc::TP_STATUS_KERNEL, Ordering::Release);
     }
 
@@ -328,13 +359,14 @@ impl ReceiveRing {
         self.held
     }
 
-    /// Gives back whatever waits.
-    pub(super) fn discard(&mut self) {
-        let mut limit = self.slots.count();
-        while limit > 0 && self.peek().is_some() {
-            self.skip();
-            limit -= 1;
-        }
+    /// How many slots there are.
+    pub(super) fn count(&self) -> u32 {
+        self.slots.count()
+    }
+
+    /// How they are laid out.
+    pub(super) fn geometry(&self) -> Geometry {
+        self.geometry
     }
 }
 
@@ -347,122 +379,37 @@ impl Drop for ReceiveRing {
     }
 }
 
-/// How the transmit ring stands after the kernel was asked to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Settled {
-    /// Nothing waits.
-    Sent,
-    /// The kernel has stopped before the end.
-    Waiting,
-    /// The kernel has refused a frame; it is taken out, and those behind it wait.
-    Malformed,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The ring that the kernel empties, slot by slot, at each sendto(2).
-/// ```text
-///        unsent                next
-///          ▼                    ▼
-///  ┌──────┬────────────────────┬──────────────┐
-///  │ sent │ queued             │ free         │  a slot is free when its status is AVAILABLE: a sent one when
-///  └──────┴────────────────────┴──────────────┘  the NIC is done with it
-/// ```
-pub(super) struct TransmitRing {
-    slots: Slots,
-    next: u32,
-    unsent: u32,
-    queued: u32,
-}
-
-impl TransmitRing {
-    /// Queues a frame. False when the ring is full or the frame too long.
-    #[inline]
-    pub(super) fn push(&mut self, bytes: &[u8], offload: &Offload) -> bool {
-        let slot = self.next;
-        // Pairs with the kernel's barrier when it is done with a slot.
-        let free = self.slots.status(slot).load(Ordering::Acquire) == libc::TP_STATUS_AVAILABLE;
-        if !free || bytes.len() > TRANSMIT_LEN_MAX {
-            return false;
+    #[test]
+    fn slots_are_as_long_as_the_mtu_needs_and_blocks_no_longer_than_the_ring() {
+        let cases = [
+            ((1024, 1500), (2048, 1 << 20, 2)),
+            ((1024, 1848), (2048, 1 << 20, 2)),
+            ((1024, 1849), (4096, 1 << 20, 4)),
+            ((1024, 9000), (16_384, 1 << 20, 16)),
+            ((30, 1500), (2048, 1 << 16, 1)),
+            ((1, 68), (2048, 4096, 1)),
+            ((1024, 65_535), (65_824, 1 << 20, 69)),
+            ((1, 65_535), (65_824, 1 << 17, 1)),
+        ];
+        for ((slots, mtu), (slot_len, block_len, blocks)) in cases {
+            let expected = Geometry {
+                slot_len,
+                block_len,
+                blocks,
+            };
+            let geometry = Geometry::for_mtu(slots, mtu);
+            assert_eq!(geometry, expected, "{slots} slots, MTU {mtu}");
+            assert!(geometry.slots() >= slots);
         }
-        #[allow(clippy::cast_possible_truncation, reason = "at most SLOT_LEN")]
-        let len = (bytes.len() + vnet::LEN) as u32;
-        self.slots.write(
-            slot,
-            std::mem::offset_of!(libc::tpacket2_hdr, tp_len),
-            &len.to_ne_bytes(),
-        );
-        self.slots.write(
-            slot,
-            HEADER_LEN as usize,
-            &vnet::encode(offload, bytes.len()),
-        );
-        self.slots
-            .write(slot, HEADER_LEN as usize + vnet::LEN, bytes);
-        // Pairs with the kernel's load before it reads.
-        self.slots
-            .status(slot)
-            .store(libc::TP_STATUS_SEND_REQUEST, Ordering::Release);
-        self.next = self.slots.after(slot);
-        self.queued += 1;
-        true
     }
 
-    /// Frames that wait to be sent.
-    #[inline]
-    pub(super) fn queued(&self) -> u32 {
-        self.queued
-    }
-
-    /// Looks at what the kernel has done with what was queued; to be called after each sendto(2).
-    #[inline]
-    pub(super) fn settle(&mut self) -> Settled {
-        while self.queued > 0 {
-            match self.slots.status(self.unsent).load(Ordering::Acquire) {
-                libc::TP_STATUS_SEND_REQUEST => return Settled::Waiting,
-                libc::TP_STATUS_WRONG_FORMAT => {
-                    self.remove_malformed();
-                    return Settled::Malformed;
-                }
-                _ => {
-                    self.unsent = self.slots.after(self.unsent);
-                    self.queued -= 1;
-                }
-            }
-        }
-        Settled::Sent
-    }
-
-    /// The kernel stays at the slot that it has refused and sends nothing before there is a frame that it likes: the
-    /// ones behind it move up.
-    #[cold]
-    fn remove_malformed(&mut self) {
-        let mut hole = self.unsent;
-        for _ in 1..self.queued {
-            let behind = self.slots.after(hole);
-            let len = self.slots.header(behind).tp_len;
-            self.slots
-                .copy(behind, hole, HEADER_LEN as usize - 4 + len as usize);
-            self.slots
-                .status(hole)
-                .store(libc::TP_STATUS_SEND_REQUEST, Ordering::Release);
-            hole = behind;
-        }
-        self.slots
-            .status(hole)
-            .store(libc::TP_STATUS_AVAILABLE, Ordering::Release);
-        self.next = self.slots.before(self.next);
-        self.queued -= 1;
-    }
-
-    /// Forgets what was queued and returns how many frames that were.
-    pub(super) fn abandon(&mut self) -> u32 {
-        let abandoned = self.queued;
-        while self.queued > 0 {
-            self.next = self.slots.before(self.next);
-            self.slots
-                .status(self.next)
-                .store(libc::TP_STATUS_AVAILABLE, Ordering::Release);
-            self.queued -= 1;
-        }
-        abandoned
+    #[test]
+    fn the_largest_ring_can_be_addressed() {
+        let geometry = Geometry::for_any_frame(16_384);
+        assert!(u32::try_from(geometry.len()).is_ok());
     }
 }

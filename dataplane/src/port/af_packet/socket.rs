@@ -5,6 +5,7 @@
 )]
 
 use crate::port::Mac;
+use arrayvec::ArrayVec;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -19,12 +20,16 @@ pub(super) struct PacketSocket {
 pub(super) struct Interface {
     pub(super) index: i32,
     pub(super) up: bool,
+    /// With a carrier, as far as the kernel can tell.
+    pub(super) running: bool,
     pub(super) mtu: u32,
     /// ARPHRD_*; 1 is Ethernet.
     pub(super) hardware_type: u16,
     pub(super) mac: Mac,
 }
 
+/// Frames that are handed to the kernel in one call.
+pub(super) const SEND_MAX: usize = 64;
 /// The longest name of an interface, bytes.
 pub(super) const NAME_LEN_MAX: usize = libc::IFNAMSIZ - 1;
 
@@ -51,6 +56,17 @@ impl PacketSocket {
         // SAFETY: `address` is readable for `len` bytes during the call.
         result(unsafe { libc::bind(self.fd.as_raw_fd(), (&raw const address).cast(), len) })
             .map(drop)
+    }
+
+    /// The index of the interface that it is bound to; none of any interface's once that is gone.
+    pub(super) fn bound_to(&self) -> io::Result<i32> {
+        // SAFETY: all bytes zero is a valid sockaddr_ll.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        let mut len = socklen(size_of_val(&address));
+        let fd = self.fd.as_raw_fd();
+        // SAFETY: `address` is writable for `len` bytes and `len` itself is, during the call.
+        result(unsafe { libc::getsockname(fd, (&raw mut address).cast(), &raw mut len) })?;
+        Ok(address.sll_ifindex)
     }
 
     /// Sets an option of the level SOL_PACKET.
@@ -99,67 +115,61 @@ impl PacketSocket {
         Ok(value)
     }
 
-    /// Has the kernel send what waits in the transmit ring.
+    /// Hands frames to the kernel, which copies them; how many it took. At most [`SEND_MAX`], each with its virtio-net
+    /// header in front.
+    ///
+    /// # Errors
+    /// When it refuses the first.
     #[inline]
-    pub(super) fn send_ring(&self) -> io::Result<()> {
+    pub(super) fn send_many<'f>(
+        &self,
+        frames: impl Iterator<Item = &'f [u8]>,
+    ) -> io::Result<usize> {
+        let mut parts: ArrayVec<libc::iovec, SEND_MAX> = ArrayVec::new();
+        parts.extend(frames.take(SEND_MAX).map(|frame| libc::iovec {
+            iov_base: frame.as_ptr().cast_mut().cast(),
+            iov_len: frame.len(),
+        }));
+        let mut messages: ArrayVec<libc::mmsghdr, SEND_MAX> = ArrayVec::new();
+        messages.extend(parts.iter_mut().map(|part| {
+            // SAFETY: all bytes zero is a valid mmsghdr: no address, no parts, no control data.
+            let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            message.msg_hdr.msg_iov = part;
+            message.msg_hdr.msg_iovlen = 1;
+            message
+        }));
+        let count = u32::try_from(messages.len()).expect("at most SEND_MAX");
         let fd = self.fd.as_raw_fd();
-        // SAFETY: without a buffer and without an address there is nothing that must stay valid.
-        let sent = unsafe {
-            libc::sendto(
-                fd,
-                std::ptr::null(),
-                0,
-                libc::MSG_DONTWAIT,
-                std::ptr::null(),
-                0,
-            )
-        };
-        if sent < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        // SAFETY: `count` messages are readable and writable during the call, each names one part in `parts`, and the
+        // kernel only reads the frames that those name, which are borrowed for 'f.
+        let sent = unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), count, libc::MSG_DONTWAIT) };
+        let sent = result(sent)?;
+        Ok(usize::try_from(sent).expect("a call that succeeds says how many"))
+    }
+
+    /// Takes the first frame from the socket's queue, its virtio-net header in front; how long it is, even if that is more
+    /// than fits.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (fd, flags) = (self.fd.as_raw_fd(), libc::MSG_DONTWAIT | libc::MSG_TRUNC);
+        // SAFETY: `buffer` is writable for its length during the call.
+        let len = unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags) };
+        usize::try_from(len).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// Lets `bytes` of frames wait in the socket's queue, beyond the system's limit.
+    ///
+    /// # Errors
+    /// When the process may not.
+    pub(super) fn force_receive_buffer(&self, bytes: i32) -> io::Result<()> {
+        self.set_at(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &bytes.to_ne_bytes())
     }
 
     /// Asks about the interface of that name in the socket's network namespace.
     pub(super) fn interface(&self, name: &str) -> io::Result<Interface> {
-        let name = CString::new(name)
-            .ok()
-            .filter(|name| name.count_bytes() <= NAME_LEN_MAX);
-        let name = name.ok_or(io::ErrorKind::InvalidInput)?;
-        let index = self.request(&name, libc::SIOCGIFINDEX)?;
-        let flags = self.request(&name, libc::SIOCGIFFLAGS)?;
-        let mtu = self.request(&name, libc::SIOCGIFMTU)?;
-        let hardware = self.request(&name, libc::SIOCGIFHWADDR)?;
-        // SAFETY: the request that succeeded fills in this member, as the others below.
-        let address = unsafe { hardware.ifr_ifru.ifru_hwaddr };
-        let mut mac = Mac([0; 6]);
-        for (byte, from) in mac.0.iter_mut().zip(address.sa_data) {
-            *byte = from.cast_unsigned();
-        }
-        // SAFETY: see above.
-        let flags = unsafe { flags.ifr_ifru.ifru_flags };
-        // SAFETY: see above.
-        let mtu = unsafe { mtu.ifr_ifru.ifru_mtu };
-        Ok(Interface {
-            // SAFETY: see above.
-            index: unsafe { index.ifr_ifru.ifru_ifindex },
-            up: i32::from(flags) & libc::IFF_UP != 0,
-            mtu: u32::try_from(mtu).unwrap_or(0),
-            hardware_type: address.sa_family,
-            mac,
-        })
-    }
-
-    fn request(&self, name: &CStr, request: libc::Ioctl) -> io::Result<libc::ifreq> {
-        // SAFETY: all bytes zero is a valid ifreq.
-        let mut argument: libc::ifreq = unsafe { std::mem::zeroed() };
-        for (to, byte) in argument.ifr_name.iter_mut().zip(name.to_bytes()) {
-            *to = byte.cast_signed();
-        }
-        // SAFETY: these requests read and write one ifreq, which `argument` is for the time of the call.
-        result(unsafe { libc::ioctl(self.fd.as_raw_fd(), request, &raw mut argument) })?;
-        Ok(argument)
+        interface(self.fd.as_fd(), name)
     }
 }
 
@@ -167,6 +177,48 @@ impl AsFd for PacketSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Asks about the interface of that name in the network namespace of a socket, of whatever kind.
+pub(super) fn interface(socket: BorrowedFd<'_>, name: &str) -> io::Result<Interface> {
+    let name = CString::new(name)
+        .ok()
+        .filter(|name| name.count_bytes() <= NAME_LEN_MAX);
+    let name = name.ok_or(io::ErrorKind::InvalidInput)?;
+    let index = request(socket, &name, libc::SIOCGIFINDEX)?;
+    let flags = request(socket, &name, libc::SIOCGIFFLAGS)?;
+    let mtu = request(socket, &name, libc::SIOCGIFMTU)?;
+    let hardware = request(socket, &name, libc::SIOCGIFHWADDR)?;
+    // SAFETY: the request that succeeded fills in this member, as the others below.
+    let address = unsafe { hardware.ifr_ifru.ifru_hwaddr };
+    let mut mac = Mac([0; 6]);
+    for (byte, from) in mac.0.iter_mut().zip(address.sa_data) {
+        *byte = from.cast_unsigned();
+    }
+    // SAFETY: see above.
+    let flags = unsafe { flags.ifr_ifru.ifru_flags };
+    // SAFETY: see above.
+    let mtu = unsafe { mtu.ifr_ifru.ifru_mtu };
+    Ok(Interface {
+        // SAFETY: see above.
+        index: unsafe { index.ifr_ifru.ifru_ifindex },
+        up: i32::from(flags) & libc::IFF_UP != 0,
+        running: i32::from(flags) & libc::IFF_RUNNING != 0,
+        mtu: u32::try_from(mtu).unwrap_or(0),
+        hardware_type: address.sa_family,
+        mac,
+    })
+}
+
+fn request(socket: BorrowedFd<'_>, name: &CStr, request: libc::Ioctl) -> io::Result<libc::ifreq> {
+    // SAFETY: all bytes zero is a valid ifreq.
+    let mut argument: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, byte) in argument.ifr_name.iter_mut().zip(name.to_bytes()) {
+        *to = byte.cast_signed();
+    }
+    // SAFETY: these requests read and write one ifreq, which `argument` is for the time of the call.
+    result(unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut argument) })?;
+    Ok(argument)
 }
 
 fn result(returned: i32) -> io::Result<i32> {

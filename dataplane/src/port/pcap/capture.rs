@@ -120,6 +120,16 @@ impl Capture {
         Capture::parse(file, path)
     }
 
+    /// No frames.
+    #[must_use]
+    pub fn empty() -> Capture {
+        Capture {
+            file: Vec::new(),
+            frames: Vec::new(),
+            truncated: false,
+        }
+    }
+
     /// As [`Capture::open`], of a file's contents; `path` is what errors name.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! A port that receives from a capture file and sends into another: replay without a network.
 
 mod capture;
+mod open;
 
 use super::pool::Pool;
 use super::{Burst, Port, PortCounters, PortId, PortInfo, Sent};
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use capture::{Capture, CaptureError, Captured};
+pub use open::{Config, open};
 
 /// Frames that may be out at once: more than a burst, and some waiting for a neighbour's address.
 const BUFFERS: u32 = 512;
@@ -38,6 +40,8 @@ pub struct PcapPort {
     now: Option<Duration>,
     last_received: Duration,
     output: Option<Output>,
+    /// Something was sent since [`Port::counters`] was asked.
+    is_unwritten: bool,
     counters: PortCounters,
 }
 
@@ -60,6 +64,7 @@ impl PcapPort {
             now: None,
             last_received: Duration::ZERO,
             output: None,
+            is_unwritten: false,
             counters: PortCounters::default(),
         }
     }
@@ -146,6 +151,7 @@ impl PcapPort {
             orig_len: len,
             data: bytes.into(),
         };
+        self.is_unwritten = true;
         if output.writer.write_raw_packet(&packet).is_err() {
             self.counters.transmit_errors += 1;
         }
@@ -194,7 +200,7 @@ impl Port for PcapPort {
         true
     }
 
-    /// Nothing: a file's buffer is written when it is full, and by [`finish`](PcapPort::finish).
+    /// Nothing: a file's buffer is written when it is full, by [`finish`](PcapPort::finish), and when the counters are asked.
     fn flush(&mut self) {}
 
     fn release(&mut self, frame: Frame) {
@@ -205,7 +211,13 @@ impl Port for PcapPort {
         None
     }
 
+    /// Writes to the disk what was sent: it is asked for about once a second.
     fn counters(&mut self) -> PortCounters {
+        if self.is_unwritten {
+            self.is_unwritten = false;
+            // What is lost now shows at the next frame, and by `finish`.
+            let _ = self.finish();
+        }
         self.counters
     }
 }

@@ -93,16 +93,22 @@ impl Bed {
             workers: limits.workers,
             seeds: [1, 2, 3, 4],
         };
+        let tables = Tables {
+            ipv4: Table::new(&table).unwrap(),
+            ipv6: Table::new(&table).unwrap(),
+            helpers: Arc::new(Records::with(limits.helpers)),
+            calls: Arc::default(),
+        };
+        Bed::with_tables(config, limits, tables)
+    }
+
+    /// With tables that are there already.
+    pub(super) fn with_tables(config: &Config, limits: &Limits, tables: Tables) -> Bed {
         let mut bed = Bed {
             workers: Vec::new(),
             wires: Vec::new(),
             stats: Vec::new(),
-            tables: Tables {
-                ipv4: Table::new(&table).unwrap(),
-                ipv6: Table::new(&table).unwrap(),
-                helpers: Arc::new(Records::with(limits.helpers)),
-                calls: Arc::default(),
-            },
+            tables,
             neighbours: Arc::new(NeighbourTable::new(limits.neighbours)),
             publisher: Publisher::new(usize::from(limits.workers)),
             now: Ticks(10_000),

@@ -14,16 +14,16 @@ use conntrack::{Method, State, Ticks};
 use proptest::prelude::*;
 use std::sync::atomic::Ordering::Relaxed;
 
-const CLIENT: &str = "10.64.0.7:40001";
-const VIP: &str = "10.0.0.100:21";
-const SERVER: &str = "10.2.0.11:21";
+pub(super) const CLIENT: &str = "10.64.0.7:40001";
+pub(super) const VIP: &str = "10.0.0.100:21";
+pub(super) const SERVER: &str = "10.2.0.11:21";
 const PASV: &[u8] = b"PASV\r\n";
 const ANSWER: &[u8] = b"227 Passive (10,2,0,11,200,10)\r\n";
 /// A byte longer.
 const REWRITTEN: &[u8] = b"227 Passive (10,0,0,100,200,10)\r\n";
 
 /// The bed and both ends of a control connection, at 1001 in both directions.
-struct Session {
+pub(super) struct Session {
     bed: Bed,
     up: Talk,
     down: Talk,
@@ -87,7 +87,11 @@ impl Session {
         Session::on(Bed::new(&ftp(VIP, SERVER)), (CLIENT, VIP, SERVER), [0, 0])
     }
 
-    fn on(bed: Bed, (client, vip, server): (&str, &str, &str), workers: [usize; 2]) -> Session {
+    pub(super) fn on(
+        bed: Bed,
+        (client, vip, server): (&str, &str, &str),
+        workers: [usize; 2],
+    ) -> Session {
         let (up, down) = (Talk::tcp(client, vip), Talk::tcp(server, client));
         let mut session = Session {
             bed,
@@ -119,7 +123,7 @@ impl Session {
     }
 
     /// Asks for a port to connect to, and is told one.
-    fn passive(&mut self) {
+    pub(super) fn passive(&mut self) {
         self.say(1001, 1001, PASV);
         assert_eq!(self.answer(1001, ANSWER), (1001, 1001, REWRITTEN.to_vec()));
     }
@@ -506,6 +510,18 @@ fn with_expire_nodest_conn_what_a_removed_server_was_expected_for_ends() {
     assert_eq!(session.states(), []);
     assert_eq!(session.bed.tables.helpers.in_use(), 0);
     assert!(!session.bed.tables.helpers.expects());
+}
+
+/// A driver may hand them to the worker alone, and the kernel needs all of them.
+#[test]
+fn all_packets_of_a_connection_beside_ftp_are_the_kernels() {
+    let mut bed = Bed::new(&ftp(VIP, SERVER));
+    let beside = Talk::tcp("10.64.0.7:41000", "10.0.0.100:51210");
+    for flags in [SYN, ACK, DATA] {
+        let before = bed.books();
+        assert_eq!(bed.send(0, CLIENTS, &beside.packet(flags, b"")).len(), 0);
+        assert_eq!(bed.moved(&before)["exceptions"], 1);
+    }
 }
 
 #[test]
