@@ -38,11 +38,7 @@ impl Configuration {
 impl Configuration {
     fn director(&self) -> Table {
         let mut table = director(&self.director);
-        let polls = self
-            .ports
-            .iter()
-            .any(|port| port.driver.idle() == Idle::Poll);
-        let default = if polls { Idle::Poll } else { Idle::Sleep };
+        let default = Idle::by_default(&self.ports);
         if self.director.idle != default {
             let word = match self.director.idle {
                 Idle::Sleep => "sleep",
