@@ -216,6 +216,7 @@ fn one_flush_sends_all_that_waits_up_to_a_full_ring() {
     let mut other = right
         .run(move || af_packet::open(config))
         .expect("there and up")
+        .queues
         .remove(0);
     for round in 0..3 {
         let first = round * RING_LEN;
@@ -243,6 +244,7 @@ fn a_received_frame_is_sent_from_where_it_is_with_more_in_front() {
     let mut other = right
         .run(move || af_packet::open(config))
         .expect("there and up")
+        .queues
         .remove(0);
     // More than there are chunks: each is used again and again.
     for _ in 0..200 {
