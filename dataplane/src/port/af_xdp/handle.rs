@@ -1,8 +1,9 @@
 //! What control keeps of the port: it tells the XDP program what is ours, and says how the port is.
 
+use super::attributes;
 use super::bpf::{Link as Attached, Map, Program};
 use super::ours::Ours;
-use super::socket::{Inquiry, XdpSocket};
+use super::socket::{Inquiry, Links, XdpSocket};
 use crate::port::handle::{Link, PortHandle, PortState};
 use crate::port::{Mac, PortId};
 use crate::snapshot::Snapshot;
@@ -38,6 +39,7 @@ pub(super) struct Handle {
     pub(super) queues: Vec<Queue>,
     pub(super) ours: Mutex<Ours>,
     pub(super) inquiry: Inquiry,
+    pub(super) links: Mutex<Links>,
     pub(super) _attached: Attached,
     pub(super) _program: Program,
     pub(super) _sockets: Map,
@@ -86,17 +88,20 @@ impl PortHandle for Handle {
             }
         }
         let names = [
-            "rx_dropped",
-            "rx_invalid_descs",
-            "tx_invalid_descs",
-            "rx_ring_full",
-            "rx_fill_ring_empty_descs",
-            "tx_ring_empty_descs",
+            "xdp_rx_dropped",
+            "xdp_rx_invalid_descs",
+            "xdp_tx_invalid_descs",
+            "xdp_rx_ring_full",
+            "xdp_rx_fill_ring_empty_descs",
+            "xdp_tx_ring_empty_descs",
             "checksums_completed",
             "given_back_to_kernel",
             "not_given_back_to_kernel",
         ];
-        names.map(str::to_owned).into_iter().zip(sums).collect()
+        let of_interface = self.links.lock().attributes(self.index);
+        let mut all = attributes::counters(&of_interface.unwrap_or_default());
+        all.extend(names.map(str::to_owned).into_iter().zip(sums));
+        all
     }
 
     fn adopt(&self, snapshot: &Snapshot) -> io::Result<()> {
