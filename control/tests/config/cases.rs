@@ -78,7 +78,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "",
         "[colour]\nred = 1",
-        "f.toml:39: colour: unknown key; known here: director, port, route, lip_pool, mark, service, timeouts, ipvs",
+        "f.toml:39: colour: unknown key; known here: director, port, dpdk, route, lip_pool, mark, service, timeouts, ipvs",
     ),
     (
         "[port.wan]",
@@ -87,8 +87,8 @@ const CASES: &[(&str, &str, &str)] = &[
     ),
     (
         "driver = \"af_packet\"",
-        "driver = \"dpdk\"",
-        "f.toml:5: port.wan.driver: \"dpdk\" is not a driver; accepted: \"af_packet\", \"memory\"",
+        "driver = \"netmap\"",
+        "f.toml:5: port.wan.driver: \"netmap\" is not a driver; accepted: \"af_packet\", \"dpdk\", \"memory\"",
     ),
     (
         "interface = \"eth0\"",
