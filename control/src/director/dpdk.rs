@@ -1,6 +1,6 @@
 //! Ports of DPDK, in a build that has it.
 
-use crate::config::{Configuration, DpdkDevice, DpdkSettings, PortSettings};
+use crate::config::{Configuration, DpdkDevice, PortSettings};
 use dataplane::port::PortId;
 use dataplane::port::any::AnyPort;
 use dataplane::port::handle::Opened;
@@ -15,7 +15,7 @@ pub(super) fn open(
     device: &DpdkDevice,
     configuration: &Configuration,
 ) -> Result<Opened<AnyPort>, Failure> {
-    use crate::config::Driver;
+    use crate::config::{DpdkSettings, Driver};
     use dataplane::port::dpdk::{self, Config, Settings};
     use dataplane::port::dpdk_settings::pci_address;
     use dataplane::port::exception;
