@@ -352,3 +352,55 @@ fn port_alone(worker: &mut Worker<DpdkPort>) -> Share {
         on_cpu: cpu_time().saturating_sub(cpu_start),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::Size;
+    use conntrack::Method;
+
+    fn case(method: Method, family: Family) -> Case {
+        Case {
+            method,
+            family,
+            flows: 300,
+            workers: 1,
+            sizes: vec![Size::Bytes(64), Size::Imix],
+            time: Duration::from_millis(20),
+            new_flows_per_second: 0,
+            cross: false,
+            roofline: false,
+        }
+    }
+
+    /// [`run`] itself fails where a connection is not established or a packet not forwarded. One test, because DPDK starts once
+    /// in a process.
+    #[test]
+    fn every_method_forwards_all_packets_of_the_capture_and_a_device_without_them_is_an_error() {
+        let methods = [Method::Nat, Method::Dr, Method::Tun, Method::FullNat];
+        let families = [Family::V4, Family::V6];
+        let cases: Vec<Case> = methods
+            .iter()
+            .flat_map(|&method| families.map(|family| case(method, family)))
+            .collect();
+        start(&cases).unwrap();
+        for case in &cases {
+            let mut found = Vec::new();
+            run(case, DEVICE, &|| false, &mut |event| {
+                if let Event::Measured(measurement) = event {
+                    found.push(*measurement);
+                }
+            })
+            .unwrap();
+            assert_eq!(found.len(), 2, "{case:?}");
+            for of in &found {
+                assert!(of.packets() >= 300 && of.of_port.packets > 0, "{of:?}");
+                assert_eq!(of.phase, Phase::Established);
+            }
+        }
+        let lost = run(&cases[0], "net_null0", &|| false, &mut |_| {}).unwrap_err();
+        assert!(lost.to_string().contains("packets forwarded"), "{lost}");
+        let missing = run(&cases[0], "net_nonsense0", &|| false, &mut |_| {}).unwrap_err();
+        assert!(matches!(missing, BenchError::Port(_)), "{missing}");
+    }
+}

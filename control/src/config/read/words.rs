@@ -112,12 +112,12 @@ pub(super) fn is_name(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
-/// Source: Linux net/core/dev.c, dev_valid_name().
 /// Whether a file can have such a name.
 pub(super) fn is_path(text: &str) -> bool {
     !text.is_empty() && !text.contains('\0')
 }
 
+/// Source: Linux net/core/dev.c, dev_valid_name().
 pub(super) fn is_interface(text: &str) -> bool {
     (1..=15).contains(&text.len())
         && !matches!(text, "." | "..")
