@@ -337,6 +337,20 @@ fn the_link_is_told_up_down_and_gone_and_calls_go_on() {
 }
 
 #[test]
+fn another_hardware_address_is_followed_once_control_looks() {
+    let (left, right) = pair();
+    let (mut port, handle) = open_left(&left);
+    handle.adopt(&left_is_ours()).expect("there is room");
+    left.ip("link set left0 address 02:00:00:00:00:30");
+    right.ip("neighbour replace 10.9.0.1 lladdr 02:00:00:00:00:30 dev right0");
+    assert_eq!(handle.state().mac, Mac([2, 0, 0, 0, 0, 0x30]));
+    send_datagrams(&right, 3);
+    let frames = receive_udp(&mut port, 3);
+    assert_eq!(frames.len(), 3);
+    frames.into_iter().for_each(|frame| port.release(frame));
+}
+
+#[test]
 fn errors_say_what_to_do() {
     let (left, _right) = pair();
     left.ip("link add down0 type veth peer name down1");

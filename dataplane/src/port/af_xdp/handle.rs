@@ -3,6 +3,7 @@
 use super::attributes;
 use super::bpf::{Link as Attached, Map, Program};
 use super::ours::Ours;
+use super::program::program;
 use super::socket::{Inquiry, Links, XdpSocket};
 use crate::port::handle::{Link, PortHandle, PortState};
 use crate::port::{Mac, PortId};
@@ -34,15 +35,30 @@ pub(super) struct Handle {
     pub(super) id: PortId,
     pub(super) interface: String,
     pub(super) index: u32,
-    pub(super) mac: Mac,
+    /// For which the program is.
+    pub(super) mac: Mutex<Mac>,
     pub(super) mode: String,
     pub(super) queues: Vec<Queue>,
     pub(super) ours: Mutex<Ours>,
     pub(super) inquiry: Inquiry,
     pub(super) links: Mutex<Links>,
-    pub(super) _attached: Attached,
-    pub(super) _program: Program,
-    pub(super) _sockets: Map,
+    pub(super) attached: Attached,
+    pub(super) sockets: Map,
+}
+
+impl Handle {
+    /// The address whose frames are ours: the interface's, unless the kernel refuses a program for it.
+    fn follow(&self, mac: Option<Mac>) -> Mac {
+        let mut known = self.mac.lock();
+        if let Some(mac) = mac.filter(|mac| *mac != *known) {
+            let code = program(mac, self.ours.lock().map().fd(), self.sockets.fd());
+            let replaced = Program::load("uvs", &code).and_then(|new| self.attached.replace(&new));
+            if replaced.is_ok() {
+                *known = mac;
+            }
+        }
+        *known
+    }
 }
 
 impl PortHandle for Handle {
@@ -52,7 +68,7 @@ impl PortHandle for Handle {
             .ok()
             .filter(|interface| interface.index == self.index);
         PortState {
-            mac: self.mac,
+            mac: self.follow(interface.as_ref().map(|interface| interface.mac)),
             mtu: interface.as_ref().map_or(0, |interface| interface.mtu),
             link: match &interface {
                 None => Link::Gone,

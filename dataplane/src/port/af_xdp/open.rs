@@ -142,7 +142,7 @@ pub(super) fn open(config: &Config) -> Result<Open, OpenError> {
         id: config.id,
         interface: name.clone(),
         index: interface.index,
-        mac: interface.mac,
+        mac: Mutex::new(interface.mac),
         mode: in_words(mode, zero_copy, verifies, config.workers, why_not.as_ref()),
         queues: parts
             .iter()
@@ -154,9 +154,8 @@ pub(super) fn open(config: &Config) -> Result<Open, OpenError> {
         ours: Mutex::new(ours),
         inquiry,
         links: Mutex::new(links),
-        _attached: attached,
-        _program: program,
-        _sockets: sockets,
+        attached,
+        sockets,
     };
     Ok(Open {
         interface,
