@@ -108,6 +108,7 @@ fn config() -> Config {
         config = config.with(TCP, &address, method, &servers);
         config.services.last_mut().unwrap().persistence = Some(persistence);
     }
+    let servers = ["10.2.0.11:9200", "10.2.0.12:9200", "10.2.0.13:9200"];
     config.with(TCP, "10.0.0.100:8102", Method::Nat, &servers)
 }
 
