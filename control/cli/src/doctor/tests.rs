@@ -324,6 +324,14 @@ fn devices_for_dpdk_must_be_there_and_given_to_user_space() {
     let report = examined(&root, &with("net_null0"));
     assert_eq!(faults(&report)[0].2, "net_null0 is a virtual device");
     assert!(report.passed());
+    let pages = "sys/kernel/mm/hugepages/hugepages-2048kB";
+    put(&root, &format!("{pages}/nr_hugepages"), "0");
+    put(&root, &format!("{pages}/free_hugepages"), "0");
+    let report = examined(&root, &with("net_null0"));
+    assert!(faults(&report)[0].2.contains("DPDK's memory"), "{report}");
+    assert!(!report.passed());
+    let without = format!("{}[dpdk]\nhuge_pages = false\n", with("net_null0"));
+    assert!(examined(&root, &without).passed());
 }
 
 #[test]
