@@ -3,7 +3,7 @@
 //! ```text
 //!   worker 0, memory port: SYNs and handshakes make the connections
 //!   capture: a packet of every flow (with nat and fullnat one of each direction), in random order
-//!   worker 1, DPDK port:   receive from net_pcap (infinite_rx=1: each packet a fresh copy) ─▶ forward ─▶ net_pcap drops
+//!   another, DPDK port:    receive from net_pcap (infinite_rx=1: each packet a fresh copy) ─▶ forward ─▶ net_pcap drops
 //! ```
 //! Another device may stand in net_pcap's place; `CAPTURE` in its arguments is the capture's path.
 
@@ -106,20 +106,22 @@ pub fn write_capture(case: &Case, path: &Path) -> Result<(), BenchError> {
     }
 }
 
-/// A director for two workers with the case's connections, which the first one made.
+/// A director with the case's connections, which its first worker made, and a worker more for each size: none can have two
+/// lives.
 fn connect<F: Ip>(
     case: &Case,
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<(Director, Vec<Flow<F>>), BenchError> {
     let capacity = case.flows + case.flows / 8 + 2048;
-    let director = Director::new::<F>(case.method, capacity, 2, begin())?;
+    let workers = 1 + u16::try_from(case.sizes.len()).expect("a handful of sizes");
+    let director = Director::new::<F>(case.method, capacity, workers, begin())?;
     let shared = Shared::new(case, &director, stop);
     let mut crew = [Member::<F>::new(&shared, 0, None)?];
     play(&shared, &mut crew, |worker| {
         let worker = u16::try_from(worker).expect("it is 0");
         newcomers(case, worker, 0, u64::from(case.flows))
     })?;
-    let flows = flows_of(F::table(&director.tables), 2).swap_remove(0);
+    let flows = flows_of(F::table(&director.tables), workers).swap_remove(0);
     if case.method.sees_replies() {
         play(&shared, &mut crew, |_| {
             one_of_each(&flows, Direction::Reply, SYN | ACK)
@@ -188,7 +190,7 @@ fn run_family<F: Ip>(
 ) -> Result<(), BenchError> {
     tell(Event::Step(format!("{} connections", case.flows)));
     let (director, flows) = connect::<F>(case, stop)?;
-    for &size in &case.sizes {
+    for (index, &size) in (1..).zip(&case.sizes) {
         let case = &Case {
             sizes: vec![size],
             ..case.clone()
@@ -206,7 +208,7 @@ fn run_family<F: Ip>(
         )?;
         let Opened { mut queues, handle } = open(case, device, &capture)?;
         let port = queues.pop().expect("one for the one worker");
-        let worker = director.worker(1, port, begin());
+        let worker = director.worker(index, port, begin());
         tell(Event::Step(format!(
             "{} flows, {size} bytes: established",
             case.flows
@@ -350,5 +352,57 @@ fn port_alone(worker: &mut Worker<DpdkPort>) -> Share {
         new_flows: 0,
         busy: last - start,
         on_cpu: cpu_time().saturating_sub(cpu_start),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::Size;
+    use conntrack::Method;
+
+    fn case(method: Method, family: Family) -> Case {
+        Case {
+            method,
+            family,
+            flows: 300,
+            workers: 1,
+            sizes: vec![Size::Bytes(64), Size::Imix],
+            time: Duration::from_millis(20),
+            new_flows_per_second: 0,
+            cross: false,
+            roofline: false,
+        }
+    }
+
+    /// [`run`] itself fails where a connection is not established or a packet not forwarded. One test, because DPDK starts once
+    /// in a process.
+    #[test]
+    fn every_method_forwards_all_packets_of_the_capture_and_a_device_without_them_is_an_error() {
+        let methods = [Method::Nat, Method::Dr, Method::Tun, Method::FullNat];
+        let families = [Family::V4, Family::V6];
+        let cases: Vec<Case> = methods
+            .iter()
+            .flat_map(|&method| families.map(|family| case(method, family)))
+            .collect();
+        start(&cases).unwrap();
+        for case in &cases {
+            let mut found = Vec::new();
+            run(case, DEVICE, &|| false, &mut |event| {
+                if let Event::Measured(measurement) = event {
+                    found.push(*measurement);
+                }
+            })
+            .unwrap();
+            assert_eq!(found.len(), 2, "{case:?}");
+            for of in &found {
+                assert!(of.packets() >= 300 && of.of_port.packets > 0, "{of:?}");
+                assert_eq!(of.phase, Phase::Established);
+            }
+        }
+        let lost = run(&cases[0], "net_null0", &|| false, &mut |_| {}).unwrap_err();
+        assert!(lost.to_string().contains("packets forwarded"), "{lost}");
+        let missing = run(&cases[0], "net_nonsense0", &|| false, &mut |_| {}).unwrap_err();
+        assert!(matches!(missing, BenchError::Port(_)), "{missing}");
     }
 }

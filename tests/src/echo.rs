@@ -17,7 +17,7 @@ const WORD: usize = 64;
 /// How often a connection is used.
 const PACE: Duration = Duration::from_millis(500);
 /// After so long without an answer a connection counts as lost.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is looked whether it is to end.
 const LOOK: Duration = Duration::from_millis(20);
 

@@ -13,7 +13,7 @@ const PORT: u16 = 1300;
 const CONNECTIONS: u32 = 2000;
 const RESTARTS: u32 = 10;
 /// Between two restarts: each connection has said something, and the client repeats what was lost.
-const PAUSE: Duration = Duration::from_millis(1200);
+const PAUSE: Duration = Duration::from_millis(2500);
 
 /// A file in memory that is gone with the test.
 struct TableFile(PathBuf);
@@ -64,20 +64,20 @@ fn survives_kills(method: Method, family: Family) {
         scene.restart();
         let (adopted, refused, _) = adopted(&scene.uvsd);
         assert_eq!((adopted, refused), (CONNECTIONS.into(), 0));
-        let servers = scene.uvsd.servers(PORT);
-        let active: u64 = servers.iter().map(|server| u64::from(server.active)).sum();
-        assert_eq!(active, u64::from(CONNECTIONS), "{servers:?}");
-        assert!(
-            servers.iter().all(|server| server.active > 500),
-            "{servers:?}"
-        );
     }
     std::thread::sleep(PAUSE);
+    let servers = scene.uvsd.servers(PORT);
     let said = talk.finish();
     println!("{method} {family}: {said}");
     assert_eq!(said.lost, Vec::<String>::new(), "{said}");
+    let active = servers.iter().map(|server| u64::from(server.active));
+    assert_eq!(active.sum::<u64>(), u64::from(CONNECTIONS), "{servers:?}");
+    assert!(
+        servers
+            .iter()
+            .all(|server| server.active == CONNECTIONS / 2)
+    );
     assert!(said.exchanges > u64::from(CONNECTIONS * RESTARTS), "{said}");
-    assert!(said.longest < Duration::from_secs(3), "{said}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "workers = 2",
         "threads = 2",
-        "f.toml:2: director.threads: unknown key; known here: workers, connections, servers, half_open_percent, idle, pin, control",
+        "f.toml:2: director.threads: unknown key; known here: workers, connections, servers, half_open_percent, idle, pin, control, table",
     ),
     (
         "workers = 2",
@@ -83,7 +83,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "",
         "[colour]\nred = 1",
-        "f.toml:39: colour: unknown key; known here: director, port, route, lip_pool, mark, service, timeouts, ipvs",
+        "f.toml:39: colour: unknown key; known here: director, port, dpdk, route, lip_pool, mark, service, timeouts, ipvs",
     ),
     (
         "[port.wan]",

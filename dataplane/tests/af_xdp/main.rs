@@ -130,6 +130,7 @@ fn the_kernel_has_everything_until_it_is_ours() {
         port.release(frame);
     }
     assert_eq!(statistic(&handle, "checksums_completed"), 5);
+    assert!(statistic(&handle, "rx_packets") >= 8);
     assert_eq!(kernels(), []);
 
     handle.adopt(&Snapshot::default()).expect("it is less");
@@ -232,7 +233,7 @@ fn one_flush_sends_all_that_waits_up_to_a_full_ring() {
         burst.drain(..).for_each(|frame| port.release(frame));
     }
     assert_eq!(port.counters(), Default::default());
-    assert_eq!(statistic(&handle, "tx_invalid_descs"), 0);
+    assert_eq!(statistic(&handle, "xdp_tx_invalid_descs"), 0);
 }
 
 #[test]
@@ -333,6 +334,20 @@ fn the_link_is_told_up_down_and_gone_and_calls_go_on() {
     handle
         .adopt(&Snapshot::default())
         .expect("the map is there");
+}
+
+#[test]
+fn another_hardware_address_is_followed_once_control_looks() {
+    let (left, right) = pair();
+    let (mut port, handle) = open_left(&left);
+    handle.adopt(&left_is_ours()).expect("there is room");
+    left.ip("link set left0 address 02:00:00:00:00:30");
+    right.ip("neighbour replace 10.9.0.1 lladdr 02:00:00:00:00:30 dev right0");
+    assert_eq!(handle.state().mac, Mac([2, 0, 0, 0, 0, 0x30]));
+    send_datagrams(&right, 3);
+    let frames = receive_udp(&mut port, 3);
+    assert_eq!(frames.len(), 3);
+    frames.into_iter().for_each(|frame| port.release(frame));
 }
 
 #[test]

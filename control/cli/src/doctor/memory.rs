@@ -2,7 +2,7 @@
 
 use super::machine::Machine;
 use super::report::Report;
-use control::config::Configuration;
+use control::config::{Configuration, Driver};
 
 /// Bytes of the tables for each of `director.connections`: an IPv4 and an IPv6 connection, the index included.
 const BYTES_PER_CONNECTION: u64 = 100 + 164;
@@ -33,6 +33,17 @@ pub(super) fn huge_pages(machine: &Machine, configuration: &Configuration, repor
     let told = told.map(|(kib, all, free)| format!("{all} of {} MiB, {free} free", kib / 1024));
     let told = told.collect::<Vec<_>>().join("; ");
     let need = format!("the tables take {} MiB", wanted >> 20);
+    let mut drivers = configuration.ports.iter().map(|port| &port.driver);
+    let has_dpdk = drivers.any(|driver| matches!(driver, Driver::Dpdk(_)));
+    if all == 0 && has_dpdk && configuration.dpdk.huge_pages {
+        let advice = "set some aside: sysctl vm.nr_hugepages=1024, at boot by /etc/sysctl.d; or dpdk.huge_pages = false";
+        report.fail(
+            CHECK,
+            "none are set aside, and DPDK's memory is to be in them",
+            advice,
+        );
+        return;
+    }
     if free >= wanted {
         report.ok(CHECK, format!("{told}; {need}"));
     } else if wanted < SMALL {

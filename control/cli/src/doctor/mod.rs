@@ -78,6 +78,7 @@ fn examine(machine: &Machine, configuration: Option<&Configuration>, report: &mu
         cpus::workers(machine, configuration, report);
         cpus::pinning(machine, configuration, report);
         interfaces::all(machine, configuration, report);
+        devices::of_dpdk(machine, configuration, report);
     }
     memory::locked(machine, report);
     cpus::governor(machine, configuration, report);

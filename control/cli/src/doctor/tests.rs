@@ -296,6 +296,45 @@ fn af_xdp_wants_more_capabilities() {
 }
 
 #[test]
+fn devices_for_dpdk_must_be_there_and_given_to_user_space() {
+    let with = |device: &str| {
+        let named = format!("device = \"{device}\"");
+        let text = TEXT.replace("af_packet", "dpdk");
+        text.replace("interface = \"eth0\"", &named)
+    };
+    let root = fit();
+    assert_eq!(faults(&examined(&root, &with("0000:01:00.0"))), []);
+    let report = examined(&root, &with("0000:09:00.0"));
+    assert_eq!(faults(&report)[0].2, "no PCI device 0000:09:00.0");
+    let advice = report
+        .findings
+        .iter()
+        .find_map(|finding| finding.advice.as_deref());
+    assert_eq!(advice, Some("port.wan.device: one of 0000:01:00.0"));
+    assert!(!report.passed());
+    fs::remove_file(root.path().join("sys/bus/pci/devices/0000:01:00.0/driver")).unwrap();
+    link(
+        &root,
+        "sys/bus/pci/devices/0000:01:00.0/driver",
+        "../drivers/ixgbe",
+    );
+    let report = examined(&root, &with("0000:01:00.0"));
+    assert!(faults(&report)[0].2.contains("driver ixgbe"), "{report}");
+    assert!(!report.passed());
+    let report = examined(&root, &with("net_null0"));
+    assert_eq!(faults(&report)[0].2, "net_null0 is a virtual device");
+    assert!(report.passed());
+    let pages = "sys/kernel/mm/hugepages/hugepages-2048kB";
+    put(&root, &format!("{pages}/nr_hugepages"), "0");
+    put(&root, &format!("{pages}/free_hugepages"), "0");
+    let report = examined(&root, &with("net_null0"));
+    assert!(faults(&report)[0].2.contains("DPDK's memory"), "{report}");
+    assert!(!report.passed());
+    let without = format!("{}[dpdk]\nhuge_pages = false\n", with("net_null0"));
+    assert!(examined(&root, &without).passed());
+}
+
+#[test]
 fn vfio_without_an_iommu_is_doubtful() {
     let root = fit();
     fs::remove_dir_all(root.path().join("sys/class/iommu")).unwrap();

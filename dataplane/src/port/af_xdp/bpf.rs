@@ -17,6 +17,7 @@ const MAP_DELETE_ELEM: i32 = 3;
 const PROG_LOAD: i32 = 5;
 const PROG_TEST_RUN: i32 = 10;
 const LINK_CREATE: i32 = 28;
+const LINK_UPDATE: i32 = 29;
 
 // `enum bpf_map_type`, `enum bpf_prog_type`, `enum bpf_attach_type`.
 const HASH: u32 = 1;
@@ -44,9 +45,7 @@ pub(super) struct Map {
 pub(super) struct Program(OwnedFd);
 
 /// A program on an interface, until this is dropped or the process has ended.
-pub(super) struct Link {
-    _fd: OwnedFd,
-}
+pub(super) struct Link(OwnedFd);
 
 /// Where on its way a program sees a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +100,14 @@ struct LinkCreate {
     target_ifindex: u32,
     attach_type: u32,
     flags: u32,
+}
+
+#[repr(C)]
+struct LinkUpdate {
+    link_fd: u32,
+    new_prog_fd: u32,
+    flags: u32,
+    old_prog_fd: u32,
 }
 
 #[derive(Default)]
@@ -289,7 +296,7 @@ impl Program {
         };
         // SAFETY: the attributes are those of this command, which returns a new file descriptor.
         let fd = unsafe { bpf_fd(LINK_CREATE, &mut attributes) }?;
-        Ok(Link { _fd: fd })
+        Ok(Link(fd))
     }
 
     /// What the program says of a frame: `enum xdp_action`.
@@ -331,6 +338,20 @@ impl Program {
         };
         // SAFETY: the attributes are those of this command; frame and context outlive it, and are as long as it says.
         unsafe { bpf(PROG_TEST_RUN, &mut attributes) }.map(drop)
+    }
+}
+
+impl Link {
+    /// Puts another program in the place of the one that is there.
+    pub(super) fn replace(&self, program: &Program) -> io::Result<()> {
+        let mut attributes = LinkUpdate {
+            link_fd: descriptor(self.0.as_raw_fd()),
+            new_prog_fd: descriptor(program.0.as_raw_fd()),
+            flags: 0,
+            old_prog_fd: 0,
+        };
+        // SAFETY: the attributes are those of this command, and have no addresses.
+        unsafe { bpf(LINK_UPDATE, &mut attributes) }.map(drop)
     }
 }
 

@@ -1,8 +1,10 @@
 //! What control keeps of the port: it tells the XDP program what is ours, and says how the port is.
 
+use super::attributes;
 use super::bpf::{Link as Attached, Map, Program};
 use super::ours::Ours;
-use super::socket::{Inquiry, XdpSocket};
+use super::program::program;
+use super::socket::{Inquiry, Links, XdpSocket};
 use crate::port::handle::{Link, PortHandle, PortState};
 use crate::port::{Mac, PortId};
 use crate::snapshot::Snapshot;
@@ -33,14 +35,30 @@ pub(super) struct Handle {
     pub(super) id: PortId,
     pub(super) interface: String,
     pub(super) index: u32,
-    pub(super) mac: Mac,
+    /// For which the program is.
+    pub(super) mac: Mutex<Mac>,
     pub(super) mode: String,
     pub(super) queues: Vec<Queue>,
     pub(super) ours: Mutex<Ours>,
     pub(super) inquiry: Inquiry,
-    pub(super) _attached: Attached,
-    pub(super) _program: Program,
-    pub(super) _sockets: Map,
+    pub(super) links: Mutex<Links>,
+    pub(super) attached: Attached,
+    pub(super) sockets: Map,
+}
+
+impl Handle {
+    /// The address whose frames are ours: the interface's, unless the kernel refuses a program for it.
+    fn follow(&self, mac: Option<Mac>) -> Mac {
+        let mut known = self.mac.lock();
+        if let Some(mac) = mac.filter(|mac| *mac != *known) {
+            let code = program(mac, self.ours.lock().map().fd(), self.sockets.fd());
+            let replaced = Program::load("uvs", &code).and_then(|new| self.attached.replace(&new));
+            if replaced.is_ok() {
+                *known = mac;
+            }
+        }
+        *known
+    }
 }
 
 impl PortHandle for Handle {
@@ -50,7 +68,7 @@ impl PortHandle for Handle {
             .ok()
             .filter(|interface| interface.index == self.index);
         PortState {
-            mac: self.mac,
+            mac: self.follow(interface.as_ref().map(|interface| interface.mac)),
             mtu: interface.as_ref().map_or(0, |interface| interface.mtu),
             link: match &interface {
                 None => Link::Gone,
@@ -86,17 +104,20 @@ impl PortHandle for Handle {
             }
         }
         let names = [
-            "rx_dropped",
-            "rx_invalid_descs",
-            "tx_invalid_descs",
-            "rx_ring_full",
-            "rx_fill_ring_empty_descs",
-            "tx_ring_empty_descs",
+            "xdp_rx_dropped",
+            "xdp_rx_invalid_descs",
+            "xdp_tx_invalid_descs",
+            "xdp_rx_ring_full",
+            "xdp_rx_fill_ring_empty_descs",
+            "xdp_tx_ring_empty_descs",
             "checksums_completed",
             "given_back_to_kernel",
             "not_given_back_to_kernel",
         ];
-        names.map(str::to_owned).into_iter().zip(sums).collect()
+        let of_interface = self.links.lock().attributes(self.index);
+        let mut all = attributes::counters(&of_interface.unwrap_or_default());
+        all.extend(names.map(str::to_owned).into_iter().zip(sums));
+        all
     }
 
     fn adopt(&self, snapshot: &Snapshot) -> io::Result<()> {

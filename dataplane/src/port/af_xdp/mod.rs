@@ -9,9 +9,11 @@
 //! All checksums of frames that are received here are final: those of local senders are finished on the way (`checksums.rs`).
 
 mod assembler;
+mod attributes;
 mod beside;
 mod bpf;
 mod checksums;
+mod errors;
 mod handle;
 mod keys;
 mod open;
@@ -38,7 +40,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use umem::Umem;
 
-pub use open::{Checksums, Config, OpenError};
+pub use errors::OpenError;
+pub use open::{Checksums, Config};
 
 /// Calls of `receive` between two looks at the packet socket: a system call each.
 const BESIDE_INTERVAL: u32 = 8;

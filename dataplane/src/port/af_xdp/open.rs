@@ -1,13 +1,13 @@
 //! From a configuration to sockets with their rings and a program on the interface, and all that can be wrong on the way.
 
+use super::attributes;
 use super::beside::Beside;
 use super::bpf::{Link as Attached, Map, Mode, Program};
+use super::errors::{OpenError, refused};
 use super::handle::{Handle, Queue, QueueCounters};
 use super::ours::{KEYS_MAX, Ours};
 use super::program::{pass_all, program};
-use super::socket::{
-    Channels, Inquiry, Interface, NAME_LEN_MAX, Rings, XdpSocket, either, link_attributes,
-};
+use super::socket::{Channels, Inquiry, Interface, Links, NAME_LEN_MAX, Rings, XdpSocket, either};
 use super::umem::{HEADROOM, Umem};
 use crate::packet::wire::ETHERNET_LEN;
 use crate::port::PortId;
@@ -25,7 +25,7 @@ const CHUNKS: u32 = 2 * RING_LEN + 256;
 /// Bytes of a chunk: for ordinary frames, and the most that the kernel takes.
 const CHUNK_LENS: [u32; 2] = [2048, 4096];
 /// The largest MTU, bytes: a frame is in one chunk, with the headroom and a VLAN tag.
-const MTU_MAX: u32 = 4096 - HEADROOM - LINK_LEN;
+pub(super) const MTU_MAX: u32 = 4096 - HEADROOM - LINK_LEN;
 #[allow(clippy::cast_possible_truncation, reason = "18")]
 const LINK_LEN: u32 = ETHERNET_LEN as u32 + 4;
 /// How often a queue or interface is asked for that a process which has just ended may still have, and how long between.
@@ -73,129 +73,6 @@ impl Config {
     }
 }
 
-/// Why an interface cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// No interface can have such a name.
-    #[error("interface {interface:?}: accepted are names of 1 to 15 bytes")]
-    BadName {
-        /// The name.
-        interface: String,
-    },
-    /// The process may not do what was tried.
-    #[error(
-        "interface {interface:?}: cannot {action}: AF_XDP needs CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF: run as root, or give \
-         them (systemd AmbientCapabilities=CAP_NET_RAW CAP_NET_ADMIN CAP_BPF, docker --cap-add NET_RAW --cap-add NET_ADMIN \
-         --cap-add BPF)"
-    )]
-    NotPermitted {
-        /// The name.
-        interface: String,
-        /// What was tried.
-        action: &'static str,
-    },
-    /// There is none of that name.
-    #[error(
-        "interface {interface:?} does not exist in this network namespace; `ip link` lists those that do"
-    )]
-    NoSuchInterface {
-        /// The name.
-        interface: String,
-    },
-    /// It carries something other than Ethernet frames.
-    #[error(
-        "interface {interface:?} is of ARP hardware type {hardware_type}; accepted is Ethernet (1)"
-    )]
-    NotEthernet {
-        /// The name.
-        interface: String,
-        /// ARPHRD_*.
-        hardware_type: u16,
-    },
-    /// It is administratively down.
-    #[error("interface {interface:?} is down; `ip link set {interface} up` first")]
-    Down {
-        /// The name.
-        interface: String,
-    },
-    /// Its packets are larger than a chunk of memory.
-    #[error(
-        "interface {interface:?} has MTU {mtu}; with driver \"af_xdp\" at most {MTU_MAX} are accepted: `ip link set \
-         {interface} mtu {MTU_MAX}`, or use driver \"af_packet\""
-    )]
-    MtuTooLarge {
-        /// The name.
-        interface: String,
-        /// Its MTU, bytes.
-        mtu: u32,
-    },
-    /// Not one queue for each worker.
-    #[error(
-        "interface {interface:?} receives by {queues} queues, and there are {workers} workers, each of which has one: {remedy}"
-    )]
-    Queues {
-        /// The name.
-        interface: String,
-        /// How many it has.
-        queues: u32,
-        /// How many workers there are.
-        workers: u16,
-        /// What to do.
-        remedy: String,
-    },
-    /// Somebody else has a program there.
-    #[error(
-        "interface {interface:?} has an XDP program already ({program}); there can be one: `bpftool net` shows whose it is, \
-         `ip link set {interface} xdp off` or its owner's end removes it"
-    )]
-    OtherProgram {
-        /// The name.
-        interface: String,
-        /// Its number, in words.
-        program: String,
-    },
-    /// Frames would come by the kernel's own buffers.
-    #[error("interface {interface:?} has no native XDP")]
-    NotNative {
-        /// The name.
-        interface: String,
-        /// What the kernel says.
-        source: Option<io::Error>,
-    },
-    /// Somebody else has an AF_XDP socket there.
-    #[error(
-        "interface {interface:?}: queue {queue} belongs to another AF_XDP socket; end the program that has it"
-    )]
-    QueueTaken {
-        /// The name.
-        interface: String,
-        /// Which queue.
-        queue: u16,
-    },
-    /// The memory for frames cannot be pinned.
-    #[error(
-        "interface {interface:?}: {mib} MiB for the frames of a queue are more than this process may pin (RLIMIT_MEMLOCK): give \
-         it CAP_IPC_LOCK or a higher limit (systemd LimitMEMLOCK=infinity, docker --ulimit memlock=-1, ulimit -l unlimited)"
-    )]
-    MemoryLocked {
-        /// The name.
-        interface: String,
-        /// What is needed.
-        mib: usize,
-    },
-    /// The kernel refused something that it should not.
-    #[error("interface {interface:?}: cannot {action}")]
-    System {
-        /// The name.
-        interface: String,
-        /// What was tried.
-        action: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
-
 /// What a worker's port is made of.
 pub(super) struct Parts {
     pub(super) socket: Arc<XdpSocket>,
@@ -228,7 +105,8 @@ pub(super) fn open(config: &Config) -> Result<Open, OpenError> {
     let failed = |action| move |source: io::Error| refused(name, action, source);
     let inquiry = Inquiry::new().map_err(failed("open a socket"))?;
     let interface = usable(&inquiry, name)?;
-    check_queues(&inquiry, config, interface.index)?;
+    let mut links = Links::new().map_err(failed("open a socket"))?;
+    check_queues(&inquiry, &mut links, config, interface.index)?;
     let driver = inquiry.driver(name).unwrap_or_default();
 
     let ours = Ours::new(KEYS_MAX).map_err(failed("make a BPF map"))?;
@@ -237,7 +115,7 @@ pub(super) fn open(config: &Config) -> Result<Open, OpenError> {
     let code = program(interface.mac, ours.map().fd(), sockets.fd());
     let program = Program::load("uvs", &code).map_err(failed("load its XDP program"))?;
     let pass = Program::load("uvs_pass", &pass_all()).map_err(failed("load an XDP program"))?;
-    let (attached, mode, why_not) = attach(&program, name, interface.index)?;
+    let (attached, mode, why_not) = attach(&program, &mut links, name, interface.index)?;
     if config.native_only && mode != Mode::Native {
         return Err(OpenError::NotNative {
             interface: name.clone(),
@@ -264,7 +142,7 @@ pub(super) fn open(config: &Config) -> Result<Open, OpenError> {
         id: config.id,
         interface: name.clone(),
         index: interface.index,
-        mac: interface.mac,
+        mac: Mutex::new(interface.mac),
         mode: in_words(mode, zero_copy, verifies, config.workers, why_not.as_ref()),
         queues: parts
             .iter()
@@ -275,9 +153,9 @@ pub(super) fn open(config: &Config) -> Result<Open, OpenError> {
             .collect(),
         ours: Mutex::new(ours),
         inquiry,
-        _attached: attached,
-        _program: program,
-        _sockets: sockets,
+        links: Mutex::new(links),
+        attached,
+        sockets,
     };
     Ok(Open {
         interface,
@@ -329,18 +207,6 @@ fn in_words(
     words.join(", ")
 }
 
-fn refused(interface: &str, action: &'static str, source: io::Error) -> OpenError {
-    let interface = interface.to_owned();
-    match source.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => OpenError::NotPermitted { interface, action },
-        _ => OpenError::System {
-            interface,
-            action,
-            source,
-        },
-    }
-}
-
 fn usable(inquiry: &Inquiry, name: &str) -> Result<Interface, OpenError> {
     let owned = || name.to_owned();
     let asked = inquiry.interface(name);
@@ -367,17 +233,21 @@ fn usable(inquiry: &Inquiry, name: &str) -> Result<Interface, OpenError> {
 }
 
 /// Each worker has a queue, and each queue a worker: frames of one without would be the kernel's, which does not forward them.
-fn check_queues(inquiry: &Inquiry, config: &Config, index: u32) -> Result<(), OpenError> {
+fn check_queues(
+    inquiry: &Inquiry,
+    links: &mut Links,
+    config: &Config,
+    index: u32,
+) -> Result<(), OpenError> {
     let name = &config.interface;
     let channels = inquiry.channels(name);
     let queues = match &channels {
         Ok(channels) => channels.receive + channels.combined,
         // A driver that does not say. What it was made with is then what it has.
-        Err(_) => number(
-            &link_attributes(index).unwrap_or_default(),
-            &[NUM_RX_QUEUES],
-        )
-        .unwrap_or(1),
+        Err(_) => {
+            let attributes = links.attributes(index).unwrap_or_default();
+            attributes::receive_queues(&attributes).unwrap_or(1)
+        }
     };
     if queues == u32::from(config.workers) {
         return Ok(());
@@ -405,42 +275,16 @@ fn remedy(name: &str, channels: Option<Channels>, queues: u32, workers: u16) -> 
     }
 }
 
-// Attributes of RTM_NEWLINK. Source: Linux include/uapi/linux/if_link.h.
-const NUM_RX_QUEUES: u16 = 32;
-const XDP: u16 = 43;
-const XDP_PROG_ID: u16 = 4;
-
-/// The first number at a path of nested netlink attributes.
-fn number(mut attributes: &[u8], path: &[u16]) -> Option<u32> {
-    let (wanted, deeper) = path.split_first()?;
-    while let Some(header) = attributes.first_chunk::<4>() {
-        let len = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-        // The highest two bits are flags.
-        let kind = u16::from_ne_bytes([header[2], header[3]]) & 0x3fff;
-        let value = attributes.get(4..len)?;
-        if kind == *wanted {
-            return if deeper.is_empty() {
-                value
-                    .first_chunk::<4>()
-                    .map(|bytes| u32::from_ne_bytes(*bytes))
-            } else {
-                number(value, deeper)
-            };
-        }
-        attributes = attributes.get(len.next_multiple_of(4)..)?;
-    }
-    None
-}
-
 /// Puts the program on the interface: in the driver, or else behind it, and then why.
 fn attach(
     program: &Program,
+    links: &mut Links,
     name: &str,
     index: u32,
 ) -> Result<(Attached, Mode, Option<io::Error>), OpenError> {
-    let other = |interface: &str| {
-        let id = link_attributes(index).ok();
-        let id = id.and_then(|attributes| number(&attributes, &[XDP, XDP_PROG_ID]));
+    let mut other = |interface: &str| {
+        let id = links.attributes(index).ok();
+        let id = id.and_then(|attributes| attributes::program_id(&attributes));
         OpenError::OtherProgram {
             interface: interface.to_owned(),
             program: id.map_or_else(|| "of unknown id".to_owned(), |id| format!("id {id}")),

@@ -350,31 +350,39 @@ impl Inquiry {
     }
 }
 
-/// What rtnetlink says of one interface: the attributes of its RTM_NEWLINK message.
-pub(super) fn link_attributes(interface: u32) -> io::Result<Vec<u8>> {
-    const NETLINK_ROUTE: i32 = 0;
-    let socket = open_socket(libc::AF_NETLINK, libc::SOCK_RAW, NETLINK_ROUTE)?;
-    // struct nlmsghdr {len, type, flags, sequence, port} and struct ifinfomsg {family, type, index, flags, change}.
-    let mut request = [0u8; 32];
-    request[0..4].copy_from_slice(&32u32.to_ne_bytes());
-    request[4..6].copy_from_slice(&libc::RTM_GETLINK.to_ne_bytes());
-    let flags = u16::try_from(libc::NLM_F_REQUEST).expect("NLM_F_REQUEST is 1");
-    request[6..8].copy_from_slice(&flags.to_ne_bytes());
-    request[20..24].copy_from_slice(&interface.to_ne_bytes());
-    let fd = socket.as_raw_fd();
-    // SAFETY: `request` is readable for its length during the call.
-    result(unsafe { libc::send(fd, request.as_ptr().cast(), request.len(), 0) })?;
-    let mut answer = vec![0u8; 64 * 1024];
-    // SAFETY: `answer` is writable for its length during the call.
-    let len = result(unsafe { libc::recv(fd, answer.as_mut_ptr().cast(), answer.len(), 0) })?;
-    answer.truncate(usize::try_from(len).unwrap_or(0));
-    let kind = answer
-        .get(4..6)
-        .map(|kind| u16::from_ne_bytes([kind[0], kind[1]]));
-    if kind != Some(libc::RTM_NEWLINK) {
-        return Err(io::ErrorKind::NotFound.into());
+/// Asks rtnetlink of the namespace that it was made in, one question at a time.
+pub(super) struct Links(OwnedFd);
+
+impl Links {
+    pub(super) fn new() -> io::Result<Links> {
+        const NETLINK_ROUTE: i32 = 0;
+        open_socket(libc::AF_NETLINK, libc::SOCK_RAW, NETLINK_ROUTE).map(Links)
     }
-    Ok(answer.split_off(32.min(answer.len())))
+
+    /// What it says of one interface: the attributes of its RTM_NEWLINK message.
+    pub(super) fn attributes(&mut self, interface: u32) -> io::Result<Vec<u8>> {
+        // struct nlmsghdr {len, type, flags, sequence, port} and struct ifinfomsg {family, type, index, flags, change}.
+        let mut request = [0u8; 32];
+        request[0..4].copy_from_slice(&32u32.to_ne_bytes());
+        request[4..6].copy_from_slice(&libc::RTM_GETLINK.to_ne_bytes());
+        let flags = u16::try_from(libc::NLM_F_REQUEST).expect("NLM_F_REQUEST is 1");
+        request[6..8].copy_from_slice(&flags.to_ne_bytes());
+        request[20..24].copy_from_slice(&interface.to_ne_bytes());
+        let fd = self.0.as_raw_fd();
+        // SAFETY: `request` is readable for its length during the call.
+        result(unsafe { libc::send(fd, request.as_ptr().cast(), request.len(), 0) })?;
+        let mut answer = vec![0u8; 64 * 1024];
+        // SAFETY: `answer` is writable for its length during the call.
+        let len = result(unsafe { libc::recv(fd, answer.as_mut_ptr().cast(), answer.len(), 0) })?;
+        answer.truncate(usize::try_from(len).unwrap_or(0));
+        let kind = answer
+            .get(4..6)
+            .map(|kind| u16::from_ne_bytes([kind[0], kind[1]]));
+        if kind != Some(libc::RTM_NEWLINK) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(answer.split_off(32.min(answer.len())))
+    }
 }
 
 fn checked(name: &str) -> io::Result<CString> {
