@@ -288,7 +288,8 @@ impl Hoard {
     /// Frees what every worker has let go of. The caller has just passed a quiescent state itself.
     #[inline]
     pub(crate) fn collect(&mut self, links: &Slab<Link>, pool: &Pool, epochs: &Epochs) {
-        if self.waiting.count != 0 || self.limbo.count != 0 {
+        let has_surplus = self.free.count > pool.range + pool.chunk;
+        if self.waiting.count != 0 || self.limbo.count != 0 || has_surplus {
             self.collect_some(links, pool, epochs);
         }
     }

@@ -69,7 +69,7 @@ fn what_cannot_be_is_told_with_its_place() {
         (
             "driver = \"memory\"\ndevice = \"net_null0\"",
             "",
-            "only driver \"dpdk\" has it",
+            "only drivers \"auto\" and \"dpdk\" have it",
         ),
         (
             dpdk,

@@ -142,7 +142,9 @@ fn mistakes_name_the_argument_the_value_and_what_is_accepted() {
         (&["--seconds", "0"], &["'0'", "--seconds", "0.01 to 3600"]),
         (&["--seconds", "NaN"], &["NaN", "--seconds", "0.01 to 3600"]),
         (&["--family", "ipv5"], &["ipv5", "--family", "ipv4, ipv6"]),
-        (&["--port", "dpdk"], &["dpdk", "--port", "memory"]),
+        (&["--port", "netmap"], &["netmap", "--port", "memory"]),
+        #[cfg(not(feature = "dpdk"))]
+        (&["--port", "dpdk"], &["--port dpdk", "--features dpdk"]),
         (&["--new-flows-per-second", "-1"], &["-1"]),
         (
             &["--flows", "3", "--workers", "4"],

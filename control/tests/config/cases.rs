@@ -143,7 +143,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "driver = \"memory\"",
         "driver = \"memory\"\ninterface = \"eth0\"",
-        "f.toml:11: port.lan.interface: only drivers \"af_packet\" and \"af_xdp\" have an interface",
+        "f.toml:11: port.lan.interface: only drivers \"auto\", \"af_packet\" and \"af_xdp\" have an interface",
     ),
     (
         "driver = \"memory\"",
@@ -163,7 +163,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "driver = \"memory\"",
         "driver = \"memory\"\nchecksums = \"trust\"",
-        "f.toml:11: port.lan.checksums: only driver \"af_xdp\" has this choice",
+        "f.toml:11: port.lan.checksums: only drivers \"auto\" and \"af_xdp\" have this choice",
     ),
     (
         "driver = \"memory\"",
