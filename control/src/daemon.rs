@@ -1,7 +1,6 @@
 //! What uvsd does once its director runs: answers the control socket, and heeds signals.
 
 use crate::config::{Accepted, Configuration, ReadError};
-use crate::director::Director;
 use crate::grpc::{ConfigurationService, DirectorService};
 use crate::manage::{Actor, ManageError, Manager, Outcome, Terms, Wish};
 use crate::notify::{self, Watchdog};
@@ -152,7 +151,7 @@ async fn watch_over(
                 if !ended.is_empty() {
                     return Err(ServeError::WorkersEnded(ended));
                 }
-                watchdog.look(director);
+                watchdog.look(manager.director());
             }
         }
     }
