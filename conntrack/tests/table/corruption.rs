@@ -138,5 +138,5 @@ fn of_all_damaged_files_none_yields_a_connection_that_was_not_there() {
     }
     println!("{replaced} files replaced, {adopted} connections adopted, {refused} refused");
     let all = (before_v4.len() + before_v6.len()) * ROUNDS as usize;
-    assert!(adopted > all / 2 && refused > 1000 && replaced > 100);
+    assert!(adopted > all / 2 && refused > u64::from(ROUNDS / 10) && replaced > ROUNDS / 100);
 }
