@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 const CAPACITY: u32 = 96;
 const COUNT: u32 = 80;
-const ROUNDS: u32 = 10_000;
+const ROUNDS: u32 = if cfg!(debug_assertions) { 1000 } else { 10_000 };
 
 /// Numbers that are the same in each run. Source: Steele, Lea, Flood, Fast splittable pseudorandom number generators
 /// (SplitMix64).
@@ -100,7 +100,7 @@ fn look<F: Numbered>(
 }
 
 #[test]
-fn of_ten_thousand_damaged_files_none_yields_a_connection_that_was_not_there() {
+fn of_all_damaged_files_none_yields_a_connection_that_was_not_there() {
     let place = Place::new();
     let (before_v4, before_v6) = {
         let (file, _) = open(place.path(), CAPACITY);
@@ -138,5 +138,5 @@ fn of_ten_thousand_damaged_files_none_yields_a_connection_that_was_not_there() {
     }
     println!("{replaced} files replaced, {adopted} connections adopted, {refused} refused");
     let all = (before_v4.len() + before_v6.len()) * ROUNDS as usize;
-    assert!(adopted > all / 2 && refused > 1000 && replaced > 100);
+    assert!(adopted > all / 2 && refused > u64::from(ROUNDS / 10) && replaced > ROUNDS / 100);
 }
