@@ -232,9 +232,11 @@ impl Director {
         if !keys.is_empty() {
             return Err(ApplyError::NeedsRestart { keys });
         }
-        Ok(Plan::new(&current.configuration, configuration, |server| {
+        let mut plan = Plan::new(&current.configuration, configuration, |server| {
             connections(&current.compiler, server)
-        }))
+        });
+        plan.find_moved(&current.configuration, configuration);
+        Ok(plan)
     }
 
     /// Takes a new configuration over, whole or not at all. Servers that stay keep their connections and counters.

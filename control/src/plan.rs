@@ -1,9 +1,11 @@
 //! What a new configuration changes, worked out before anything is changed.
 
 use crate::config::{Configuration, Listen, Server, Service};
+use scheduler::{Load, RealServer, RealServerId, Weight, share_moved};
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 /// What becomes of a service or a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +104,34 @@ impl Plan {
         }
     }
 
+    /// Works out which share of flows gets another server.
+    pub(crate) fn find_moved(&mut self, old: &Configuration, new: &Configuration) {
+        let find = |configuration: &Configuration, listen: Listen| {
+            let mut services = configuration.services.iter();
+            services
+                .find(|service| service.listen == listen)
+                .map(|service| (service.scheduler, service.flags, scheduled(service)))
+        };
+        for planned in &mut self.services {
+            let (Some(before), Some(after)) =
+                (find(old, planned.listen), find(new, planned.listen))
+            else {
+                continue;
+            };
+            // With another scheduler there is nothing to compare.
+            if (before.0, before.1) == (after.0, after.1) {
+                let unspecified = if planned.listen.is_ipv4() {
+                    IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+                } else {
+                    IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+                };
+                let to = planned.listen.ip().unwrap_or(unspecified);
+                let servers = [&before.2[..], &after.2[..]];
+                planned.slots_moved = share_moved(after.0, &after.1, to, servers);
+            }
+        }
+    }
+
     /// Services of which this becomes.
     #[must_use]
     pub fn services_to(&self, action: Action) -> usize {
@@ -124,6 +154,22 @@ impl Plan {
         let services = self.services.iter();
         services.map(|service| service.connections_cut).sum()
     }
+}
+
+/// The servers of a service as its scheduler sees them: the newest first, none of them busy.
+fn scheduled(service: &Service) -> Vec<RealServer> {
+    let servers = (0..)
+        .zip(&service.servers)
+        .map(|(number, server)| RealServer {
+            id: RealServerId(number),
+            address: server.address.ip(),
+            port: server.address.port(),
+            weight: Weight(server.weight),
+            load: Arc::new(Load::default()),
+        });
+    let mut servers: Vec<_> = servers.collect();
+    servers.reverse();
+    servers
 }
 
 /// What becomes of one service, if anything.

@@ -408,6 +408,35 @@ async fn a_plan_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_plan_tells_how_many_flows_another_server_moves() {
+    let mut bed = Bed::new().await;
+    let add = v1::ServiceServer {
+        service: Some(v1::ServiceKey {
+            mark: 7,
+            ..v1::ServiceKey::default()
+        }),
+        server: Some(v1::ServerSettings {
+            port: 53,
+            ..server("10.1.0.14")
+        }),
+    };
+    let Some(Change::Edits(edits)) = wish(vec![Edit::CreateServer(add)]).change else {
+        unreachable!("edits were asked for");
+    };
+    let request = v1::PlanChangeRequest {
+        change: Some(v1::plan_change_request::Change::Edits(edits)),
+        expected_revision: 0,
+    };
+    let answer = bed.client.plan_change(request).await.unwrap().into_inner();
+    let service = &answer.plan.unwrap().services[0];
+    let moved = service.slots_moved.unwrap();
+    assert!(
+        (0.4..0.6).contains(&moved),
+        "of one server's flows half go to the other: {moved}"
+    );
+}
+
+#[tokio::test]
 async fn what_is_not_confirmed_is_taken_back() {
     let mut bed = Bed::new().await;
     let (before, ..) = bed.manager.current();

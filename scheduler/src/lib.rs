@@ -47,6 +47,7 @@ mod lblcr;
 mod lc;
 mod maglev;
 mod mh;
+mod moved;
 mod nq;
 mod ovf;
 mod registry;
@@ -60,6 +61,7 @@ mod wlc;
 mod wrr;
 
 pub use maglev::maglev_table;
+pub use moved::share_moved;
 pub use registry::{NAMES, Options, SchedulerError, create};
 pub use slow_start::has_slow_start;
 
