@@ -424,10 +424,8 @@ mod tests {
             via: Some("10.0.0.253".parse().unwrap()),
             ..old.routes[0].clone()
         };
-        assert_eq!(
-            make(&Edit::UpdateRoute(route.clone())).unwrap().routes,
-            [route.clone()]
-        );
+        let updated = make(&Edit::UpdateRoute(route.clone())).unwrap();
+        assert_eq!(updated.routes[0], route);
         assert!(
             make(&Edit::DeleteRoute(route.to))
                 .unwrap()
