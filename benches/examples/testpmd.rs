@@ -61,7 +61,7 @@ fn compare(folder: &Path, seconds: f64, rounds: u32) -> anyhow::Result<()> {
     println!("method   flows   uvs Mpps  testpmd macswap Mpps  ratio");
     for (number, (method, flows)) in CASES.into_iter().enumerate() {
         let capture = folder.join(format!("{number}.pcap"));
-        benches::dpdk::write_capture(&case(method, flows, seconds), &capture)?;
+        benches::captured::write_capture(&case(method, flows, seconds), &capture)?;
         for _ in 0..rounds {
             let ours = in_process(number, seconds, &capture)?;
             let theirs = testpmd(&capture, seconds, flows)?;

@@ -90,6 +90,11 @@ impl Director {
         }
     }
 
+    /// What the workers go by.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.publisher.current()
+    }
+
     pub(crate) fn worker<P: Port>(&self, index: u16, port: P, now: Ticks) -> Worker<P> {
         let parts = WorkerParts {
             index,

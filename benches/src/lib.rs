@@ -11,6 +11,7 @@
 //! buffers of a ring (frames.rs): ten million flows need no ten million frames, and a payload is in its buffer already,
 //! as a NIC would have put it there. This is part of the measured time, and measured apart too ([`Measurement::of_port`]).
 
+pub mod captured;
 mod case;
 mod crew;
 mod director;

@@ -3,7 +3,7 @@
 use crate::traffic::{Random, below};
 use conntrack::Lines;
 use dataplane::packet::checksum;
-use dataplane::port::{BURST, Burst, Port};
+use dataplane::port::{BURST, Burst, Port, Sent};
 use std::sync::Arc;
 
 /// What stands in the place of the table: as large, on the same kind of pages.
@@ -88,6 +88,8 @@ pub(crate) fn pass(port: &mut impl Port) -> usize {
 
 #[inline]
 fn hand_on(port: &mut impl Port, frame: dataplane::frame::Frame) {
-    let sent = port.transmit(frame);
-    debug_assert!(matches!(sent, dataplane::port::Sent::Taken));
+    match port.transmit(frame) {
+        Sent::Taken => {}
+        Sent::Copied(frame) | Sent::Refused(frame) => port.release(frame),
+    }
 }

@@ -3,6 +3,7 @@
 //! The engine is the crate `benches`; here are its arguments, what the user sees meanwhile, and the results as a table, as
 //! JSON and as a picture.
 
+mod link;
 mod plot;
 mod port;
 mod progress;
@@ -14,6 +15,7 @@ use crate::demo::Interrupt;
 use crate::lab::Method;
 use benches::{BenchError, Case, Event, Family, Measurement, Size};
 use progress::Progress;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
@@ -66,9 +68,10 @@ pub struct Options {
     pub seconds: Duration,
     /// What the packets come by and go by.
     ///
-    /// memory: frames are written where they are received, and only counted where they are sent. dpdk: a capture of a
-    /// packet of every flow and direction, from DPDK's net_pcap. dpdk:DEVICE: another device of DPDK; CAPTURE in its
-    /// arguments is that capture's path.
+    /// memory: frames are written where they are received, and only counted where they are sent. All others get a capture of
+    /// a packet of every flow and direction, over and over. pcap: read by uvs itself. af_packet, af_xdp: sent by another
+    /// thread over a veth pair, which is made for it (as root). dpdk: from DPDK's net_pcap. dpdk:DEVICE: another device of
+    /// DPDK; CAPTURE in its arguments is that capture's path.
     #[arg(long, value_name = "PORT", default_value = "memory")]
     pub port: PortKind,
     /// Measure beside the director what reading and summing the same frames costs, and fetching two random cache lines
@@ -97,6 +100,12 @@ pub enum IpVersion {
 pub enum PortKind {
     /// Frames are written where they are received, and only counted where they are sent.
     Memory,
+    /// A capture, over and over.
+    Pcap,
+    /// A veth pair, by a packet socket.
+    AfPacket,
+    /// A veth pair, by an AF_XDP socket.
+    AfXdp,
     /// A device of DPDK; `None`: a capture over and over.
     Dpdk(Option<String>),
 }
@@ -104,7 +113,7 @@ pub enum PortKind {
 /// Why a text is no port.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "accepted: memory, dpdk, or dpdk:DEVICE such as dpdk:net_pcap0,rx_pcap=CAPTURE,infinite_rx=1"
+    "accepted: memory, pcap, af_packet, af_xdp, dpdk, or dpdk:DEVICE such as dpdk:net_pcap0,rx_pcap=CAPTURE,infinite_rx=1"
 )]
 pub struct PortError;
 
@@ -114,9 +123,25 @@ impl FromStr for PortKind {
     fn from_str(text: &str) -> Result<PortKind, PortError> {
         match text.split_once(':').unwrap_or((text, "")) {
             ("memory", "") if !text.contains(':') => Ok(PortKind::Memory),
+            ("pcap", "") if !text.contains(':') => Ok(PortKind::Pcap),
+            ("af_packet", "") if !text.contains(':') => Ok(PortKind::AfPacket),
+            ("af_xdp", "") if !text.contains(':') => Ok(PortKind::AfXdp),
             ("dpdk", "") if !text.contains(':') => Ok(PortKind::Dpdk(None)),
             ("dpdk", device) if !device.is_empty() => Ok(PortKind::Dpdk(Some(device.to_owned()))),
             _ => Err(PortError),
+        }
+    }
+}
+
+impl fmt::Display for PortKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PortKind::Memory => f.write_str("memory"),
+            PortKind::Pcap => f.write_str("pcap"),
+            PortKind::AfPacket => f.write_str("af_packet"),
+            PortKind::AfXdp => f.write_str("af_xdp"),
+            PortKind::Dpdk(None) => f.write_str("dpdk"),
+            PortKind::Dpdk(Some(device)) => write!(f, "dpdk:{device}"),
         }
     }
 }
@@ -141,9 +166,14 @@ pub enum Error {
         /// How many workers share them.
         workers: u16,
     },
-    /// What cannot be measured over DPDK.
-    #[error("--port dpdk: {0}")]
-    Dpdk(String),
+    /// What cannot be measured over a port.
+    #[error("--port {port}: {reason}")]
+    Port {
+        /// The port.
+        port: String,
+        /// Why.
+        reason: String,
+    },
     /// A result cannot be written.
     #[error("{}: {error}", path.display())]
     File {
@@ -176,7 +206,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<Report, Error> {
     // A name that cannot be written to is known before the work is done.
     let json = open(options.json.as_deref())?;
     let plot = open(options.plot.as_deref())?;
-    let kind = port::Engine::new(options, &cases)?;
+    let mut kind = port::Engine::new(options, &cases)?;
     let mut progress = Progress::new(cases.len() * (1 + options.sizes.len()));
     let mut measurements: Vec<Measurement> = Vec::new();
     let mut failure = None;

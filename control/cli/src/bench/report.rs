@@ -205,7 +205,7 @@ impl fmt::Display for Report {
         writeln!(f)?;
         writeln!(
             f,
-            "ns/packet: a worker's time, with that of the memory port (port) and of the clock, read once a burst of at most 32;\n\
+            "ns/packet: a worker's time, with that of the port alone (port) and of the clock, read once a burst of at most 32;\n\
              on core: what of it the worker had a core for, the same where nobody else wants one.\n\
              p50 to max: how long bursts took. conn/GiB: connections in a GiB of table, its index included.\n\
              Established packets are of flows at random; with nat and fullnat half of them are replies."
