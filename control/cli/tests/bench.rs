@@ -1,4 +1,5 @@
-//! `uvs bench`, as a user calls it: no root, no network. What the figures are worth, the tests of `benches` say.
+//! `uvs bench`, as a user calls it: no root, no network, but for two of its ports. What the figures are worth, the tests of
+//! `benches` say.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -127,6 +128,37 @@ fn without_a_roofline_there_is_none_and_ipv6_has_its_own_frames() {
     );
 }
 
+/// A capture over and over, and veth pairs. Needs root: fails without.
+#[test]
+fn other_ports_give_the_same_figures() {
+    for port in ["pcap", "af_packet", "af_xdp"] {
+        let folder = tempfile::tempdir().unwrap();
+        let json = folder.path().join("b.json");
+        let told = bench(&[
+            "--port",
+            port,
+            "--mode",
+            "dr,fullnat",
+            "--flows",
+            "100",
+            "--size",
+            "64,1500",
+            "--seconds",
+            "0.05",
+            "--json",
+            json.to_str().unwrap(),
+        ]);
+        assert!(told.status.success(), "{port}: {told:?}");
+        let list: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+        let list = list.as_array().unwrap();
+        assert_eq!(list.len(), 4, "{port}: two modes, two sizes: {list:?}");
+        for object in list {
+            assert_eq!(object["phase"], "established", "{port}: {object}");
+            assert!(object["mpps"].as_f64().unwrap() > 0.0, "{port}: {object}");
+        }
+    }
+}
+
 #[test]
 fn mistakes_name_the_argument_the_value_and_what_is_accepted() {
     for (arguments, said) in [
@@ -142,7 +174,10 @@ fn mistakes_name_the_argument_the_value_and_what_is_accepted() {
         (&["--seconds", "0"], &["'0'", "--seconds", "0.01 to 3600"]),
         (&["--seconds", "NaN"], &["NaN", "--seconds", "0.01 to 3600"]),
         (&["--family", "ipv5"], &["ipv5", "--family", "ipv4, ipv6"]),
-        (&["--port", "netmap"], &["netmap", "--port", "memory"]),
+        (
+            &["--port", "netmap"],
+            &["netmap", "--port", "memory, pcap, af_packet, af_xdp, dpdk"],
+        ),
         #[cfg(not(feature = "dpdk"))]
         (&["--port", "dpdk"], &["--port dpdk", "--features dpdk"]),
         (&["--new-flows-per-second", "-1"], &["-1"]),
