@@ -34,6 +34,9 @@
 //! 2. A line in the registry in `src/registry.rs`, and the `mod` line here. The property tests take it from the registry.
 //! 3. If its weights are shares of flows, a line in `RAMPS` in `src/slow_start.rs`.
 //! 4. If the kernel has it, a recording in `tests/golden`.
+//!
+//! A program that embeds the director adds one of its own without touching this crate: [`register`], and
+//! `control/examples/scheduler.rs`.
 
 #![forbid(unsafe_code)]
 
@@ -62,7 +65,9 @@ mod wrr;
 
 pub use maglev::maglev_table;
 pub use moved::share_moved;
-pub use registry::{NAMES, Options, SchedulerError, create};
+pub use registry::{
+    ADDED_MAX, Make, NAMES, Options, RegisterError, SchedulerError, create, names, register,
+};
 pub use slow_start::has_slow_start;
 
 use std::net::IpAddr;

@@ -4,6 +4,7 @@ use crate::Scheduler;
 use crate::destinations::EXPIRATION_SECONDS;
 use crate::slow_start::with_slow_start;
 use crate::{dh, fo, lblc, lblcr, lc, maglev, mh, nq, ovf, rr, sed, sh, twos, wlc, wrr};
+use std::sync::{PoisonError, RwLock};
 
 /// What the schedulers of a service may be told beyond its servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +51,8 @@ impl Default for Options {
 /// Why there is no such scheduler.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SchedulerError {
-    /// The name is not in [`NAMES`].
-    #[error("scheduler \"{name}\" is not known, did you mean \"{nearest}\"? Accepted: {}", NAMES.join(", "))]
+    /// The name is not among [`names`].
+    #[error("scheduler \"{name}\" is not known, did you mean \"{nearest}\"? Accepted: {}", names().join(", "))]
     Unknown {
         /// What was asked for.
         name: String,
@@ -60,7 +61,32 @@ pub enum SchedulerError {
     },
 }
 
-type Make = fn(&Options) -> Box<dyn Scheduler>;
+/// Why a scheduler is not added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegisterError {
+    /// There is one of that name.
+    #[error("there is a scheduler \"{0}\" already; accepted: another name")]
+    Taken(&'static str),
+    /// Nobody could write the name.
+    #[error(
+        "\"{0}\" is not a name for a scheduler; accepted: 1 to 15 of a-z, 0-9, '-' and '_', a letter first"
+    )]
+    BadName(&'static str),
+    /// There are as many as may be.
+    #[error("{ADDED_MAX} schedulers were added already, which is the limit")]
+    TooMany,
+}
+
+/// Makes a scheduler for one service on one worker.
+pub type Make = fn(&Options) -> Box<dyn Scheduler>;
+
+/// Schedulers that programs may add.
+pub const ADDED_MAX: usize = 64;
+/// The longest name, bytes. Source: Linux include/uapi/linux/ip_vs.h (IP_VS_SCHEDNAME_MAXLEN).
+const NAME_LEN_MAX: usize = 15;
+
+/// What the program around this crate has added.
+static ADDED: RwLock<Vec<(&'static str, Make)>> = RwLock::new(Vec::new());
 
 /// A line for each scheduler.
 const REGISTRY: &[(&str, Make)] = &[
@@ -93,19 +119,55 @@ const REGISTRY: &[(&str, Make)] = &[
     ("maglev", |_| Box::new(maglev::Maglev::default())),
 ];
 
-/// The names that [`create`] accepts.
-pub const NAMES: &[&str] = &names();
+/// The names of this crate's schedulers.
+pub const NAMES: &[&str] = &own_names();
+
+/// The names that [`create`] accepts: [`NAMES`], and those that were added.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    let added = ADDED.read().unwrap_or_else(PoisonError::into_inner);
+    let added = added.iter().map(|(name, _)| *name);
+    NAMES.iter().copied().chain(added).collect()
+}
+
+/// Adds a scheduler of the program's own, for as long as that runs. From then on configurations may name it; it has no flags and
+/// no slow start.
+///
+/// # Errors
+/// [`RegisterError`], and nothing is added.
+pub fn register(name: &'static str, make: Make) -> Result<(), RegisterError> {
+    let is_word =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    let begins = name.starts_with(|first: char| first.is_ascii_lowercase());
+    if !begins || name.len() > NAME_LEN_MAX || !name.bytes().all(is_word) {
+        return Err(RegisterError::BadName(name));
+    }
+    let mut added = ADDED.write().unwrap_or_else(PoisonError::into_inner);
+    if NAMES.contains(&name) || added.iter().any(|(known, _)| *known == name) {
+        return Err(RegisterError::Taken(name));
+    }
+    if added.len() == ADDED_MAX {
+        return Err(RegisterError::TooMany);
+    }
+    added.push((name, make));
+    Ok(())
+}
 
 /// The scheduler called `name`, for one service on one worker.
 ///
 /// # Errors
 ///
-/// [`SchedulerError::Unknown`] if `name` is not one of [`NAMES`], exactly.
+/// [`SchedulerError::Unknown`] if `name` is not one of [`names`], exactly.
 pub fn create(name: &str, options: &Options) -> Result<Box<dyn Scheduler>, SchedulerError> {
     if NAMES.contains(&name) {
         let make = |name: &str| make(name, options);
         return Ok(with_slow_start(name, options.slow_start, make));
     }
+    let added = ADDED.read().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, make)) = added.iter().find(|(known, _)| *known == name) {
+        return Ok(make(options));
+    }
+    drop(added);
     Err(SchedulerError::Unknown {
         name: name.to_owned(),
         nearest: nearest(name),
@@ -118,7 +180,7 @@ fn make(name: &str, options: &Options) -> Box<dyn Scheduler> {
     make(options)
 }
 
-const fn names() -> [&'static str; REGISTRY.len()] {
+const fn own_names() -> [&'static str; REGISTRY.len()] {
     let mut names = [""; REGISTRY.len()];
     let mut index = 0;
     while index < names.len() {
@@ -131,8 +193,8 @@ const fn names() -> [&'static str; REGISTRY.len()] {
 /// The known name that takes the fewest edits to become `name`, case apart; the first of several.
 fn nearest(name: &str) -> &'static str {
     let name = name.to_ascii_lowercase();
-    NAMES
-        .iter()
+    names()
+        .into_iter()
         .min_by_key(|known| distance(known, &name))
         .expect("the registry is not empty")
 }
@@ -164,6 +226,21 @@ mod tests {
     fn every_name_makes_a_scheduler() {
         for name in NAMES {
             assert!(create(name, &Options::default()).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_scheduler_of_the_programs_own_is_made_by_its_name() {
+        let make: Make = |_| Box::new(fo::Failover);
+        assert!(create("registry-own", &Options::default()).is_err());
+        assert_eq!(register("registry-own", make), Ok(()));
+        assert!(create("registry-own", &Options::default()).is_ok());
+        assert!(names().contains(&"registry-own") && !NAMES.contains(&"registry-own"));
+        for name in ["registry-own", "rr"] {
+            assert_eq!(register(name, make), Err(RegisterError::Taken(name)));
+        }
+        for name in ["", "Rr", "1st", "a b", "sixteen-letters-"] {
+            assert_eq!(register(name, make), Err(RegisterError::BadName(name)));
         }
     }
 

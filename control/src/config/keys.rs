@@ -20,6 +20,8 @@ pub enum Accepts {
     Number(u64, u64),
     /// One of these words.
     Word(&'static [&'static str]),
+    /// The name of a scheduler; a program may add some.
+    Scheduler,
     /// A string, array or boolean of the described form.
     Form(&'static str),
 }
@@ -30,12 +32,25 @@ impl Accepts {
     pub fn describe(&self) -> String {
         match self {
             Accepts::Number(low, high) => format!("{low} to {high}"),
-            Accepts::Word(words) => words
+            Accepts::Word(_) | Accepts::Scheduler => self
+                .words()
                 .iter()
                 .map(|word| format!("\"{word}\""))
                 .collect::<Vec<_>>()
                 .join(", "),
             Accepts::Form(form) => (*form).to_owned(),
+        }
+    }
+
+    /// The words that are taken.
+    ///
+    /// # Panics
+    /// When it is not words that are: the reader and the table are out of step.
+    pub(crate) fn words(&self) -> Vec<&'static str> {
+        match self {
+            Accepts::Word(words) => words.to_vec(),
+            Accepts::Scheduler => scheduler::names(),
+            other => unreachable!("{other:?} are no words"),
         }
     }
 }

@@ -138,9 +138,7 @@ impl<'r, 't> Section<'r, 't> {
     /// The position of a word among those the key takes.
     pub(super) fn word(&self, name: &str) -> Option<&'static str> {
         let value = self.get(name)?;
-        let Accepts::Word(words) = value.key.accepts else {
-            unreachable!("{name} is declared to take words")
-        };
+        let words = value.key.accepts.words();
         value.parse(|text| words.iter().copied().find(|word| *word == text))
     }
 

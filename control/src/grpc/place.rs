@@ -109,14 +109,12 @@ impl<'p> Place<'p> {
     /// One of the words of a key; anything else is noted.
     pub(super) fn word(&self, value: &str, of: &Table, key: &str) -> Option<&'static str> {
         let key = of.key(key);
-        let Accepts::Word(words) = key.accepts else {
-            unreachable!("{} is declared to take a word", key.name)
-        };
-        let word = words.iter().find(|word| **word == value);
+        let words = key.accepts.words();
+        let word = words.into_iter().find(|word| *word == value);
         if word.is_none() {
             self.refuse(format_args!("{value:?}"), key);
         }
-        word.copied()
+        word
     }
 
     /// What `parse` understands; anything else is noted.

@@ -14,7 +14,7 @@ pub mod exception;
 pub mod handle;
 pub mod memory;
 pub mod pcap;
-mod pool;
+pub mod pool;
 
 /// Frames received or decided together.
 pub const BURST: usize = 32;

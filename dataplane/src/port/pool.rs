@@ -14,15 +14,19 @@ const _: () = assert!(HEADROOM as usize >= LARGEST_OVERHEAD);
 const FRAME_LEN_LIMIT: u32 = 1 << 24;
 
 /// Buffers of which any free one will do.
-pub(super) struct Pool {
+pub struct Pool {
     buffers: Buffers,
     /// The buffers that are at home; its room is reserved once, for all of them.
     free: Vec<u32>,
 }
 
 impl Pool {
-    /// `count` buffers for frames of at most `frame_len_max` bytes.
-    pub(super) fn new(port: PortId, count: u32, frame_len_max: u32) -> Pool {
+    /// `count` buffers for frames of at most `frame_len_max` bytes, behind 128 bytes of headroom.
+    ///
+    /// # Panics
+    /// When frames were to be of 16 MiB or more: none is.
+    #[must_use]
+    pub fn new(port: PortId, count: u32, frame_len_max: u32) -> Pool {
         Pool {
             buffers: Buffers::new(port, count, frame_len_max),
             free: (0..count).rev().collect(),
@@ -31,19 +35,21 @@ impl Pool {
 
     /// The port that its frames name.
     #[inline]
-    pub(super) fn port(&self) -> PortId {
+    #[must_use]
+    pub fn port(&self) -> PortId {
         self.buffers.port
     }
 
     /// The longest frame a buffer holds, bytes.
     #[inline]
-    pub(super) fn frame_len_max(&self) -> usize {
+    #[must_use]
+    pub fn frame_len_max(&self) -> usize {
         self.buffers.frame_len_max()
     }
 
     /// A copy of `bytes` in a free buffer; `None` when all are lent or the frame is longer than a buffer.
     #[inline]
-    pub(super) fn lend_copy(&mut self, bytes: &[u8], offload: Offload) -> Option<Frame> {
+    pub fn lend_copy(&mut self, bytes: &[u8], offload: Offload) -> Option<Frame> {
         if bytes.len() > self.frame_len_max() {
             return None;
         }
@@ -56,14 +62,15 @@ impl Pool {
     }
 
     /// A free buffer as a frame of its whole length, whatever it holds; `None` when all are lent.
-    pub(super) fn lend(&mut self, offload: Offload) -> Option<Frame> {
+    pub fn lend(&mut self, offload: Offload) -> Option<Frame> {
         let len = self.frame_len_max();
         self.buffers.lend(self.free.pop()?, len, offload)
     }
 
     /// Whether every buffer is lent out.
     #[inline]
-    pub(super) fn is_exhausted(&self) -> bool {
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
         self.free.is_empty()
     }
 
@@ -78,7 +85,7 @@ impl Pool {
     /// # Panics
     /// When the frame is not one of this pool's.
     #[inline]
-    pub(super) fn give_back(&mut self, frame: Frame) {
+    pub fn give_back(&mut self, frame: Frame) {
         self.free.push(self.buffers.give_back(frame));
     }
 }

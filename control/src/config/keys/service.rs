@@ -126,7 +126,7 @@ pub const SERVICE: Table = Table {
         optional(
             "scheduler",
             "a scheduler",
-            Accepts::Word(scheduler::NAMES),
+            Accepts::Scheduler,
             "\"wlc\"",
             "which server gets a new flow",
         ),
