@@ -136,6 +136,13 @@ impl Drop for Scene {
             Ok(status) => {
                 eprintln!("--- dropped: {:?}", status.drops());
                 eprintln!("--- workers: {:?}", status.0.workers);
+                for port in &status.0.ports {
+                    let counted = port.statistics.iter().filter(|counted| counted.value > 0);
+                    let counted: Vec<_> = counted
+                        .map(|counted| format!("{} {}", counted.name, counted.value))
+                        .collect();
+                    eprintln!("--- port {}: {}", port.name, counted.join(", "));
+                }
                 eprintln!("--- neighbours: {:?}", status.0.neighbours);
             }
             Err(error) => eprintln!("--- no status: {error}"),
