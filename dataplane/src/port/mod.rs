@@ -12,6 +12,7 @@ pub mod dpdk;
 pub mod dpdk_settings;
 pub mod exception;
 pub mod handle;
+pub mod interface;
 pub mod memory;
 pub mod pcap;
 pub mod pool;

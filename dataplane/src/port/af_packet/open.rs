@@ -5,6 +5,7 @@ use super::ring::{self, Geometry, ReceiveRing, Waiting};
 use super::socket::{Interface, NAME_LEN_MAX, PacketSocket};
 use super::transmit::TransmitQueue;
 use super::vnet;
+use crate::port::interface::InterfaceError;
 use crate::port::{PortId, PortInfo};
 use parking_lot::Mutex;
 use std::io;
@@ -100,30 +101,9 @@ pub enum OpenError {
         /// Which interface was to be opened.
         interface: String,
     },
-    /// There is none of that name.
-    #[error(
-        "interface {interface:?} does not exist in this network namespace; `ip link` lists those that do"
-    )]
-    NoSuchInterface {
-        /// The name.
-        interface: String,
-    },
-    /// It carries something other than Ethernet frames.
-    #[error(
-        "interface {interface:?} is of ARP hardware type {hardware_type}; accepted is Ethernet (1)"
-    )]
-    NotEthernet {
-        /// The name.
-        interface: String,
-        /// ARPHRD_*.
-        hardware_type: u16,
-    },
-    /// It is administratively down.
-    #[error("interface {interface:?} is down; `ip link set {interface} up` first")]
-    Down {
-        /// The name.
-        interface: String,
-    },
+    /// The interface is none that can be a port.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
     /// The kernel has no memory for the ring.
     #[error(
         "interface {interface:?}: no kernel memory for a ring of {mib} MiB for each worker; lower the number of workers or receive_slots"
@@ -362,26 +342,18 @@ fn set_options(socket: &PacketSocket) -> Result<(), (&'static str, io::Error)> {
 }
 
 fn usable_interface(socket: &PacketSocket, name: &str) -> Result<Interface, OpenError> {
-    let owned = || name.to_owned();
-    let interface = socket
-        .interface(name)
-        .map_err(|source| match source.raw_os_error() {
-            Some(libc::ENODEV | libc::ENXIO) => OpenError::NoSuchInterface { interface: owned() },
-            _ => OpenError::System {
-                interface: owned(),
-                action: "ask about it",
-                source,
-            },
-        })?;
-    if interface.hardware_type != libc::ARPHRD_ETHER {
-        return Err(OpenError::NotEthernet {
-            interface: owned(),
-            hardware_type: interface.hardware_type,
-        });
-    }
-    if !interface.up {
-        return Err(OpenError::Down { interface: owned() });
-    }
+    let interface =
+        socket
+            .interface(name)
+            .map_err(|error| match InterfaceError::no_such(name, error) {
+                Ok(error) => error.into(),
+                Err(source) => OpenError::System {
+                    interface: name.to_owned(),
+                    action: "ask about it",
+                    source,
+                },
+            })?;
+    InterfaceError::check(name, interface.hardware_type, interface.up)?;
     Ok(interface)
 }
 

@@ -1,6 +1,7 @@
 //! Why an interface cannot be opened, and what to do about it.
 
 use super::open::MTU_MAX;
+use crate::port::interface::InterfaceError;
 use std::io;
 
 /// Why an interface cannot be opened.
@@ -25,30 +26,9 @@ pub enum OpenError {
         /// What was tried.
         action: &'static str,
     },
-    /// There is none of that name.
-    #[error(
-        "interface {interface:?} does not exist in this network namespace; `ip link` lists those that do"
-    )]
-    NoSuchInterface {
-        /// The name.
-        interface: String,
-    },
-    /// It carries something other than Ethernet frames.
-    #[error(
-        "interface {interface:?} is of ARP hardware type {hardware_type}; accepted is Ethernet (1)"
-    )]
-    NotEthernet {
-        /// The name.
-        interface: String,
-        /// ARPHRD_*.
-        hardware_type: u16,
-    },
-    /// It is administratively down.
-    #[error("interface {interface:?} is down; `ip link set {interface} up` first")]
-    Down {
-        /// The name.
-        interface: String,
-    },
+    /// The interface is none that can be a port.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
     /// Its packets are larger than a chunk of memory.
     #[error(
         "interface {interface:?} has MTU {mtu}; with driver \"af_xdp\" at most {MTU_MAX} are accepted: `ip link set \

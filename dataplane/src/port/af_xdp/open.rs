@@ -11,6 +11,7 @@ use super::socket::{Channels, Inquiry, Interface, Links, NAME_LEN_MAX, Rings, Xd
 use super::umem::{HEADROOM, Umem};
 use crate::packet::wire::ETHERNET_LEN;
 use crate::port::PortId;
+use crate::port::interface::InterfaceError;
 use parking_lot::Mutex;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -208,24 +209,15 @@ fn in_words(
 }
 
 fn usable(inquiry: &Inquiry, name: &str) -> Result<Interface, OpenError> {
-    let owned = || name.to_owned();
     let asked = inquiry.interface(name);
-    let interface = asked.map_err(|source| match source.raw_os_error() {
-        Some(libc::ENODEV | libc::ENXIO) => OpenError::NoSuchInterface { interface: owned() },
-        _ => refused(name, "ask about it", source),
+    let interface = asked.map_err(|error| match InterfaceError::no_such(name, error) {
+        Ok(error) => error.into(),
+        Err(source) => refused(name, "ask about it", source),
     })?;
-    if interface.hardware_type != libc::ARPHRD_ETHER {
-        return Err(OpenError::NotEthernet {
-            interface: owned(),
-            hardware_type: interface.hardware_type,
-        });
-    }
-    if !interface.up {
-        return Err(OpenError::Down { interface: owned() });
-    }
+    InterfaceError::check(name, interface.hardware_type, interface.up)?;
     if interface.mtu > MTU_MAX {
         return Err(OpenError::MtuTooLarge {
-            interface: owned(),
+            interface: name.to_owned(),
             mtu: interface.mtu,
         });
     }
