@@ -7,6 +7,7 @@ mod refusal;
 mod write;
 
 pub use configuration::ConfigurationService;
+pub(crate) use refusal::code;
 
 use crate::config::{Granularity, GueChecksum, Listen, Persistence, TunnelKind, scheduler_flags};
 use crate::director::{Director, Takeover};
