@@ -2,22 +2,29 @@
 
 use crate::config::{Accepted, Configuration, ReadError};
 use crate::grpc::{ConfigurationService, DirectorService};
-use crate::manage::{Actor, ManageError, Manager, Outcome, Terms, Wish};
+use crate::guard::{Access, Guard, Incoming, Tls, TlsError};
+use crate::manage::{Actor, ManageError, Manager, Outcome};
 use crate::notify::{self, Watchdog};
 use std::io;
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 /// How often the director is tidied and looked after: a link that goes down is seen so soon.
 const ROUND: Duration = Duration::from_millis(250);
 /// How long clients of the control socket may take to finish when uvsd stops.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// Calls of one connection at once.
+pub const STREAMS: u32 = 128;
+/// A client is asked so often whether it is still there, and has so long to answer.
+const ASK: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+/// Bytes of a call's headers, at most.
+const HEADERS_LEN: u32 = 16 << 10;
 
 /// Why uvsd ends other than by a signal.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +49,19 @@ pub enum ReloadError {
     /// Its contents, or what is going on.
     #[error(transparent)]
     Change(#[from] ManageError),
+    /// The files of TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// What uvsd serves with.
+pub struct Service {
+    /// Makes changes.
+    pub manager: Arc<Manager>,
+    /// Knows who may make them.
+    pub guard: Arc<Guard>,
+    /// What TLS is made of, where there is TLS.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// Reads a configuration, and says what is doubtful in it.
@@ -59,14 +79,38 @@ pub fn read(file: &Path) -> Result<Configuration, ReadError> {
     Ok(configuration)
 }
 
-/// Takes over what the file says now, whole or not at all: also what was changed otherwise since.
-///
-/// # Errors
-/// The old configuration goes on.
-pub fn reload(manager: &Manager, file: &Path) -> Result<Outcome, ReloadError> {
-    let wish = Wish::Whole(Box::new(read(file)?));
-    let actor = Actor::of_uvsd("SIGHUP");
-    Ok(manager.change(&wish, Terms::default(), &actor)?)
+impl Service {
+    /// Takes over what the file says now, whole or not at all: see [`Manager::reload`]. Names and certificates are looked up
+    /// again, and the audit log is opened again.
+    ///
+    /// # Errors
+    /// The old configuration goes on.
+    pub fn reload(&self, file: &Path) -> Result<Outcome, ReloadError> {
+        // Whatever becomes of the rest: the file may have been moved away to make room.
+        if let Err(error) = self.guard.audit().reopen() {
+            tracing::error!("access.audit: {error}: what was open before is written to");
+        }
+        let configuration = read(file)?;
+        let access = configuration.access.clone();
+        let tls = access.tls.as_ref().map(Tls::load).transpose()?;
+        let actor = Actor::of_uvsd("SIGHUP");
+        let outcome = self.manager.reload(configuration, &actor)?;
+        if let (Some(own), Some((new, warnings))) = (&self.tls, tls) {
+            own.adopt(&new);
+            warn(&warnings);
+        }
+        let (access, warnings) = Access::look_up(&access);
+        self.guard.adopt(access);
+        warn(&warnings);
+        Ok(outcome)
+    }
+}
+
+/// Says what is doubtful.
+pub fn warn(warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// The signals that uvsd heeds, from the moment this is made: to be made before anybody can see that uvsd starts.
@@ -97,19 +141,30 @@ impl Signals {
 /// Serves until SIGTERM or SIGINT; SIGHUP reloads `file`.
 ///
 /// # Errors
-/// When the socket fails or a worker has ended.
+/// When the sockets fail or a worker has ended.
 pub async fn serve(
-    manager: Arc<Manager>,
-    listener: UnixListener,
+    service: Service,
+    incoming: Incoming,
     signals: Signals,
     file: &Path,
 ) -> Result<(), ServeError> {
-    listener.set_nonblocking(true)?;
-    let incoming = UnixListenerStream::new(tokio::net::UnixListener::from_std(listener)?);
     let (stop, mut stopped) = watch::channel(false);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let wrong = |error| ServeError::Io(io::Error::other(error));
+    let manager = &service.manager;
     let server = Server::builder()
+        .max_concurrent_streams(STREAMS)
+        .http2_keepalive_interval(Some(ASK.0))
+        .http2_keepalive_timeout(Some(ASK.1))
+        .http2_max_header_list_size(HEADERS_LEN)
+        .layer(service.guard.layer())
+        .add_service(health_service)
+        .add_service(reflection().build_v1().map_err(wrong)?)
+        // Many clients still ask for the version before.
+        .add_service(reflection().build_v1alpha().map_err(wrong)?)
         .add_service(DirectorService::server(Arc::clone(manager.director())))
-        .add_service(ConfigurationService::server(Arc::clone(&manager)));
+        .add_service(ConfigurationService::server(Arc::clone(manager)));
+    tell_health(&health, ServingStatus::Serving).await;
     let until = async move {
         // An error means that the sender is gone: stopped as well.
         let _ = stopped.wait_for(|stopped| *stopped).await;
@@ -118,20 +173,38 @@ pub async fn serve(
     notify::ready();
     let ended = tokio::select! {
         ended = &mut server => return ended.map_err(io::Error::other)?.map_err(ServeError::Grpc),
-        ended = watch_over(&manager, signals, file) => ended,
+        ended = watch_over(&service, signals, file) => ended,
     };
+    tell_health(&health, ServingStatus::NotServing).await;
     // A client that does not let go must not keep uvsd from stopping.
     let _ = stop.send(true);
     let _ = tokio::time::timeout(FAREWELL, server).await;
     ended
 }
 
+/// What uvsd serves, as `grpc.health.v1.Health` names it; the first is all of it.
+const HEALTH: [&str; 3] = ["", "uvs.v1.Director", "uvs.v1.Configuration"];
+
+async fn tell_health(health: &HealthReporter, status: ServingStatus) {
+    for name in HEALTH {
+        health.set_service_status(name, status).await;
+    }
+}
+
+/// What the reflection service tells of.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
 /// Heeds signals and looks after the director, until it is to stop.
 async fn watch_over(
-    manager: &Manager,
+    service: &Service,
     mut signals: Signals,
     file: &Path,
 ) -> Result<(), ServeError> {
+    let manager = &service.manager;
     let mut watchdog = Watchdog::new();
     let mut round =
         tokio::time::interval(watchdog.period().map_or(ROUND, |period| period.min(ROUND)));
@@ -141,7 +214,7 @@ async fn watch_over(
             _ = signals.interrupt.recv() => break,
             _ = signals.hang_up.recv() => {
                 notify::reloading();
-                log_reload(reload(manager, file));
+                log_reload(service.reload(file));
                 notify::ready();
             }
             _ = round.tick() => {

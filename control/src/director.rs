@@ -24,6 +24,7 @@ use crate::config::{self, Configuration, DirectorSettings, Listen};
 use crate::plan::Plan;
 use conntrack::{Table, TableConfig, random_seeds};
 use dataplane::neighbour::NeighbourTable;
+use dataplane::port::any::AnyPort;
 use dataplane::port::handle::{Opened, PortHandle};
 use dataplane::port::{Port, PortId, PortInfo};
 use dataplane::snapshot::{Publisher, Snapshot};
@@ -62,6 +63,8 @@ pub struct Director {
     stop: Arc<AtomicBool>,
     /// The file of the tables. It stays locked until the threads have ended.
     pub(crate) kept: Option<Kept>,
+    /// What somebody else wants to be among the warnings.
+    notice: Mutex<Option<String>>,
 }
 
 /// What changes while a director runs.
@@ -79,12 +82,20 @@ impl Director {
     /// # Errors
     /// When the configuration or the machine does not allow it; nothing is left behind then.
     pub fn start(configuration: Configuration) -> Result<Director, StartError> {
-        valid(&configuration).map_err(StartError::Invalid)?;
+        let ports = Director::open_ports(&configuration)?;
+        Director::start_opened(configuration, ports)
+    }
+
+    /// Opens the ports alone, for [`start_opened`](Self::start_opened).
+    ///
+    /// # Errors
+    /// When the configuration or the machine does not allow it.
+    pub fn open_ports(configuration: &Configuration) -> Result<Vec<Opened<AnyPort>>, StartError> {
+        valid(configuration).map_err(StartError::Invalid)?;
         let numbered = (0u16..).map(PortId).zip(&configuration.ports);
-        let ports: Result<Vec<_>, _> = numbered
-            .map(|(id, port)| open(id, port, &configuration))
-            .collect();
-        Director::start_opened(configuration, ports?)
+        numbered
+            .map(|(id, port)| open(id, port, configuration))
+            .collect()
     }
 
     /// As [`start`](Self::start), with ports that are open already: for each port of the configuration, in its order,
@@ -194,6 +205,7 @@ impl Director {
             }),
             handles: Vec::new(),
             watch: Mutex::default(),
+            notice: Mutex::default(),
             threads: Vec::new(),
             stop: Arc::default(),
         })
@@ -293,6 +305,22 @@ impl Director {
         let mut current = self.current.lock();
         current.free_retired(seen);
         current.compiler.forget(seen);
+    }
+
+    /// Whether every worker works with the configuration that holds.
+    #[must_use]
+    pub fn is_seen_by_all(&self) -> bool {
+        let version = self.current.lock().snapshot.version;
+        self.publisher.seen_by_all() >= version
+    }
+
+    /// A warning that holds until another takes its place.
+    pub(crate) fn set_notice(&self, notice: Option<String>) {
+        *self.notice.lock() = notice;
+    }
+
+    pub(crate) fn notice(&self) -> Option<String> {
+        self.notice.lock().clone()
     }
 
     /// The configuration that holds.

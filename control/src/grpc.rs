@@ -7,6 +7,7 @@ mod refusal;
 mod write;
 
 pub use configuration::ConfigurationService;
+pub(crate) use refusal::code;
 
 use crate::config::{Granularity, GueChecksum, Listen, Persistence, TunnelKind, scheduler_flags};
 use crate::director::{Director, Takeover};
@@ -53,6 +54,22 @@ impl v1::director_server::Director for DirectorService {
     ) -> Result<Response<v1::ListServicesResponse>, Status> {
         let services = self.director.services().iter().map(service).collect();
         Ok(Response::new(v1::ListServicesResponse { services }))
+    }
+
+    type WatchStatisticsStream = tokio_stream::Empty<Result<v1::WatchStatisticsResponse, Status>>;
+
+    async fn watch_statistics(
+        &self,
+        _: Request<v1::WatchStatisticsRequest>,
+    ) -> Result<Response<Self::WatchStatisticsStream>, Status> {
+        Err(Status::unimplemented("not there yet"))
+    }
+
+    async fn zero_counters(
+        &self,
+        _: Request<v1::ZeroCountersRequest>,
+    ) -> Result<Response<v1::ZeroCountersResponse>, Status> {
+        Err(Status::unimplemented("not there yet"))
     }
 }
 
@@ -175,6 +192,7 @@ fn service(status: &ServiceStatus) -> v1::Service {
             Some(Helper::Ftp) => "ftp".to_owned(),
         },
         slow_start_s: status.flags.slow_start,
+        rates: None,
     }
 }
 
@@ -235,6 +253,7 @@ fn server(status: &ServerStatus) -> v1::RealServer {
         out_packets: status.traffic.out_packets,
         out_bytes: status.traffic.out_bytes,
         tunnel: (status.method == Method::Tun).then(|| tunnel(status.tunnel)),
+        rates: None,
     }
 }
 

@@ -5,7 +5,7 @@
 //!                                      ├─ plan      what a new configuration changes
 //!                                      ├─ manage    revisions of it, made by edits
 //!                                      ├─ compile   Configuration ─▶ Snapshot
-//!                                      └─ status ─▶ grpc ─▶ the control socket (socket), served by daemon
+//!                                      └─ status ─▶ grpc ─▶ guard ─▶ the control socket (socket) and TLS, served by daemon
 //! ```
 
 pub mod arguments;
@@ -14,6 +14,7 @@ pub mod config;
 pub mod daemon;
 pub mod director;
 pub mod grpc;
+pub mod guard;
 pub mod manage;
 mod notify;
 pub mod plan;

@@ -3,18 +3,19 @@
 use anyhow::Context;
 use clap::Parser;
 use control::arguments::Arguments;
-use control::daemon::{self, Signals};
+use control::config::{Configuration, TlsSettings};
+use control::daemon::{self, Service, Signals};
 use control::director::Director;
-use control::manage::Manager;
+use control::guard::{Access, Audit, Guard, Incoming, Tls, privileges};
+use control::manage::{Manager, Start};
 use control::socket::ControlSocket;
+use dataplane::port::Port;
 use std::io::IsTerminal;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
-
-/// Of the configuration that the file gives.
-const FIRST_REVISION: u64 = 1;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -41,9 +42,9 @@ fn main() -> ExitCode {
 }
 
 fn check(file: &Path) -> ExitCode {
-    match control::config::Configuration::from_file(file) {
-        Ok(accepted) => {
-            for warning in accepted.warnings {
+    match checked(file) {
+        Ok(warnings) => {
+            for warning in warnings {
                 eprintln!("warning: {warning}");
             }
             println!("OK");
@@ -56,38 +57,92 @@ fn check(file: &Path) -> ExitCode {
     }
 }
 
+/// What is doubtful in a file and in what it names.
+fn checked(file: &Path) -> anyhow::Result<Vec<String>> {
+    let accepted = Configuration::from_file(file)?;
+    let mut warnings: Vec<_> = accepted.warnings.iter().map(ToString::to_string).collect();
+    let access = &accepted.configuration.access;
+    warnings.extend(Access::look_up(access).1);
+    if let Some(tls) = &access.tls {
+        warnings.extend(Tls::load(tls)?.1);
+    }
+    Ok(warnings)
+}
+
 fn run(file: &Path) -> anyhow::Result<()> {
     let configuration = daemon::read(file)?;
-    let control = configuration.director.control.clone();
-    let services = configuration.services.len();
+    let (control, access) = (
+        configuration.director.control.clone(),
+        configuration.access.clone(),
+    );
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("control thread")?;
-    let signals = {
-        let _inside = runtime.enter();
-        Signals::new().context("signals")?
-    };
-    // The socket first: where another uvsd runs, no port is touched.
-    let (_socket, listener) = ControlSocket::bind(&control)?;
-    let director = Arc::new(Director::start(configuration)?);
-    let version = env!("CARGO_PKG_VERSION");
+    let inside = runtime.enter();
+    let signals = Signals::new().context("signals")?;
+    // The socket first: where another uvsd runs, no port is touched, and no file is written.
+    let (_socket, listener) = ControlSocket::bind(&control, access.group.as_deref())?;
+    let mut incoming = Incoming::default().unix(listener)?;
+    let tls = access.tls.as_ref().map(encrypted).transpose()?;
+    if let Some((listener, tls)) = &tls {
+        incoming = incoming.tls(listener.try_clone()?, Arc::clone(tls))?;
+    }
+    drop(inside);
+    let audit = Audit::open(access.audit.as_deref());
+    let audit = Arc::new(audit.with_context(|| {
+        let path = access.audit.as_deref().unwrap_or(Path::new(""));
+        format!("access.audit: {}", path.display())
+    })?);
+    let (rights, warnings) = Access::look_up(&access);
+    daemon::warn(&warnings);
+    let start = Start::new(configuration);
+    let director = Arc::new(start_director(&start)?);
     tracing::info!(
-        "uvsd {version}: {services} services, control socket {}",
+        "uvsd {}: {} services, control socket {}",
+        env!("CARGO_PKG_VERSION"),
+        start.configuration.services.len(),
         control.display()
     );
     if let Some(takeover) = director.takeover() {
         tracing::info!("{takeover}");
     }
-    for warning in director.warnings() {
-        tracing::warn!("{warning}");
-    }
-    let manager = Arc::new(Manager::new(Arc::clone(&director), FIRST_REVISION));
-    let served = runtime.block_on(daemon::serve(manager, listener, signals, file));
+    daemon::warn(&director.warnings());
+    let manager = Manager::started(Arc::clone(&director), &start, Arc::clone(&audit));
+    let service = Service {
+        manager: Arc::new(manager.context("director.state")?),
+        guard: Arc::new(Guard::new(rights, audit)),
+        tls: tls.map(|(_, tls)| tls),
+    };
+    let served = runtime.block_on(daemon::serve(service, incoming, signals, file));
     // Before the director: tasks that are still there may hold it.
     drop(runtime);
     if let Some(director) = Arc::into_inner(director) {
         director.stop();
     }
     Ok(served?)
+}
+
+/// Opens the ports, gives up what is not needed any more, and starts the workers.
+fn start_director(start: &Start) -> anyhow::Result<Director> {
+    for told in &start.told {
+        tracing::warn!("{told}");
+    }
+    for wrong in &start.wrong {
+        tracing::error!("{wrong}");
+    }
+    let ports = Director::open_ports(&start.configuration)?;
+    let queues = ports.iter().filter_map(|port| port.queues.first());
+    let needed = privileges::needed(queues.map(|queue| queue.info().driver));
+    let kept = privileges::keep(needed).context("giving up privileges")?;
+    tracing::debug!("capabilities kept: {kept:?}");
+    Ok(Director::start_opened(start.configuration.clone(), ports)?)
+}
+
+fn encrypted(settings: &TlsSettings) -> anyhow::Result<(TcpListener, Arc<Tls>)> {
+    let (tls, warnings) = Tls::load(settings)?;
+    daemon::warn(&warnings);
+    let listener = TcpListener::bind(settings.listen)
+        .with_context(|| format!("access.tls.listen: {}", settings.listen))?;
+    Ok((listener, Arc::new(tls)))
 }

@@ -1,5 +1,6 @@
 //! The control socket: one uvsd for each path, whatever an earlier one left there.
 
+use nix::unistd::{Gid, Group};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
@@ -19,6 +20,11 @@ pub enum SocketError {
     /// Something that is not a socket is there.
     #[error("control socket {}: a file that is no socket is there; accepted: remove it, or another path in director.control", .0.display())]
     NotASocket(PathBuf),
+    /// There is no such group.
+    #[error(
+        "access.group: {0} is no group of this machine; accepted: one that is, or none (then it is the group that uvsd runs with)"
+    )]
+    NoGroup(String),
     /// The system refuses.
     #[error("control socket {}: {error}", path.display())]
     Io {
@@ -39,11 +45,14 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Listens at `path`. Its folder is made if need be; a socket that nobody listens at is replaced.
+    /// Listens at `path`, for the members of `group`; without one, for those of the process's group. Its folder is made if need be; a socket that nobody listens at is replaced.
     ///
     /// # Errors
     /// When somebody listens there, or the system refuses.
-    pub fn bind(path: &Path) -> Result<(ControlSocket, UnixListener), SocketError> {
+    pub fn bind(
+        path: &Path,
+        group: Option<&str>,
+    ) -> Result<(ControlSocket, UnixListener), SocketError> {
         let io = |error| SocketError::Io {
             path: path.to_owned(),
             error,
@@ -64,7 +73,8 @@ impl ControlSocket {
             Err(error) => return Err(io(error.into())),
         }
         vacant(path)?;
-        let listener = place(path).map_err(io)?;
+        let group = group.map(|name| find(name, path)).transpose()?;
+        let listener = place(path, group).map_err(io)?;
         let inode = fs::symlink_metadata(path).map_err(io)?.ino();
         Ok((
             ControlSocket {
@@ -114,8 +124,20 @@ fn vacant(path: &Path) -> Result<(), SocketError> {
     }
 }
 
+/// The group of this name.
+fn find(name: &str, path: &Path) -> Result<Gid, SocketError> {
+    let group = Group::from_name(name);
+    let group = group.map_err(|error| SocketError::Io {
+        path: path.to_owned(),
+        error: error.into(),
+    })?;
+    group
+        .map(|group| group.gid)
+        .ok_or_else(|| SocketError::NoGroup(name.to_owned()))
+}
+
 /// Makes the socket under another name first, so that it never stands there with other permissions.
-fn place(path: &Path) -> io::Result<UnixListener> {
+fn place(path: &Path, group: Option<Gid>) -> io::Result<UnixListener> {
     let new = beside(path, ".new");
     match fs::remove_file(&new) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -123,6 +145,9 @@ fn place(path: &Path) -> io::Result<UnixListener> {
     }
     let listener = UnixListener::bind(&new)?;
     fs::set_permissions(&new, Permissions::from_mode(MODE))?;
+    if let Some(group) = group {
+        std::os::unix::fs::chown(&new, None, Some(group.as_raw()))?;
+    }
     fs::rename(&new, path)?;
     Ok(listener)
 }
@@ -141,9 +166,9 @@ mod tests {
     fn a_second_listener_is_told_of_the_first() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run/uvs.sock");
-        let (socket, _listener) = ControlSocket::bind(&path).unwrap();
+        let (socket, _listener) = ControlSocket::bind(&path, None).unwrap();
         assert!(matches!(
-            ControlSocket::bind(&path),
+            ControlSocket::bind(&path, None),
             Err(SocketError::Taken(_))
         ));
         assert_eq!(
@@ -152,7 +177,24 @@ mod tests {
         );
         drop(socket);
         assert!(!path.exists());
-        ControlSocket::bind(&path).unwrap();
+        ControlSocket::bind(&path, None).unwrap();
+    }
+
+    #[test]
+    fn the_socket_has_the_group_that_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("uvs.sock");
+        let own = Group::from_gid(Gid::effective()).unwrap().unwrap();
+        let (_socket, _listener) = ControlSocket::bind(&path, Some(&own.name)).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().gid(), own.gid.as_raw());
+        let other = folder.path().join("other.sock");
+        let error = ControlSocket::bind(&other, Some("no-such-group")).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("access.group: no-such-group is no group")
+        );
+        assert!(!other.exists());
     }
 
     #[test]
@@ -161,7 +203,7 @@ mod tests {
         let path = folder.path().join("uvs.sock");
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let (_socket, _listener) = ControlSocket::bind(&path).unwrap();
+        let (_socket, _listener) = ControlSocket::bind(&path, None).unwrap();
         UnixStream::connect(&path).unwrap();
     }
 
@@ -171,7 +213,7 @@ mod tests {
         let path = folder.path().join("uvs.sock");
         let _other = UnixListener::bind(&path).unwrap();
         assert!(matches!(
-            ControlSocket::bind(&path),
+            ControlSocket::bind(&path, None),
             Err(SocketError::Taken(_))
         ));
     }
@@ -182,7 +224,7 @@ mod tests {
         let path = folder.path().join("uvs.sock");
         fs::write(&path, "precious").unwrap();
         assert!(matches!(
-            ControlSocket::bind(&path),
+            ControlSocket::bind(&path, None),
             Err(SocketError::NotASocket(_))
         ));
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
@@ -192,7 +234,7 @@ mod tests {
     fn a_socket_that_another_took_is_not_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("uvs.sock");
-        let (socket, _listener) = ControlSocket::bind(&path).unwrap();
+        let (socket, _listener) = ControlSocket::bind(&path, None).unwrap();
         fs::remove_file(&path).unwrap();
         fs::write(&path, "another's").unwrap();
         drop(socket);

@@ -202,7 +202,7 @@ impl Director {
         let tables = tables
             .iter()
             .map(|(family, table)| warn(family, table, self.kept.is_some()));
-        tables.flatten().flatten().collect()
+        tables.flatten().flatten().chain(self.notice()).collect()
     }
 
     /// The services with their servers, by protocol, address and port.

@@ -30,8 +30,22 @@ servers = 100
 half_open_percent = 50
 idle = "sleep"
 table = "/dev/shm/uvs/table"
+state = "/var/lib/uvs/state.toml"
 pin = [1, 0]
 control = "unix:/tmp/uvs.sock"
+[access]
+group = "uvs"
+viewers = ["group:netops", "user:alice", "uid:1000", "gid:7", "san:spiffe://example.org/look"]
+operators = ["user:bob"]
+admins = ["user:carol"]
+captures = ["user:dave"]
+audit = "/var/log/uvs/audit.jsonl"
+rate = 10
+[access.tls]
+listen = "10.1.0.1:7443"
+certificate = "/etc/uvs/tls/uvsd.crt"
+key = "/etc/uvs/tls/uvsd.key"
+client_ca = "/etc/uvs/tls/clients.crt"
 [timeouts]
 tcp = 1
 tcp_fin = 2

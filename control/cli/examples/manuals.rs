@@ -110,7 +110,7 @@ fn header(table: &Table) -> String {
         "" => "TABLES".to_owned(),
         "port" => "[port.NAME]".to_owned(),
         // One of a kind; all others are lists of tables.
-        name @ ("director" | "timeouts" | "ipvs") => format!("[{name}]"),
+        name @ ("director" | "timeouts" | "ipvs" | "access" | "access.tls") => format!("[{name}]"),
         name => format!("[[{name}]]"),
     }
 }

@@ -1,6 +1,7 @@
 //! Every key of a configuration: what it takes, what holds without it, and what it means. Here is the form of keys and
 //! tables; the tables themselves stand beside, a file for each group.
 
+mod access;
 mod behaviour;
 mod director;
 mod dpdk;
@@ -8,6 +9,7 @@ mod service;
 
 pub(super) use director::LAST_CPU;
 
+pub use access::{ACCESS, ACCESS_TLS};
 pub use behaviour::{IPVS, TIMEOUTS};
 pub use director::{DIRECTOR, PORT, ROUTE};
 pub use dpdk::DPDK;
@@ -122,12 +124,14 @@ pub const TOP: Table = Table {
             "ipvs",
             "behaviour that the kernel's IPVS takes from sysctls",
         ),
+        table("access", "who may do what, and how it is written down"),
     ],
 };
 
 /// All tables.
 pub const TABLES: &[Table] = &[
-    TOP, DIRECTOR, PORT, DPDK, ROUTE, LIP_POOL, MARK, SERVICE, SERVER, TIMEOUTS, IPVS,
+    TOP, DIRECTOR, PORT, DPDK, ROUTE, LIP_POOL, MARK, SERVICE, SERVER, TIMEOUTS, IPVS, ACCESS,
+    ACCESS_TLS,
 ];
 
 const fn required(

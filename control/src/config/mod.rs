@@ -5,6 +5,7 @@
 //!                     └──────────── every mistake with its line ───┴──────────▶ Mistakes (20 told, the rest counted)
 //! ```
 
+mod access;
 mod check;
 pub mod keys;
 mod mistake;
@@ -15,6 +16,7 @@ mod reader;
 mod routing;
 mod write;
 
+pub use access::{AccessSettings, CALLERS, Caller, TlsSettings};
 pub use check::check;
 pub use mistake::{Finding, KeyPath, MISTAKES_TOLD, Mistake, Mistakes, Problem, Step};
 pub use model::{

@@ -1,6 +1,6 @@
 //! A configuration as a value: each field is within its limits; [`check`](super::check()) looks at them together.
 
-use super::Prefix;
+use super::{AccessSettings, Prefix};
 use conntrack::Method;
 use dataplane::helper::Helper;
 use dataplane::port::af_xdp::Checksums;
@@ -32,6 +32,8 @@ pub struct Configuration {
     pub timeouts: TimeoutSettings,
     /// Behaviour by the kernel's names.
     pub ipvs: Ipvs,
+    /// Who may do what.
+    pub access: AccessSettings,
 }
 
 /// `[director]`: all of it fixed at the start.
@@ -53,6 +55,8 @@ pub struct DirectorSettings {
     pub control: PathBuf,
     /// The file that the connection tables lie in; `None`: memory of the process alone.
     pub table: Option<PathBuf>,
+    /// The file in which changes outlive the process; `None`: they do not.
+    pub state: Option<PathBuf>,
 }
 
 impl Default for DirectorSettings {
@@ -66,6 +70,7 @@ impl Default for DirectorSettings {
             pin: Pin::Nowhere,
             control: PathBuf::from("/run/uvs/uvs.sock"),
             table: None,
+            state: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A value that is not what its key takes is noted and replaced by the default, so that the rest is looked at too. An
 //! element of a list that cannot be made at all is left out; [`Draft::restore`] knows which places remain.
 
+mod access;
 mod dpdk;
 mod drivers;
 mod ports;
@@ -16,6 +17,7 @@ use super::model::{
 };
 use super::reader::{Section, Value};
 use super::{LIP_POOLS, MARKS, ROUTES, SERVICES};
+use access::{parse_path, read_access};
 use dataplane::snapshot::Ipvs;
 use dpdk::read_dpdk;
 use ports::{read_lip_pool, read_ports, read_route};
@@ -38,6 +40,7 @@ impl Draft {
         let timeouts = top.table("timeouts", &keys::TIMEOUTS);
         let ipvs = top.table("ipvs", &keys::IPVS);
         let dpdk = top.table("dpdk", &keys::DPDK);
+        let access = top.table("access", &keys::ACCESS);
         let ports = read_ports(top);
         let configuration = Configuration {
             director: DirectorSettings {
@@ -72,6 +75,7 @@ impl Draft {
             ),
             timeouts: timeouts.as_ref().map(read_timeouts).unwrap_or_default(),
             ipvs: ipvs.as_ref().map(read_ipvs).unwrap_or_default(),
+            access: access.as_ref().map(read_access).unwrap_or_default(),
         };
         Draft {
             configuration,
@@ -139,7 +143,8 @@ fn read_director(section: &Section<'_, '_>) -> DirectorSettings {
         control: section
             .parsed("control", parse_control)
             .unwrap_or(default.control),
-        table: section.parsed("table", parse_table).or(default.table),
+        table: section.parsed("table", parse_path).or(default.table),
+        state: section.parsed("state", parse_path).or(default.state),
     }
 }
 
@@ -184,12 +189,6 @@ fn parse_control(text: &str) -> Option<PathBuf> {
     let path = Path::new(text.strip_prefix("unix:")?);
     let len = path.as_os_str().len();
     (path.is_absolute() && (2..=100).contains(&len)).then(|| path.to_owned())
-}
-
-fn parse_table(text: &str) -> Option<PathBuf> {
-    let path = Path::new(text);
-    let is_one = path.is_absolute() && path.file_name().is_some() && text.len() <= 200;
-    is_one.then(|| path.to_owned())
 }
 
 fn read_mark(section: &Section<'_, '_>) -> Option<Mark> {

@@ -1,5 +1,6 @@
 //! From a [`Configuration`] to the text that [`Configuration::parse`] makes it of: what keys have by default is left out.
 
+use super::access::AccessSettings;
 use super::model::{
     AnsweredBy, Configuration, DirectorSettings, DpdkDevice, DpdkSettings, Driver, Granularity,
     GueChecksum, Idle, LipPool, Mark, Pin, PortSettings, Route, Server, Service, Spread,
@@ -31,6 +32,7 @@ impl Configuration {
         put_tables(&mut top, "lip_pool", self.lip_pools.iter().map(lip_pool));
         put_tables(&mut top, "mark", self.marks.iter().map(mark));
         put_tables(&mut top, "service", self.services.iter().map(service));
+        put_table(&mut top, "access", access(&self.access));
         toml::to_string(&top).expect("tables, strings, numbers and booleans can all be written")
     }
 }
@@ -84,6 +86,33 @@ fn director(settings: &DirectorSettings) -> Table {
         "table",
         settings.table.as_ref().map(|path| path.display()),
     );
+    maybe(
+        &mut table,
+        "state",
+        settings.state.as_ref().map(|path| path.display()),
+    );
+    table
+}
+
+fn access(settings: &AccessSettings) -> Table {
+    let default = AccessSettings::default();
+    let mut table = Table::new();
+    maybe(&mut table, "group", settings.group.as_ref());
+    texts(&mut table, "viewers", &settings.viewers);
+    texts(&mut table, "operators", &settings.operators);
+    texts(&mut table, "admins", &settings.admins);
+    texts(&mut table, "captures", &settings.captures);
+    let audit = settings.audit.as_ref().map(|path| path.display());
+    maybe(&mut table, "audit", audit);
+    number(&mut table, "rate", settings.rate, default.rate);
+    if let Some(tls) = &settings.tls {
+        let mut own = Table::new();
+        text(&mut own, "listen", tls.listen);
+        text(&mut own, "certificate", tls.certificate.display());
+        text(&mut own, "key", tls.key.display());
+        text(&mut own, "client_ca", tls.client_ca.display());
+        put_table(&mut table, "tls", own);
+    }
     table
 }
 

@@ -1,6 +1,7 @@
 //! What a configuration cannot change while a director runs.
 
 use crate::config::{Configuration, PortSettings};
+use std::net::SocketAddr;
 
 /// The keys in which two configurations differ and must not.
 pub(super) fn fixed_keys(old: &Configuration, new: &Configuration) -> Vec<String> {
@@ -18,6 +19,10 @@ pub(super) fn fixed_keys(old: &Configuration, new: &Configuration) -> Vec<String
         (from.control != to.control, "director.control"),
         (old.dpdk != new.dpdk, "dpdk"),
         (from.table != to.table, "director.table"),
+        (from.state != to.state, "director.state"),
+        (old.access.group != new.access.group, "access.group"),
+        (old.access.audit != new.access.audit, "access.audit"),
+        (listen(old) != listen(new), "access.tls.listen"),
     ];
     let mut keys: Vec<_> = of_director
         .iter()
@@ -45,4 +50,9 @@ pub(super) fn fixed_keys(old: &Configuration, new: &Configuration) -> Vec<String
         });
     }
     keys
+}
+
+/// Where the gRPC service listens for TLS.
+fn listen(configuration: &Configuration) -> Option<SocketAddr> {
+    configuration.access.tls.as_ref().map(|tls| tls.listen)
 }

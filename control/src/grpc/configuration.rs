@@ -147,19 +147,13 @@ impl Read {
     }
 }
 
-/// Who calls, as far as is known.
+/// Who calls: the guard knows.
 fn actor<T>(request: &Request<T>) -> Actor {
-    let info = request
-        .extensions()
-        .get::<tonic::transport::server::UdsConnectInfo>();
-    let credentials = info.and_then(|info| info.peer_cred);
-    Actor {
-        name: credentials.map_or_else(
-            || "unknown".to_owned(),
-            |credentials| format!("uid {}", credentials.uid()),
-        ),
+    let known = request.extensions().get::<Actor>();
+    known.cloned().unwrap_or_else(|| Actor {
+        name: "unknown".to_owned(),
         way: "grpc".to_owned(),
-    }
+    })
 }
 
 fn expected(revision: u64) -> Option<u64> {
@@ -218,11 +212,15 @@ impl server::Configuration for ConfigurationService {
                 Change::State(state) => Asked::State(state),
                 Change::Edits(edits) => Asked::Edits(edits.edits),
             });
-            let read = read(asked, manager)?;
-            let terms = Terms {
-                expected: expected(request.expected_revision),
-                confirm_within: request.confirm_within.map(span).transpose()?,
-            };
+            let understood = read(asked, manager).and_then(|read| {
+                let terms = Terms {
+                    expected: expected(request.expected_revision),
+                    confirm_within: request.confirm_within.map(span).transpose()?,
+                };
+                Ok((read, terms))
+            });
+            let (read, terms) =
+                understood.inspect_err(|status| manager.not_understood(&actor, status))?;
             let changed = manager.change(&read.wish, terms, &actor);
             changed.map_err(|error| read.refused(&error, manager))
         });
@@ -233,9 +231,14 @@ impl server::Configuration for ConfigurationService {
         &self,
         request: Request<v1::ConfirmRequest>,
     ) -> Result<Response<v1::ConfirmResponse>, Status> {
-        let confirmed = self.manager.confirm(request.into_inner().revision);
-        confirmed.map_err(|error| refused(&error, ToString::to_string))?;
-        Ok(Response::new(v1::ConfirmResponse {}))
+        let actor = actor(&request);
+        let revision = request.into_inner().revision;
+        let confirmed = self.with_manager(move |manager| {
+            let confirmed = manager.confirm(revision, &actor);
+            confirmed.map_err(|error| refused(&error, ToString::to_string))
+        });
+        let warning = confirmed.await?.unwrap_or_default();
+        Ok(Response::new(v1::ConfirmResponse { warning }))
     }
 
     async fn roll_back(
@@ -252,6 +255,7 @@ impl server::Configuration for ConfigurationService {
         Ok(Response::new(v1::RollBackResponse {
             revision: outcome.revision,
             plan: Some(write::plan(&outcome.plan)),
+            warning: outcome.warning.unwrap_or_default(),
         }))
     }
 

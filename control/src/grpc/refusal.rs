@@ -30,8 +30,16 @@ pub(super) fn invalid(findings: &[Finding], field: impl Fn(&KeyPath) -> String) 
 
 /// A change that was not made. `field` tells where in the call a path of the configuration stands.
 pub(super) fn refused(error: &ManageError, field: impl Fn(&KeyPath) -> String) -> Status {
-    let code = match error {
-        ManageError::Apply(ApplyError::Invalid(findings)) => return invalid(&findings.0, field),
+    match error {
+        ManageError::Apply(ApplyError::Invalid(findings)) => invalid(&findings.0, field),
+        other => Status::new(code(other), other.to_string()),
+    }
+}
+
+/// What kind of error it is.
+pub(crate) fn code(error: &ManageError) -> Code {
+    match error {
+        ManageError::Apply(ApplyError::Invalid(_)) => Code::InvalidArgument,
         ManageError::Outdated { .. } => Code::Aborted,
         ManageError::Edit { error, .. } => match error {
             EditError::ServiceExists(_) | EditError::ServerExists(..) | EditError::Exists(..) => {
@@ -45,8 +53,7 @@ pub(super) fn refused(error: &ManageError, field: impl Fn(&KeyPath) -> String) -
         | ManageError::NothingToConfirm(_)
         | ManageError::Apply(ApplyError::NeedsRestart { .. }) => Code::FailedPrecondition,
         ManageError::Apply(ApplyError::NoRoom(_) | ApplyError::Tell(_)) => Code::ResourceExhausted,
-    };
-    Status::new(code, error.to_string())
+    }
 }
 
 /// From the keys of a configuration file to the fields of a whole state: "service[1].server[0].weight" is

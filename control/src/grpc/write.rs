@@ -198,6 +198,7 @@ pub(super) fn changed(of: &Outcome) -> v1::ChangeResponse {
         revision: of.revision,
         plan: Some(plan(&of.plan)),
         pending: of.pending.map(pending),
+        warning: of.warning.clone().unwrap_or_default(),
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 /// Who made a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
-    /// Such as "uid 0" or "san spiffe://ops"; "uvsd" for what it does of itself.
+    /// Such as "uid 0 (root)" or "san spiffe://ops"; "uvsd" for what it does of itself.
     pub name: String,
-    /// By what way, such as "grpc" or "SIGHUP"; or why.
+    /// By what way, such as "grpc, unix" or "SIGHUP"; or why.
     pub way: String,
 }
 
@@ -41,6 +41,8 @@ pub struct Outcome {
     pub plan: Plan,
     /// Set while it waits for its confirmation.
     pub pending: Option<Pending>,
+    /// Set where it holds, but not after a restart, for the state file could not be written: why.
+    pub warning: Option<String>,
 }
 
 /// A change that was made.

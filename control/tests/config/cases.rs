@@ -23,7 +23,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "workers = 2",
         "threads = 2",
-        "f.toml:2: director.threads: unknown key; known here: workers, connections, servers, half_open_percent, idle, pin, control, table",
+        "f.toml:2: director.threads: unknown key; known here: workers, connections, servers, half_open_percent, idle, pin, control, table, state",
     ),
     (
         "workers = 2",
@@ -62,6 +62,36 @@ const CASES: &[(&str, &str, &str)] = &[
     ),
     (
         "workers = 2",
+        "state = \"state.toml\"",
+        "f.toml:2: director.state: \"state.toml\" is not a file for the state; accepted: an absolute path of at most 200 bytes, such as \"/var/lib/uvs/state.toml\"",
+    ),
+    (
+        "workers = 2",
+        "workers = 2\n[access]\nviewers = [\"alice\"]",
+        "f.toml:4: access.viewers[0]: \"alice\" is not a caller; accepted: at most 256 of \"user:NAME\", \"uid:NUMBER\", \"group:NAME\", \"gid:NUMBER\", \"san:NAME\", such as [\"group:netops\", \"san:spiffe://example.org/deploy\"]",
+    ),
+    (
+        "workers = 2",
+        "workers = 2\n[access]\nrate = 0",
+        "f.toml:4: access.rate: 0 is not a number of calls; accepted: 1 to 1000000",
+    ),
+    (
+        "workers = 2",
+        "workers = 2\n[access]\naudit = \"log\"",
+        "f.toml:4: access.audit: \"log\" is not a file for the audit log; accepted: an absolute path of at most 200 bytes, such as \"/var/log/uvs/audit.jsonl\"",
+    ),
+    (
+        "workers = 2",
+        "workers = 2\n[access.tls]\nlisten = \"10.0.0.1\"\ncertificate = \"/c\"\nkey = \"/k\"\nclient_ca = \"/a\"",
+        "f.toml:4: access.tls.listen: \"10.0.0.1\" is not an address and a port; accepted: an address and a port that is not 0, such as \"10.1.0.1:7443\" or \"[::]:7443\"",
+    ),
+    (
+        "workers = 2",
+        "workers = 2\n[access.tls]\nlisten = \"10.0.0.1:1\"\ncertificate = \"/c\"\nclient_ca = \"/a\"",
+        "f.toml:3: access.tls.key: missing: a private key; accepted: an absolute path of at most 200 bytes to a file in PEM",
+    ),
+    (
+        "workers = 2",
         "control = \"/run/x\"",
         "f.toml:2: director.control: \"/run/x\" is not a control socket; accepted: \"unix:\" and an absolute path of at most 100 bytes",
     ),
@@ -83,7 +113,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "",
         "[colour]\nred = 1",
-        "f.toml:39: colour: unknown key; known here: director, port, dpdk, route, lip_pool, mark, service, timeouts, ipvs",
+        "f.toml:39: colour: unknown key; known here: director, port, dpdk, route, lip_pool, mark, service, timeouts, ipvs, access",
     ),
     (
         "[port.wan]",

@@ -3,8 +3,8 @@
 use crate::topology::{self, ROUTES, Side, mac_of};
 use conntrack::Ticks;
 use control::config::{
-    AnsweredBy, Configuration, DirectorSettings, DpdkSettings, Driver, PortSettings, Prefix, Route,
-    TimeoutSettings,
+    AccessSettings, AnsweredBy, Configuration, DirectorSettings, DpdkSettings, Driver,
+    PortSettings, Prefix, Route, TimeoutSettings,
 };
 use control::{ApplyError, Director, StartError};
 use dataplane::port::PortInfo;
@@ -212,5 +212,6 @@ fn configuration() -> Configuration {
         services: Vec::new(),
         timeouts: TimeoutSettings::default(),
         ipvs: Ipvs::default(),
+        access: AccessSettings::default(),
     }
 }

@@ -69,6 +69,15 @@ pub const DIRECTOR: Table = Table {
             "none: connections end with uvsd",
             "where the connection table lies, so that connections go on when uvsd starts again, also after a crash",
         ),
+        optional(
+            "state",
+            "a file for the state",
+            Accepts::Form(
+                "an absolute path of at most 200 bytes, such as \"/var/lib/uvs/state.toml\"",
+            ),
+            "none: what was changed otherwise than in this file ends with uvsd",
+            "where services, servers, addresses, pools, routes, marks and timeouts are kept as they were changed while uvsd ran, so that they hold when it starts again, unless they have been changed in this file since",
+        ),
     ],
 };
 
