@@ -1,7 +1,7 @@
 //! What uvsd does once its director runs: answers the control socket, and heeds signals.
 
 use crate::config::{Accepted, Configuration, ReadError};
-use crate::grpc::{ConfigurationService, DirectorService};
+use crate::grpc::{ConfigurationService, ConnectionsService, DirectorService};
 use crate::guard::{Access, Guard, Incoming, Tls, TlsError};
 use crate::manage::{Actor, ManageError, Manager, Outcome};
 use crate::notify::{self, Watchdog};
@@ -163,7 +163,8 @@ pub async fn serve(
         // Many clients still ask for the version before.
         .add_service(reflection().build_v1alpha().map_err(wrong)?)
         .add_service(DirectorService::server(Arc::clone(manager.director())))
-        .add_service(ConfigurationService::server(Arc::clone(manager)));
+        .add_service(ConfigurationService::server(Arc::clone(manager)))
+        .add_service(ConnectionsService::server(Arc::clone(manager)));
     tell_health(&health, ServingStatus::Serving).await;
     let until = async move {
         // An error means that the sender is gone: stopped as well.
@@ -183,7 +184,12 @@ pub async fn serve(
 }
 
 /// What uvsd serves, as `grpc.health.v1.Health` names it; the first is all of it.
-const HEALTH: [&str; 3] = ["", "uvs.v1.Director", "uvs.v1.Configuration"];
+const HEALTH: [&str; 4] = [
+    "",
+    "uvs.v1.Director",
+    "uvs.v1.Configuration",
+    "uvs.v1.Connections",
+];
 
 async fn tell_health(health: &HealthReporter, status: ServingStatus) {
     for name in HEALTH {

@@ -5,12 +5,14 @@
 //!                                      ├─ plan      what a new configuration changes
 //!                                      ├─ manage    revisions of it, made by edits
 //!                                      ├─ compile   Configuration ─▶ Snapshot
+//!                                      ├─ connections  what is in the tables
 //!                                      └─ status ─▶ grpc ─▶ guard ─▶ the control socket (socket) and TLS, served by daemon
 //! ```
 
 pub mod arguments;
 mod compile;
 pub mod config;
+pub mod connections;
 pub mod daemon;
 pub mod director;
 pub mod grpc;
@@ -18,6 +20,7 @@ pub mod guard;
 pub mod manage;
 mod notify;
 pub mod plan;
+pub mod rates;
 pub mod socket;
 pub mod status;
 mod traffic;
@@ -25,4 +28,5 @@ mod traffic;
 pub use compile::NoRoom;
 pub use director::{ApplyError, Director, StartError};
 pub use plan::Plan;
+pub use rates::Rates;
 pub use traffic::Traffic;

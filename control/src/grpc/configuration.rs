@@ -148,7 +148,7 @@ impl Read {
 }
 
 /// Who calls: the guard knows.
-fn actor<T>(request: &Request<T>) -> Actor {
+pub(super) fn actor<T>(request: &Request<T>) -> Actor {
     let known = request.extensions().get::<Actor>();
     known.cloned().unwrap_or_else(|| Actor {
         name: "unknown".to_owned(),
