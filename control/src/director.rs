@@ -62,6 +62,8 @@ pub struct Director {
     stop: Arc<AtomicBool>,
     /// The file of the tables. It stays locked until the threads have ended.
     pub(crate) kept: Option<Kept>,
+    /// How long changes took.
+    pub(crate) applies: prometheus::Histogram,
 }
 
 /// What changes while a director runs.
@@ -196,6 +198,7 @@ impl Director {
             watch: Mutex::default(),
             threads: Vec::new(),
             stop: Arc::default(),
+            applies: crate::metrics::applies(),
         })
     }
 
@@ -244,6 +247,7 @@ impl Director {
     /// # Errors
     /// The old configuration goes on, untouched.
     pub fn apply(&self, configuration: Configuration) -> Result<Plan, ApplyError> {
+        let began = Instant::now();
         valid(&configuration).map_err(ApplyError::Invalid)?;
         let mut current = self.current.lock();
         let current = &mut *current;
@@ -269,6 +273,7 @@ impl Director {
         }
         current.configuration = configuration;
         self.publish(current, snapshot);
+        self.applies.observe(began.elapsed().as_secs_f64());
         Ok(plan)
     }
 

@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod director;
 pub mod grpc;
 pub mod manage;
+pub mod metrics;
 mod notify;
 pub mod plan;
 pub mod socket;

@@ -6,6 +6,7 @@ use control::arguments::Arguments;
 use control::daemon::{self, Signals};
 use control::director::Director;
 use control::manage::Manager;
+use control::metrics;
 use control::socket::ControlSocket;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -70,6 +71,7 @@ fn run(file: &Path) -> anyhow::Result<()> {
     };
     // The socket first: where another uvsd runs, no port is touched.
     let (_socket, listener) = ControlSocket::bind(&control)?;
+    let metrics = metrics::Endpoint::bind(&configuration)?;
     let director = Arc::new(Director::start(configuration)?);
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(
@@ -83,6 +85,12 @@ fn run(file: &Path) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let manager = Arc::new(Manager::new(Arc::clone(&director), FIRST_REVISION));
+    if let Some(metrics) = metrics {
+        let _inside = runtime.enter();
+        metrics
+            .serve(Arc::clone(&manager))
+            .context("metrics.listen")?;
+    }
     let served = runtime.block_on(daemon::serve(manager, listener, signals, file));
     // Before the director: tasks that are still there may hold it.
     drop(runtime);

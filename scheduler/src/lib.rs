@@ -41,6 +41,7 @@ mod change;
 mod destinations;
 mod dh;
 mod fo;
+mod foresight;
 mod hash;
 mod lblc;
 mod lblcr;
@@ -60,6 +61,7 @@ mod twos;
 mod wlc;
 mod wrr;
 
+pub use foresight::{Foresight, foresee};
 pub use maglev::maglev_table;
 pub use moved::share_moved;
 pub use registry::{NAMES, Options, SchedulerError, create};

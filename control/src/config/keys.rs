@@ -4,6 +4,7 @@
 mod behaviour;
 mod director;
 mod dpdk;
+mod metrics;
 mod service;
 
 pub(super) use director::LAST_CPU;
@@ -11,6 +12,7 @@ pub(super) use director::LAST_CPU;
 pub use behaviour::{IPVS, TIMEOUTS};
 pub use director::{DIRECTOR, PORT, ROUTE};
 pub use dpdk::DPDK;
+pub use metrics::METRICS;
 pub use service::{LIP_POOL, MARK, SERVER, SERVICE};
 
 /// What a key takes.
@@ -107,12 +109,16 @@ pub const TOP: Table = Table {
             "ipvs",
             "behaviour that the kernel's IPVS takes from sysctls",
         ),
+        table(
+            "metrics",
+            "counters for Prometheus, served while this table is there",
+        ),
     ],
 };
 
 /// All tables.
 pub const TABLES: &[Table] = &[
-    TOP, DIRECTOR, PORT, DPDK, ROUTE, LIP_POOL, MARK, SERVICE, SERVER, TIMEOUTS, IPVS,
+    TOP, DIRECTOR, PORT, DPDK, ROUTE, LIP_POOL, MARK, SERVICE, SERVER, TIMEOUTS, IPVS, METRICS,
 ];
 
 const fn required(

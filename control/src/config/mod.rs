@@ -19,7 +19,7 @@ pub use check::check;
 pub use mistake::{Finding, KeyPath, MISTAKES_TOLD, Mistake, Mistakes, Problem, Step};
 pub use model::{
     AnsweredBy, Configuration, DirectorSettings, DpdkDevice, DpdkSettings, Driver, Granularity,
-    GueChecksum, Idle, LipPool, Listen, Mark, Persistence, Pin, PortSettings, Protocol, Route,
+    GueChecksum, Idle, LipPool, Listen, Mark, MetricsSettings, Persistence, Pin, PortSettings, Protocol, Route,
     Server, Service, Spread, TimeoutSettings, TunnelKind,
 };
 pub use prefix::{NotAPrefix, Prefix};

@@ -5,6 +5,7 @@
 
 mod dpdk;
 mod drivers;
+mod metrics;
 mod ports;
 mod services;
 pub(crate) mod words;
@@ -18,6 +19,7 @@ use super::reader::{Section, Value};
 use super::{LIP_POOLS, MARKS, ROUTES, SERVICES};
 use dataplane::snapshot::Ipvs;
 use dpdk::read_dpdk;
+use metrics::read_metrics;
 use ports::{read_lip_pool, read_ports, read_route};
 use services::read_service;
 use std::collections::HashMap;
@@ -38,6 +40,7 @@ impl Draft {
         let timeouts = top.table("timeouts", &keys::TIMEOUTS);
         let ipvs = top.table("ipvs", &keys::IPVS);
         let dpdk = top.table("dpdk", &keys::DPDK);
+        let metrics = top.table("metrics", &keys::METRICS);
         let ports = read_ports(top);
         let configuration = Configuration {
             director: DirectorSettings {
@@ -72,6 +75,7 @@ impl Draft {
             ),
             timeouts: timeouts.as_ref().map(read_timeouts).unwrap_or_default(),
             ipvs: ipvs.as_ref().map(read_ipvs).unwrap_or_default(),
+            metrics: metrics.as_ref().map(read_metrics),
         };
         Draft {
             configuration,

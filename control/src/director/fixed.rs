@@ -1,6 +1,12 @@
 //! What a configuration cannot change while a director runs.
 
 use crate::config::{Configuration, PortSettings};
+use std::net::SocketAddr;
+
+/// Where metrics are served.
+fn listen(configuration: &Configuration) -> Option<SocketAddr> {
+    configuration.metrics.as_ref().map(|metrics| metrics.listen)
+}
 
 /// The keys in which two configurations differ and must not.
 pub(super) fn fixed_keys(old: &Configuration, new: &Configuration) -> Vec<String> {
@@ -18,6 +24,10 @@ pub(super) fn fixed_keys(old: &Configuration, new: &Configuration) -> Vec<String
         (from.control != to.control, "director.control"),
         (old.dpdk != new.dpdk, "dpdk"),
         (from.table != to.table, "director.table"),
+        (
+            listen(old) != listen(new),
+            "metrics.listen",
+        ),
     ];
     let mut keys: Vec<_> = of_director
         .iter()

@@ -1,6 +1,7 @@
 //! Workers between simulated hosts, without a NIC and without a clock.
 
 mod bed;
+mod capture;
 mod config;
 mod defence;
 mod director;

@@ -212,5 +212,6 @@ fn configuration() -> Configuration {
         services: Vec::new(),
         timeouts: TimeoutSettings::default(),
         ipvs: Ipvs::default(),
+        metrics: None,
     }
 }
