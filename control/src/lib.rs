@@ -5,12 +5,14 @@
 //!                                      ├─ plan      what a new configuration changes
 //!                                      ├─ manage    revisions of it, made by edits
 //!                                      ├─ compile   Configuration ─▶ Snapshot
+//!                                      ├─ connections  what is in the tables
 //!                                      └─ status ─▶ grpc ─▶ the control socket (socket), served by daemon
 //! ```
 
 pub mod arguments;
 mod compile;
 pub mod config;
+pub mod connections;
 pub mod daemon;
 pub mod director;
 pub mod grpc;
