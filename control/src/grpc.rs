@@ -1,11 +1,13 @@
 //! The gRPC services: a director's answers as messages (here), and the changes that it is asked for (`configuration.rs`).
 
+mod capture;
 mod configuration;
 mod place;
 mod read;
 mod refusal;
 mod write;
 
+pub use capture::CaptureService;
 pub use configuration::ConfigurationService;
 
 use crate::config::{Granularity, GueChecksum, Listen, Persistence, TunnelKind, scheduler_flags};

@@ -10,11 +10,13 @@
 //! ```
 
 pub mod arguments;
+pub mod capture;
 mod compile;
 pub mod config;
 pub mod connections;
 pub mod daemon;
 pub mod director;
+pub mod explain;
 pub mod grpc;
 pub mod manage;
 pub mod metrics;

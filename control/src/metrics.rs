@@ -42,7 +42,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
-#[error("metrics.listen: {address}: {error}; accepted: an address of this host and a port that is free")]
+#[error(
+    "metrics.listen: {address}: {error}; accepted: an address of this host and a port that is free"
+)]
 pub struct BindError {
     address: SocketAddr,
     error: io::Error,
@@ -127,7 +129,10 @@ async fn answer(
     scrapes: &Semaphore,
 ) -> Response<Full<Bytes>> {
     if request.uri().path() != "/metrics" {
-        return text(StatusCode::NOT_FOUND, "nothing is here; accepted: GET /metrics\n");
+        return text(
+            StatusCode::NOT_FOUND,
+            "nothing is here; accepted: GET /metrics\n",
+        );
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "accepted: GET /metrics\n");

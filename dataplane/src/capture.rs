@@ -314,11 +314,20 @@ impl Captures {
         Some(capture)
     }
 
-    /// Ends the capture. A worker that has not looked yet goes on with it until its next round.
+    /// Ends the capture that is on. A worker that has not looked yet goes on with it until its next round.
     pub fn end(&self) {
         let ended = self.current.lock().take();
         self.version.fetch_add(1, Ordering::Release);
         drop(ended);
+    }
+
+    /// Ends this capture, if it is on.
+    pub fn end_of(&self, capture: &Arc<Capture>) {
+        let is_on = |current: &mut Arc<Capture>| Arc::ptr_eq(current, capture);
+        let ended = self.current.lock().take_if(is_on);
+        if ended.is_some() {
+            self.version.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// The version that holds and its capture, if it is not `version` and control does not hold it at this moment.

@@ -2,8 +2,8 @@
 
 use super::model::{
     AnsweredBy, Configuration, DirectorSettings, DpdkDevice, DpdkSettings, Driver, Granularity,
-    GueChecksum, Idle, LipPool, Mark, MetricsSettings, Pin, PortSettings, Route, Server, Service, Spread,
-    TimeoutSettings, TunnelKind,
+    GueChecksum, Idle, LipPool, Mark, MetricsSettings, Pin, PortSettings, Route, Server, Service,
+    Spread, TimeoutSettings, TunnelKind,
 };
 use conntrack::Method;
 use dataplane::helper::Helper;
@@ -323,7 +323,7 @@ fn server(server: &Server, of: &Service) -> Table {
 }
 
 /// The name of a forwarding method in files and commands.
-fn method(method: Method) -> &'static str {
+pub(crate) fn method(method: Method) -> &'static str {
     match method {
         Method::Nat => "nat",
         Method::Dr => "dr",

@@ -24,10 +24,7 @@ pub(super) fn fixed_keys(old: &Configuration, new: &Configuration) -> Vec<String
         (from.control != to.control, "director.control"),
         (old.dpdk != new.dpdk, "dpdk"),
         (from.table != to.table, "director.table"),
-        (
-            listen(old) != listen(new),
-            "metrics.listen",
-        ),
+        (listen(old) != listen(new), "metrics.listen"),
     ];
     let mut keys: Vec<_> = of_director
         .iter()

@@ -1,7 +1,7 @@
 //! From a director's state to the values of metrics.
 
 use super::catalogue::{APPLY, FAMILIES, Family, Kind};
-use crate::config::{Listen, MetricsSettings};
+use crate::config::{Listen, MetricsSettings, method_word};
 use crate::manage::Manager;
 use crate::status::{PortStatus, ServiceStatus, Status, WorkerStatus};
 use dataplane::port::handle::Link;
@@ -120,7 +120,10 @@ fn family(name: &str) -> &'static Family {
 }
 
 /// Prometheus has no other numbers; exact up to 2^53.
-#[allow(clippy::cast_precision_loss, reason = "counters stay below 2^53 for centuries")]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "counters stay below 2^53 for centuries"
+)]
 fn float(value: u64) -> f64 {
     value as f64
 }
@@ -167,7 +170,7 @@ fn servers(sheet: &mut Sheet, service: &str, status: &ServiceStatus) {
             _ => server.address.to_string(),
         };
         let labels = &[service, &*address];
-        let method = server.method.name();
+        let method = method_word(server.method);
         sheet.count("uvs_server_info", &[service, &address, method], 1);
         sheet.count("uvs_server_weight", labels, server.weight.into());
         for (state, count) in [("active", server.active), ("inactive", server.inactive)] {

@@ -12,7 +12,8 @@ impl Checks<'_> {
         if !metrics.listen.ip().is_loopback() {
             let value = metrics.listen.to_string();
             let consequence =
-                "is no loopback address: whoever reaches it can read all counters, unasked".to_owned();
+                "is no loopback address: whoever reaches it can read all counters, unasked"
+                    .to_owned();
             self.doubtful.push(Finding {
                 path: KeyPath::top("metrics").key("listen"),
                 problem: Problem::Changed { value, consequence },

@@ -75,6 +75,9 @@ fn a_packet_is_shown_as_it_came_and_as_it_leaves_with_where_to() {
     let fates: Vec<_> = told.iter().map(|shown| &*shown.fate).collect();
     assert_eq!(fates, ["Waits", "Waited"]);
     let reply = Talk::tcp(SERVER, "10.64.0.7:40000").packet(SYN_ACK, b"");
+    // Nor did anybody know the client's router.
+    bed.send_one(0, SERVERS, &reply);
+    drop(shown(&capture));
     let back = bed.send_one(0, SERVERS, &reply);
     let told = shown(&capture);
     assert_eq!(told.len(), 2);
