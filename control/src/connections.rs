@@ -124,6 +124,21 @@ pub fn count(director: &Director, filter: &Filter) -> u64 {
     count
 }
 
+/// The connection of this name, if it is there.
+pub(crate) fn one(director: &Director, ipv6: bool, id: ConnectionId) -> Option<ConnectionView> {
+    let servers = director.current.lock().compiler.referred();
+    let sight = Sight {
+        filter: &Filter::default(),
+        servers: &servers,
+        calls: &director.tables.calls,
+        now: ticks_since(director.epoch),
+    };
+    match ipv6 {
+        true => sight.see(id, &director.tables.ipv6.get(id)?.view()),
+        false => sight.see(id, &director.tables.ipv4.get(id)?.view()),
+    }
+}
+
 /// What a walk goes by.
 struct Sight<'s> {
     filter: &'s Filter,

@@ -1,7 +1,7 @@
 //! What uvsd does once its director runs: answers the control socket, and heeds signals.
 
 use crate::config::{Accepted, Configuration, ReadError};
-use crate::grpc::{ConfigurationService, ConnectionsService, DirectorService};
+use crate::grpc::{CaptureService, ConfigurationService, ConnectionsService, DirectorService};
 use crate::guard::{Access, Guard, Incoming, Tls, TlsError};
 use crate::manage::{Actor, ManageError, Manager, Outcome};
 use crate::notify::{self, Watchdog};
@@ -163,6 +163,7 @@ pub async fn serve(
         // Many clients still ask for the version before.
         .add_service(reflection().build_v1alpha().map_err(wrong)?)
         .add_service(DirectorService::server(Arc::clone(manager.director())))
+        .add_service(CaptureService::server(Arc::clone(manager.director())))
         .add_service(ConfigurationService::server(Arc::clone(manager)))
         .add_service(ConnectionsService::server(Arc::clone(manager)));
     tell_health(&health, ServingStatus::Serving).await;
@@ -184,8 +185,9 @@ pub async fn serve(
 }
 
 /// What uvsd serves, as `grpc.health.v1.Health` names it; the first is all of it.
-const HEALTH: [&str; 4] = [
+const HEALTH: [&str; 5] = [
     "",
+    "uvs.v1.Capture",
     "uvs.v1.Director",
     "uvs.v1.Configuration",
     "uvs.v1.Connections",

@@ -68,6 +68,8 @@ pub struct Director {
     pub(crate) kept: Option<Kept>,
     /// What somebody else wants to be among the warnings.
     notice: Mutex<Option<String>>,
+    /// How long changes took.
+    pub(crate) applies: prometheus::Histogram,
 }
 
 /// What changes while a director runs.
@@ -212,6 +214,7 @@ impl Director {
             notice: Mutex::default(),
             threads: Vec::new(),
             stop: Arc::default(),
+            applies: crate::metrics::applies(),
         })
     }
 
@@ -260,6 +263,7 @@ impl Director {
     /// # Errors
     /// The old configuration goes on, untouched.
     pub fn apply(&self, configuration: Configuration) -> Result<Plan, ApplyError> {
+        let began = Instant::now();
         valid(&configuration).map_err(ApplyError::Invalid)?;
         let mut current = self.current.lock();
         let current = &mut *current;
@@ -285,6 +289,7 @@ impl Director {
         }
         current.configuration = configuration;
         self.publish(current, snapshot);
+        self.applies.observe(began.elapsed().as_secs_f64());
         Ok(plan)
     }
 

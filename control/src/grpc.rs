@@ -1,6 +1,7 @@
 //! The gRPC services: a director's answers as messages (here), the changes that it is asked for (`configuration.rs`), its
 //! connections (`connections.rs`, `drain.rs`) and rates (`statistics.rs`).
 
+mod capture;
 mod configuration;
 mod connections;
 mod drain;
@@ -10,6 +11,7 @@ mod refusal;
 mod statistics;
 mod write;
 
+pub use capture::CaptureService;
 pub use configuration::ConfigurationService;
 pub use connections::ConnectionsService;
 pub(crate) use refusal::code;

@@ -10,14 +10,17 @@
 //! ```
 
 pub mod arguments;
+pub mod capture;
 mod compile;
 pub mod config;
 pub mod connections;
 pub mod daemon;
 pub mod director;
+pub mod explain;
 pub mod grpc;
 pub mod guard;
 pub mod manage;
+pub mod metrics;
 mod notify;
 pub mod plan;
 pub mod rates;

@@ -8,6 +8,7 @@ use control::daemon::{self, Service, Signals};
 use control::director::Director;
 use control::guard::{Access, Audit, Guard, Incoming, Tls, privileges};
 use control::manage::{Manager, Start};
+use control::metrics;
 use control::socket::ControlSocket;
 use dataplane::port::Port;
 use std::io::IsTerminal;
@@ -97,6 +98,7 @@ fn run(file: &Path) -> anyhow::Result<()> {
     let (rights, warnings) = Access::look_up(&access);
     daemon::warn(&warnings);
     let start = Start::new(configuration);
+    let metrics = metrics::Endpoint::bind(&start.configuration)?;
     let director = Arc::new(start_director(&start)?);
     tracing::info!(
         "uvsd {}: {} services, control socket {}",
@@ -114,6 +116,12 @@ fn run(file: &Path) -> anyhow::Result<()> {
         guard: Arc::new(Guard::new(rights, audit)),
         tls: tls.map(|(_, tls)| tls),
     };
+    if let Some(metrics) = metrics {
+        let _inside = runtime.enter();
+        metrics
+            .serve(Arc::clone(&service.manager))
+            .context("metrics.listen")?;
+    }
     let served = runtime.block_on(daemon::serve(service, incoming, signals, file));
     // Before the director: tasks that are still there may hold it.
     drop(runtime);

@@ -178,6 +178,12 @@ impl Manager {
         (self.director.configuration(), held.revision, held.pending())
     }
 
+    /// The revision that holds.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.held.lock().revision
+    }
+
     /// Whatever changes from now on, in order; the revision that holds now, and whether it waits for a confirmation.
     #[must_use]
     pub fn watch(&self) -> (broadcast::Receiver<Arc<Change>>, u64, Option<Pending>) {

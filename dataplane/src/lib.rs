@@ -1,6 +1,7 @@
 //! Moves packets: frames, ports, services, rewriters and the worker that joins them.
 
 pub mod calls;
+pub mod capture;
 pub mod frame;
 pub mod helper;
 pub mod mark;

@@ -9,6 +9,7 @@
 //! A worker never waits: where control holds the lock at that moment, it looks again at the next burst.
 
 use crate::Map;
+use crate::capture::Captures;
 use crate::helper::Helper;
 use crate::mark::MarkRule;
 use crate::neighbour::NeighbourId;
@@ -317,6 +318,7 @@ pub struct Publisher {
     version: AtomicU64,
     current: Mutex<Arc<Snapshot>>,
     seen: Box<[AtomicU64]>,
+    captures: Captures,
 }
 
 impl Publisher {
@@ -327,7 +329,15 @@ impl Publisher {
             version: AtomicU64::new(0),
             current: Mutex::new(Arc::new(Snapshot::default())),
             seen: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            captures: Captures::default(),
         })
+    }
+
+    /// The capture that is on, which reaches the workers on the same way.
+    #[inline]
+    #[must_use]
+    pub fn captures(&self) -> &Captures {
+        &self.captures
     }
 
     /// Gives `snapshot` the next version and makes it current. Returns the snapshot as published and the one before,

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
 use conntrack::{Method, Table, TableConfig, Ticks, V4, V6};
+use dataplane::capture::{self, Filter, LARGEST_SNAP};
 use dataplane::frame::{Gso, Offload};
 use dataplane::helper::Helper;
 use dataplane::neighbour::NeighbourTable;
@@ -718,4 +719,32 @@ fn fragments_allocate_nothing_in_whatever_order() {
         let forwarded = director.stats.verdicts.forwarded.load(Relaxed);
         assert!(forwarded > count as u64, "{forwarded}");
     }
+}
+
+/// Connections, refused packets and answers, while somebody looks on and is too slow.
+#[test]
+fn a_capture_allocates_nothing() {
+    let director = Director::new(Method::Nat, "rr");
+    let wanted = capture::Wanted {
+        filter: Filter::default(),
+        before: true,
+        after: true,
+        snap_len: LARGEST_SNAP,
+    };
+    let capture = director.publisher.captures().begin(wanted).unwrap();
+    let mut now = START;
+    let mut frames = requests(0..200, 80, SYN);
+    frames.extend(requests(0..200, 80, ACK));
+    frames.extend(requests(0..32, 81, SYN));
+    let mut worker = director.worker(0, &frames, &nothing());
+    allocations(&mut worker, &mut now, 10_000);
+    let mut told = 0;
+    let mut allocated = 0;
+    for _ in 0..10 {
+        director.hear_all_neighbours(now);
+        while capture.next(|record| told += record.bytes().len()) {}
+        allocated += allocations(&mut worker, &mut now, PACKETS / 10);
+    }
+    assert_eq!(allocated, 0);
+    assert!(told > 100_000 && capture.missed() > 1000, "{told}");
 }

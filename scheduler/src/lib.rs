@@ -44,6 +44,7 @@ mod change;
 mod destinations;
 mod dh;
 mod fo;
+mod foresight;
 mod hash;
 mod lblc;
 mod lblcr;
@@ -63,6 +64,7 @@ mod twos;
 mod wlc;
 mod wrr;
 
+pub use foresight::{Foresight, foresee};
 pub use maglev::maglev_table;
 pub use moved::share_moved;
 pub use registry::{

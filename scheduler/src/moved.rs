@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Flows that are asked about.
 const FLOWS: u32 = 16_384;
 /// Schedulers that pick by what a flow is, and by nothing that happened before.
-const HASHING: [&str; 4] = ["sh", "mh", "maglev", "dh"];
+pub(crate) const HASHING: [&str; 4] = ["sh", "mh", "maglev", "dh"];
 
 /// The share of flows to the address `to`, 0 to 1, that get another server once `before` has become `after`: of 16,384
 /// flows of as many clients, so that it is out by less than 0.01 as good as always. `None` for schedulers that do not hash, whose

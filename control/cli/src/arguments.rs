@@ -1,6 +1,6 @@
 //! The arguments of `uvs`.
 
-use crate::{bench, connect, demo, doctor, replay};
+use crate::{bench, capture, connect, demo, doctor, explain, replay};
 use clap::{Parser, Subcommand};
 
 /// A userspace virtual server: IPVS in user space.
@@ -39,4 +39,10 @@ pub enum Command {
     /// Huge pages, processors, the interfaces and devices of the configuration, and the kernel's settings. Needs no running
     /// uvsd. Exit status 1 when something would keep the director from working.
     Doctor(doctor::Options),
+    /// Say what a running director would do with a packet, and why. Nothing is changed.
+    Explain(explain::Options),
+    /// Look at a running director's packets, as they come and as they leave, with what became of each.
+    ///
+    /// The workers never wait for it: packets that there is no room for are counted as missed. One capture at a time.
+    Capture(capture::Options),
 }

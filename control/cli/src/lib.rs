@@ -2,9 +2,11 @@
 
 pub mod arguments;
 pub mod bench;
+pub mod capture;
 pub mod connect;
 pub mod demo;
 pub mod doctor;
+pub mod explain;
 pub mod ipvsadm;
 pub mod lab;
 pub mod replay;

@@ -3,7 +3,7 @@
 use clap::Parser;
 use cli::arguments::{Arguments, Command};
 use cli::demo::{self, Interrupt};
-use cli::{bench, doctor, lab, replay, show};
+use cli::{bench, capture, doctor, explain, lab, replay, show};
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
@@ -16,6 +16,8 @@ fn main() -> ExitCode {
         Command::Status(options) => show::status(&options).map_err(Into::into).map(print),
         Command::List(options) => show::list(&options).map_err(Into::into).map(print),
         Command::Doctor(options) => Ok(run_doctor(&options)),
+        Command::Explain(options) => explain::run(&options).map_err(Into::into).map(print),
+        Command::Capture(options) => run_capture(&options),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("uvs: {error}");
@@ -62,6 +64,12 @@ fn run_doctor(options: &doctor::Options) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn run_capture(options: &capture::Options) -> Result<ExitCode, Box<dyn Error>> {
+    let told = capture::run(options)?;
+    eprintln!("uvs: {told}");
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_replay(options: &replay::Options) -> Result<ExitCode, Box<dyn Error>> {

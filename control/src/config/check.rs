@@ -1,6 +1,7 @@
 //! Looks at the parts of a configuration together.
 
 mod marks;
+mod metrics;
 mod ports;
 mod servers;
 mod services;
@@ -37,6 +38,7 @@ pub(super) fn check_beside(
     checks.lip_pools();
     checks.marks();
     checks.services();
+    checks.metrics();
     (checks.wrong, checks.doubtful)
 }
 

@@ -5,6 +5,7 @@ mod access;
 mod behaviour;
 mod director;
 mod dpdk;
+mod metrics;
 mod service;
 
 pub(super) use director::LAST_CPU;
@@ -13,6 +14,7 @@ pub use access::{ACCESS, ACCESS_TLS};
 pub use behaviour::{IPVS, TIMEOUTS};
 pub use director::{DIRECTOR, PORT, ROUTE};
 pub use dpdk::DPDK;
+pub use metrics::METRICS;
 pub use service::{LIP_POOL, MARK, SERVER, SERVICE};
 
 /// What a key takes.
@@ -125,13 +127,17 @@ pub const TOP: Table = Table {
             "behaviour that the kernel's IPVS takes from sysctls",
         ),
         table("access", "who may do what, and how it is written down"),
+        table(
+            "metrics",
+            "counters for Prometheus, served while this table is there",
+        ),
     ],
 };
 
 /// All tables.
 pub const TABLES: &[Table] = &[
     TOP, DIRECTOR, PORT, DPDK, ROUTE, LIP_POOL, MARK, SERVICE, SERVER, TIMEOUTS, IPVS, ACCESS,
-    ACCESS_TLS,
+    ACCESS_TLS, METRICS,
 ];
 
 const fn required(

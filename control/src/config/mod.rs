@@ -21,13 +21,14 @@ pub use check::check;
 pub use mistake::{Finding, KeyPath, MISTAKES_TOLD, Mistake, Mistakes, Problem, Step};
 pub use model::{
     AnsweredBy, Configuration, DirectorSettings, DpdkDevice, DpdkSettings, Driver, Granularity,
-    GueChecksum, Idle, LipPool, Listen, Mark, Persistence, Pin, PortSettings, Protocol, Route,
-    Server, Service, Spread, TimeoutSettings, TunnelKind,
+    GueChecksum, Idle, LipPool, Listen, Mark, MetricsSettings, Persistence, Pin, PortSettings,
+    Protocol, Route, Server, Service, Spread, TimeoutSettings, TunnelKind,
 };
 pub use prefix::{NotAPrefix, Prefix};
 pub use write::scheduler_flags;
 
 pub(crate) use read::words;
+pub(crate) use write::method as method_word;
 
 use read::Draft;
 use reader::{Reader, Section, locate};

@@ -34,6 +34,39 @@ pub struct Configuration {
     pub ipvs: Ipvs,
     /// Who may do what.
     pub access: AccessSettings,
+    /// Counters for Prometheus; `None`: not served.
+    pub metrics: Option<MetricsSettings>,
+}
+
+/// `[metrics]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "switches, each independent of the others"
+)]
+pub struct MetricsSettings {
+    /// Where they are served; fixed at the start.
+    pub listen: SocketAddr,
+    /// Of each service.
+    pub services: bool,
+    /// Of each real server.
+    pub servers: bool,
+    /// Of each host on the links.
+    pub neighbours: bool,
+    /// What drivers count.
+    pub port_statistics: bool,
+}
+
+impl Default for MetricsSettings {
+    fn default() -> MetricsSettings {
+        MetricsSettings {
+            listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9107),
+            services: true,
+            servers: true,
+            neighbours: true,
+            port_statistics: true,
+        }
+    }
 }
 
 /// `[director]`: all of it fixed at the start.

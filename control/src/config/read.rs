@@ -6,6 +6,7 @@
 mod access;
 mod dpdk;
 mod drivers;
+mod metrics;
 mod ports;
 mod services;
 pub(crate) mod words;
@@ -20,6 +21,7 @@ use super::{LIP_POOLS, MARKS, ROUTES, SERVICES};
 use access::{parse_path, read_access};
 use dataplane::snapshot::Ipvs;
 use dpdk::read_dpdk;
+use metrics::read_metrics;
 use ports::{read_lip_pool, read_ports, read_route};
 use services::read_service;
 use std::collections::HashMap;
@@ -41,6 +43,7 @@ impl Draft {
         let ipvs = top.table("ipvs", &keys::IPVS);
         let dpdk = top.table("dpdk", &keys::DPDK);
         let access = top.table("access", &keys::ACCESS);
+        let metrics = top.table("metrics", &keys::METRICS);
         let ports = read_ports(top);
         let configuration = Configuration {
             director: DirectorSettings {
@@ -76,6 +79,7 @@ impl Draft {
             timeouts: timeouts.as_ref().map(read_timeouts).unwrap_or_default(),
             ipvs: ipvs.as_ref().map(read_ipvs).unwrap_or_default(),
             access: access.as_ref().map(read_access).unwrap_or_default(),
+            metrics: metrics.as_ref().map(read_metrics),
         };
         Draft {
             configuration,

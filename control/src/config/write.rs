@@ -3,8 +3,8 @@
 use super::access::AccessSettings;
 use super::model::{
     AnsweredBy, Configuration, DirectorSettings, DpdkDevice, DpdkSettings, Driver, Granularity,
-    GueChecksum, Idle, LipPool, Mark, Pin, PortSettings, Route, Server, Service, Spread,
-    TimeoutSettings, TunnelKind,
+    GueChecksum, Idle, LipPool, Mark, MetricsSettings, Pin, PortSettings, Route, Server, Service,
+    Spread, TimeoutSettings, TunnelKind,
 };
 use conntrack::Method;
 use dataplane::helper::Helper;
@@ -22,6 +22,10 @@ impl Configuration {
         put_table(&mut top, "director", self.director());
         put_table(&mut top, "timeouts", timeouts(self.timeouts));
         put_table(&mut top, "ipvs", ipvs(&self.ipvs));
+        if let Some(settings) = &self.metrics {
+            // Also where it is empty: its being there counts.
+            put(&mut top, "metrics", metrics(settings));
+        }
         let ports = self
             .ports
             .iter()
@@ -348,7 +352,7 @@ fn server(server: &Server, of: &Service) -> Table {
 }
 
 /// The name of a forwarding method in files and commands.
-fn method(method: Method) -> &'static str {
+pub(crate) fn method(method: Method) -> &'static str {
     match method {
         Method::Nat => "nat",
         Method::Dr => "dr",
@@ -414,6 +418,29 @@ fn ipvs(settings: &Ipvs) -> Table {
     other
         .map(|((name, value), _)| (name.to_owned(), value))
         .collect()
+}
+
+fn metrics(settings: &MetricsSettings) -> Table {
+    let default = MetricsSettings::default();
+    let mut table = Table::new();
+    if settings.listen != default.listen {
+        text(&mut table, "listen", settings.listen);
+    }
+    for (name, is_on, by_default) in [
+        ("services", settings.services, default.services),
+        ("servers", settings.servers, default.servers),
+        ("neighbours", settings.neighbours, default.neighbours),
+        (
+            "port_statistics",
+            settings.port_statistics,
+            default.port_statistics,
+        ),
+    ] {
+        if is_on != by_default {
+            put(&mut table, name, is_on);
+        }
+    }
+    table
 }
 
 fn put(table: &mut Table, name: &str, value: impl Into<Value>) {

@@ -3,6 +3,11 @@
 use crate::config::{Configuration, PortSettings};
 use std::net::SocketAddr;
 
+/// Where metrics are served.
+fn metrics_listen(configuration: &Configuration) -> Option<SocketAddr> {
+    configuration.metrics.as_ref().map(|metrics| metrics.listen)
+}
+
 /// The keys in which two configurations differ and must not.
 pub(super) fn fixed_keys(old: &Configuration, new: &Configuration) -> Vec<String> {
     let (from, to) = (&old.director, &new.director);
@@ -23,6 +28,7 @@ pub(super) fn fixed_keys(old: &Configuration, new: &Configuration) -> Vec<String
         (old.access.group != new.access.group, "access.group"),
         (old.access.audit != new.access.audit, "access.audit"),
         (listen(old) != listen(new), "access.tls.listen"),
+        (metrics_listen(old) != metrics_listen(new), "metrics.listen"),
     ];
     let mut keys: Vec<_> = of_director
         .iter()

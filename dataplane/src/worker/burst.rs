@@ -7,6 +7,7 @@ use super::family::Ip;
 use super::fragments::may_belong_to_a_flow;
 use super::services::Services;
 use super::{Flows, Worker, steady};
+use crate::capture::Fate;
 use crate::frame::Frame;
 use crate::packet::plain::Plain;
 use crate::packet::wire::{ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, ETHERNET_LEN, has_ports, read_u16};
@@ -93,6 +94,9 @@ impl<P: Port> Worker<P> {
                 None => break,
             }
         }
+        if self.egress.tap.is_some() {
+            self.show_ready(burst, &ready);
+        }
         for (frame, &port) in burst.drain(..ready.len()).zip(&ready) {
             self.egress.transmit(frame, port);
         }
@@ -103,6 +107,15 @@ impl<P: Port> Worker<P> {
                 Kind::Ipv6(at) => self.ipv6.flow(services, egress, frame, &ipv6[*at as usize]),
                 Kind::Other => self.other(frame),
             }
+        }
+    }
+
+    /// Shows the frames that leave next to the capture that is on.
+    #[cold]
+    fn show_ready(&mut self, burst: &Burst, ready: &[PortId]) {
+        for (frame, &port) in burst.iter().zip(ready) {
+            let fate = Fate::Forwarded(None);
+            self.egress.show(frame.bytes(), &frame.offload, port, fate);
         }
     }
 
@@ -196,7 +209,7 @@ impl<F: Ip> Flows<F> {
         lookup: &Lookup<F>,
     ) {
         if let Some(port) = self.steady(services, egress, &mut frame, lookup) {
-            return egress.transmit(frame, port);
+            return egress.send_away(frame, port);
         }
         let plain = &lookup.plain;
         let packet = &F::whole(frame.bytes(), plain);

@@ -2,6 +2,7 @@
 
 use super::egress::{Egress, Hop};
 use super::family::Ip;
+use crate::capture::Fate;
 use crate::frame::{Frame, Gso, Offload};
 use crate::packet::wire::ETHERNET_LEN;
 use crate::packet::{Packet, checksum};
@@ -123,6 +124,7 @@ impl<P: Port> Egress<P> {
             Hop::Ready(mac, port) => {
                 let index = usize::from(port.0);
                 set_macs(bytes, mac, self.snapshot.ports[index].mac);
+                self.show(bytes, &Offload::NONE, port, Fate::Forwarded(None));
                 self.ports[index].send(bytes, &Offload::NONE)
                     || (self.makes_room(port) && self.ports[index].send(bytes, &Offload::NONE))
             }

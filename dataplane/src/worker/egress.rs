@@ -5,7 +5,9 @@ use super::cut::complete;
 use super::defence::Defence;
 use super::family::Ip;
 use super::services::ServerState;
+use super::tap::Tap;
 use super::waiting::WaitingQueue;
+use crate::capture::{Fate, LARGEST_SNAP};
 use crate::frame::{Frame, Gso, Offload};
 use crate::neighbour::{NeighbourId, NeighbourTable, Resolution};
 use crate::packet::Packet;
@@ -22,7 +24,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The largest frame a port can hand over: an Ethernet header and a GSO packet.
-pub(super) const LARGEST_FRAME: usize = 14 + 65_535;
+pub(super) const LARGEST_FRAME: usize = LARGEST_SNAP;
 /// ICMP errors a worker may send in a second.
 const ICMP_PER_SECOND: u32 = 1000;
 
@@ -78,6 +80,10 @@ pub(super) struct Egress<P: Port> {
     pub(super) learnt: u32,
     pub(super) announcements: Announcements,
     pub(super) defence: Defence,
+    /// Of the capture that is on.
+    pub(super) tap: Option<Box<Tap>>,
+    /// The version of the captures that `tap` is of.
+    pub(super) captures_seen: u64,
     icmp_left: u32,
     /// How often a full ring may still be flushed in this round.
     flushes_left: u8,
@@ -104,6 +110,8 @@ impl<P: Port> Egress<P> {
             learnt: 0,
             announcements: Announcements::default(),
             defence: Defence::default(),
+            tap: None,
+            captures_seen: 0,
             icmp_left: ICMP_PER_SECOND,
             flushes_left: FLUSHES,
             identification: 0,
@@ -158,13 +166,20 @@ impl<P: Port> Egress<P> {
             Hop::Ready(mac, port) => {
                 let source = self.snapshot.ports[usize::from(port.0)].mac;
                 set_macs(frame.bytes_mut(), mac, source);
-                self.transmit(frame, port);
+                self.send_away(frame, port);
             }
             Hop::Wait(neighbour, _) => self.wait(frame, neighbour),
         }
     }
 
-    /// Sends a frame that is complete.
+    /// Sends a frame that is complete, and shows it to the capture that is on, if one is.
+    #[inline]
+    pub(super) fn send_away(&mut self, frame: Frame, port: PortId) {
+        self.show(frame.bytes(), &frame.offload, port, Fate::Forwarded(None));
+        self.transmit(frame, port);
+    }
+
+    /// Sends a frame that is complete. Whoever captures has seen it.
     #[inline(always)]
     pub(super) fn transmit(&mut self, frame: Frame, port: PortId) {
         match self.ports[usize::from(port.0)].transmit(frame) {
@@ -220,6 +235,7 @@ impl<P: Port> Egress<P> {
 
     /// Sends a frame of our own making, complete, by `port`: the verdict of the frame that it answers.
     pub(super) fn reply(&mut self, port: PortId, bytes: &[u8]) {
+        self.show(bytes, &Offload::NONE, port, Fate::Originated);
         if self.ports[usize::from(port.0)].send(bytes, &Offload::NONE) {
             add(&self.stats.verdicts.replied, 1);
         } else {

@@ -17,6 +17,7 @@ mod cut;
 mod defence;
 mod egress;
 mod expected;
+mod explain;
 mod family;
 mod fragments;
 mod helped;
@@ -34,6 +35,7 @@ mod sip;
 mod steady;
 mod sweep;
 mod takeover;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod transition;
@@ -41,6 +43,8 @@ mod tunnel_errors;
 mod upkeep;
 mod waiting;
 
+pub use explain::{Prospect, Question, prospect, server_port};
+pub use lookup::FoundBy;
 pub use run::{Idle, ticks_since};
 pub use takeover::{Burden, TakenOver, file_words};
 
@@ -161,6 +165,16 @@ impl<P: Port> Worker<P> {
         if let Some(snapshot) = self.publisher.newer_than(self.egress.snapshot.version) {
             self.adopt(snapshot);
         }
+        if let Some(newer) = self
+            .publisher
+            .captures()
+            .newer_than(self.egress.captures_seen)
+        {
+            self.adopt_capture(newer);
+        }
+        if let Some(tap) = &mut self.egress.tap {
+            tap.tell_time();
+        }
         let mut frames = 0;
         for port in 0..self.egress.ports.len() {
             let mut burst = Burst::new();
@@ -169,7 +183,10 @@ impl<P: Port> Worker<P> {
                 frames += count;
                 add(&self.egress.stats.verdicts.received, count as u64);
                 add(&self.egress.stats.bursts, 1);
-                self.handle(&mut burst);
+                match self.egress.tap {
+                    None => self.handle(&mut burst),
+                    Some(_) => self.handle_tapped(&mut burst),
+                }
                 let (services, egress) = (&mut self.services, &mut self.egress);
                 self.ipv4.decide_newcomers(services, egress);
                 self.ipv6.decide_newcomers(services, egress);

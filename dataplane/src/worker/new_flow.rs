@@ -295,8 +295,15 @@ impl<F: Ip> Flows<F> {
 
 /// Whether a packet for a service is left to the kernel all the same: data of FTP that no helper expects.
 pub(super) fn is_kernels<F: Ip>(packet: &Packet<F>, asked: &Asked) -> bool {
-    let beside_ftp = asked.is_beside_ftp(packet.tuple.destination_port);
-    is_ftp_data(packet) || (beside_ftp && asked.persistence.is_none())
+    let tuple = &packet.tuple;
+    is_kernels_by((tuple.source_port, tuple.destination_port), asked)
+}
+
+/// The same by source and destination port.
+#[inline]
+pub(super) fn is_kernels_by((source, destination): (u16, u16), asked: &Asked) -> bool {
+    let beside_ftp = asked.is_beside_ftp(destination);
+    source == FTP_DATA || (beside_ftp && asked.persistence.is_none())
 }
 
 /// Whether a packet comes from the port of FTP's active transfers.

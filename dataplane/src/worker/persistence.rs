@@ -310,11 +310,16 @@ fn facts(snapshot: &Snapshot, id: RealServerId) -> Option<Picked> {
 
 /// The port of the server that a client's flow goes to.
 pub(super) fn real_port(asked: &Asked, server: &Picked, virtual_port: u16) -> u16 {
+    real_port_of(asked, server.port, virtual_port)
+}
+
+/// The same by the port that the server has.
+pub(super) fn real_port_of(asked: &Asked, server_port: u16, virtual_port: u16) -> u16 {
     let stays = asked.persistence.is_some() && virtual_port != asked.key.port;
-    if server.port == 0 || stays {
+    if server_port == 0 || stays {
         virtual_port
     } else {
-        server.port
+        server_port
     }
 }
 

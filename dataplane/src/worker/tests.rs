@@ -2,6 +2,7 @@
 
 mod asked;
 mod bed;
+mod capture;
 mod config;
 mod defence;
 mod director;

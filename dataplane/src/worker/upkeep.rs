@@ -3,6 +3,7 @@
 
 use super::egress::Egress;
 use super::waiting::PATIENCE;
+use crate::capture::Fate;
 use crate::frame::Offload;
 use crate::neighbour::{NeighbourId, Probe, Resolution};
 use crate::packet::{arp, ndp};
@@ -121,13 +122,18 @@ impl<P: Port> Egress<P> {
             snapshot,
             stats,
             now,
+            tap,
             ..
         } = self;
         waiting.retain(|packet| {
             let refused = match neighbours.resolve(packet.neighbour, *now) {
                 Resolution::Mac(mac, port) => {
+                    let id = port;
                     let port = usize::from(port.0);
                     set_macs(&mut packet.bytes, mac, snapshot.ports[port].mac);
+                    if let Some(tap) = tap {
+                        tap.leaves(&packet.bytes, &packet.offload, id, Fate::Waited);
+                    }
                     let sent = ports[port].send(&packet.bytes, &packet.offload);
                     (!sent).then_some(Reason::TransmitFull)
                 }
@@ -139,7 +145,12 @@ impl<P: Port> Egress<P> {
             if packet.counts {
                 subtract(&stats.verdicts.waiting_now, 1);
                 match refused {
-                    None => add(&stats.verdicts.forwarded, 1),
+                    None => {
+                        add(&stats.verdicts.forwarded, 1);
+                        if let Some(tap) = tap {
+                            tap.count_other();
+                        }
+                    }
                     Some(reason) => stats.count_drop(reason),
                 }
             }

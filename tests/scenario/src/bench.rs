@@ -213,5 +213,6 @@ fn configuration() -> Configuration {
         timeouts: TimeoutSettings::default(),
         ipvs: Ipvs::default(),
         access: AccessSettings::default(),
+        metrics: None,
     }
 }
