@@ -4,6 +4,7 @@ use crate::config::{Accepted, Configuration, ReadError};
 use crate::grpc::{ConfigurationService, DirectorService};
 use crate::manage::{Actor, ManageError, Manager, Outcome, Terms, Wish};
 use crate::notify::{self, Watchdog};
+use crate::proc::Folder;
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -133,6 +134,7 @@ async fn watch_over(
     file: &Path,
 ) -> Result<(), ServeError> {
     let mut watchdog = Watchdog::new();
+    let mut proc = manager.director().settings.proc.clone().map(Folder::new);
     let mut round =
         tokio::time::interval(watchdog.period().map_or(ROUND, |period| period.min(ROUND)));
     loop {
@@ -146,6 +148,9 @@ async fn watch_over(
             }
             _ = round.tick() => {
                 manager.director().tidy();
+                if let Some(proc) = &mut proc {
+                    proc.refresh(manager.director());
+                }
                 log_roll_back(manager.tidy());
                 let ended = manager.director().ended_workers();
                 if !ended.is_empty() {

@@ -6,6 +6,7 @@ use control::arguments::Arguments;
 use control::daemon::{self, Signals};
 use control::director::Director;
 use control::manage::Manager;
+use control::netlink::{self, Netlink};
 use control::socket::ControlSocket;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -70,6 +71,8 @@ fn run(file: &Path) -> anyhow::Result<()> {
     };
     // The socket first: where another uvsd runs, no port is touched.
     let (_socket, listener) = ControlSocket::bind(&control)?;
+    let netlink = configuration.director.netlink.as_deref();
+    let netlink = netlink.map(ControlSocket::bind_datagrams).transpose()?;
     let director = Arc::new(Director::start(configuration)?);
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(
@@ -83,6 +86,11 @@ fn run(file: &Path) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let manager = Arc::new(Manager::new(Arc::clone(&director), FIRST_REVISION));
+    let _netlink = netlink.map(|(socket, listener)| {
+        let netlink = Arc::new(Netlink::new(Arc::clone(&manager)));
+        runtime.spawn(netlink::serve(netlink, listener));
+        socket
+    });
     let served = runtime.block_on(daemon::serve(manager, listener, signals, file));
     // Before the director: tasks that are still there may hold it.
     drop(runtime);

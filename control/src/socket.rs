@@ -1,6 +1,7 @@
 //! The control socket: one uvsd for each path, whatever an earlier one left there.
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -9,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 /// Who may connect: the owner and the group.
 const MODE: u32 = 0o660;
+/// Clients that may wait to be let in.
+const BACKLOG: i32 = 128;
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +47,18 @@ impl ControlSocket {
     /// # Errors
     /// When somebody listens there, or the system refuses.
     pub fn bind(path: &Path) -> Result<(ControlSocket, UnixListener), SocketError> {
+        ControlSocket::bind_as(path, SocketType::STREAM)
+    }
+
+    /// As [`bind`](Self::bind), for whole datagrams (`SOCK_SEQPACKET`) instead of a stream, although the standard library's type has the name of one.
+    ///
+    /// # Errors
+    /// As `bind`.
+    pub fn bind_datagrams(path: &Path) -> Result<(ControlSocket, UnixListener), SocketError> {
+        ControlSocket::bind_as(path, SocketType::SEQPACKET)
+    }
+
+    fn bind_as(path: &Path, of: SocketType) -> Result<(ControlSocket, UnixListener), SocketError> {
         let io = |error| SocketError::Io {
             path: path.to_owned(),
             error,
@@ -64,7 +79,7 @@ impl ControlSocket {
             Err(error) => return Err(io(error.into())),
         }
         vacant(path)?;
-        let listener = place(path).map_err(io)?;
+        let listener = place(path, of).map_err(io)?;
         let inode = fs::symlink_metadata(path).map_err(io)?.ino();
         Ok((
             ControlSocket {
@@ -115,16 +130,18 @@ fn vacant(path: &Path) -> Result<(), SocketError> {
 }
 
 /// Makes the socket under another name first, so that it never stands there with other permissions.
-fn place(path: &Path) -> io::Result<UnixListener> {
+fn place(path: &Path, of: SocketType) -> io::Result<UnixListener> {
     let new = beside(path, ".new");
     match fs::remove_file(&new) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(&new)?;
+    let listener = socket_with(AddressFamily::UNIX, of, SocketFlags::CLOEXEC, None)?;
+    bind(&listener, &SocketAddrUnix::new(&new)?)?;
+    listen(&listener, BACKLOG)?;
     fs::set_permissions(&new, Permissions::from_mode(MODE))?;
     fs::rename(&new, path)?;
-    Ok(listener)
+    Ok(listener.into())
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {

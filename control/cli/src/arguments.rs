@@ -1,6 +1,6 @@
 //! The arguments of `uvs`.
 
-use crate::{bench, demo, doctor, replay, show};
+use crate::{bench, compat, demo, doctor, replay, show};
 use clap::{Parser, Subcommand};
 
 /// A userspace virtual server: IPVS in user space.
@@ -39,4 +39,9 @@ pub enum Command {
     /// Huge pages, processors, the interfaces and devices of the configuration, and the kernel's settings. Needs no running
     /// uvsd. Exit status 1 when something would keep the director from working.
     Doctor(doctor::Options),
+    /// Run an unmodified ipvsadm, keepalived or ldirectord, which then manages uvs instead of the kernel's IPVS.
+    ///
+    /// Its talk with the kernel's IPVS, and what it reads of it in /proc/net, goes to uvsd by a preloaded library; all else is
+    /// as ever. Programs that are linked statically are refused: they would reach the kernel.
+    Compat(compat::Options),
 }

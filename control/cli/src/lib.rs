@@ -2,6 +2,7 @@
 
 pub mod arguments;
 pub mod bench;
+pub mod compat;
 pub mod demo;
 pub mod doctor;
 pub mod ipvsadm;

@@ -3,7 +3,7 @@
 use clap::Parser;
 use cli::arguments::{Arguments, Command};
 use cli::demo::{self, Interrupt};
-use cli::{bench, doctor, lab, replay, show};
+use cli::{bench, compat, doctor, lab, replay, show};
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Status(options) => show::status(&options).map_err(Into::into).map(print),
         Command::List(options) => show::list(&options).map_err(Into::into).map(print),
         Command::Doctor(options) => Ok(run_doctor(&options)),
+        Command::Compat(options) => Err(compat::run(&options).into()),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("uvs: {error}");
