@@ -5,6 +5,7 @@ use crate::grpc::{CaptureService, ConfigurationService, ConnectionsService, Dire
 use crate::guard::{Access, Guard, Incoming, Tls, TlsError};
 use crate::manage::{Actor, ManageError, Manager, Outcome};
 use crate::notify::{self, Watchdog};
+use crate::proc::Folder;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -214,6 +215,7 @@ async fn watch_over(
 ) -> Result<(), ServeError> {
     let manager = &service.manager;
     let mut watchdog = Watchdog::new();
+    let mut proc = manager.director().settings.proc.clone().map(Folder::new);
     let mut round =
         tokio::time::interval(watchdog.period().map_or(ROUND, |period| period.min(ROUND)));
     loop {
@@ -227,6 +229,9 @@ async fn watch_over(
             }
             _ = round.tick() => {
                 manager.director().tidy();
+                if let Some(proc) = &mut proc {
+                    proc.refresh(manager.director());
+                }
                 log_roll_back(manager.tidy());
                 let ended = manager.director().ended_workers();
                 if !ended.is_empty() {

@@ -9,6 +9,7 @@ use control::director::Director;
 use control::guard::{Access, Audit, Guard, Incoming, Tls, privileges};
 use control::manage::{Manager, Start};
 use control::metrics;
+use control::netlink::{self, Netlink};
 use control::socket::ControlSocket;
 use dataplane::port::Port;
 use std::io::IsTerminal;
@@ -84,6 +85,10 @@ fn run(file: &Path) -> anyhow::Result<()> {
     let signals = Signals::new().context("signals")?;
     // The socket first: where another uvsd runs, no port is touched, and no file is written.
     let (_socket, listener) = ControlSocket::bind(&control, access.group.as_deref())?;
+    let netlink = configuration.director.netlink.as_deref();
+    let netlink = netlink
+        .map(|path| ControlSocket::bind_datagrams(path, access.group.as_deref()))
+        .transpose()?;
     let mut incoming = Incoming::default().unix(listener)?;
     let tls = access.tls.as_ref().map(encrypted).transpose()?;
     if let Some((listener, tls)) = &tls {
@@ -122,6 +127,11 @@ fn run(file: &Path) -> anyhow::Result<()> {
             .serve(Arc::clone(&service.manager))
             .context("metrics.listen")?;
     }
+    let _netlink = netlink.map(|(socket, listener)| {
+        let netlink = Arc::new(Netlink::new(Arc::clone(&service.manager)));
+        runtime.spawn(netlink::serve(netlink, listener));
+        socket
+    });
     let served = runtime.block_on(daemon::serve(service, incoming, signals, file));
     // Before the director: tasks that are still there may hold it.
     drop(runtime);

@@ -2,6 +2,9 @@
 
 use nix::unistd::{Gid, Group};
 use rustix::fs::{FlockOperation, flock};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -10,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 /// Who may connect: the owner and the group.
 const MODE: u32 = 0o660;
+/// Clients that may wait to be let in.
+const BACKLOG: i32 = 128;
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +58,26 @@ impl ControlSocket {
         path: &Path,
         group: Option<&str>,
     ) -> Result<(ControlSocket, UnixListener), SocketError> {
+        ControlSocket::bind_as(path, SocketType::STREAM, group)
+    }
+
+    /// As [`bind`](Self::bind), for whole datagrams (`SOCK_SEQPACKET`) instead of a stream, although the standard library's type has
+    /// the name of one.
+    ///
+    /// # Errors
+    /// As `bind`.
+    pub fn bind_datagrams(
+        path: &Path,
+        group: Option<&str>,
+    ) -> Result<(ControlSocket, UnixListener), SocketError> {
+        ControlSocket::bind_as(path, SocketType::SEQPACKET, group)
+    }
+
+    fn bind_as(
+        path: &Path,
+        of: SocketType,
+        group: Option<&str>,
+    ) -> Result<(ControlSocket, UnixListener), SocketError> {
         let io = |error| SocketError::Io {
             path: path.to_owned(),
             error,
@@ -74,7 +99,7 @@ impl ControlSocket {
         }
         vacant(path)?;
         let group = group.map(|name| find(name, path)).transpose()?;
-        let listener = place(path, group).map_err(io)?;
+        let listener = place(path, of, group).map_err(io)?;
         let inode = fs::symlink_metadata(path).map_err(io)?.ino();
         Ok((
             ControlSocket {
@@ -137,19 +162,21 @@ fn find(name: &str, path: &Path) -> Result<Gid, SocketError> {
 }
 
 /// Makes the socket under another name first, so that it never stands there with other permissions.
-fn place(path: &Path, group: Option<Gid>) -> io::Result<UnixListener> {
+fn place(path: &Path, of: SocketType, group: Option<Gid>) -> io::Result<UnixListener> {
     let new = beside(path, ".new");
     match fs::remove_file(&new) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(&new)?;
+    let listener = socket_with(AddressFamily::UNIX, of, SocketFlags::CLOEXEC, None)?;
+    bind(&listener, &SocketAddrUnix::new(&new)?)?;
+    listen(&listener, BACKLOG)?;
     fs::set_permissions(&new, Permissions::from_mode(MODE))?;
     if let Some(group) = group {
         std::os::unix::fs::chown(&new, None, Some(group.as_raw()))?;
     }
     fs::rename(&new, path)?;
-    Ok(listener)
+    Ok(listener.into())
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {

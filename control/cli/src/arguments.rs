@@ -1,6 +1,6 @@
 //! The arguments of `uvs`.
 
-use crate::{bench, capture, connect, demo, doctor, explain, replay};
+use crate::{bench, capture, compat, connect, demo, doctor, explain, replay};
 use clap::{Parser, Subcommand};
 
 /// A userspace virtual server: IPVS in user space.
@@ -45,4 +45,9 @@ pub enum Command {
     ///
     /// The workers never wait for it: packets that there is no room for are counted as missed. One capture at a time.
     Capture(capture::Options),
+    /// Run an unmodified ipvsadm, keepalived or ldirectord, which then manages uvs instead of the kernel's IPVS.
+    ///
+    /// Its talk with the kernel's IPVS, and what it reads of it in /proc/net, goes to uvsd by a preloaded library; all else is
+    /// as ever. Programs that are linked statically are refused: they would reach the kernel.
+    Compat(compat::Options),
 }

@@ -3,6 +3,7 @@
 pub mod arguments;
 pub mod bench;
 pub mod capture;
+pub mod compat;
 pub mod connect;
 pub mod demo;
 pub mod doctor;

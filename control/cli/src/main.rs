@@ -3,7 +3,7 @@
 use clap::Parser;
 use cli::arguments::{Arguments, Command};
 use cli::demo::{self, Interrupt};
-use cli::{bench, capture, doctor, explain, lab, replay, show};
+use cli::{bench, capture, compat, doctor, explain, lab, replay, show};
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Doctor(options) => Ok(run_doctor(&options)),
         Command::Explain(options) => explain::run(&options).map_err(Into::into).map(print),
         Command::Capture(options) => run_capture(&options),
+        Command::Compat(options) => Err(compat::run(&options).into()),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("uvs: {error}");

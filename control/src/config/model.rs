@@ -9,7 +9,7 @@ use dataplane::snapshot::{Engine, Ipvs};
 use scheduler::Options;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Everything a director is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +86,10 @@ pub struct DirectorSettings {
     pub pin: Pin,
     /// The Unix socket of the gRPC service.
     pub control: PathBuf,
+    /// The Unix socket of clients of the kernel's IPVS; `None`: there is none.
+    pub netlink: Option<PathBuf>,
+    /// Where files in the format of the kernel's `/proc` are written.
+    pub proc: Option<PathBuf>,
     /// The file that the connection tables lie in; `None`: memory of the process alone.
     pub table: Option<PathBuf>,
     /// The file in which changes outlive the process; `None`: they do not.
@@ -102,9 +106,21 @@ impl Default for DirectorSettings {
             idle: Idle::Sleep,
             pin: Pin::Nowhere,
             control: PathBuf::from("/run/uvs/uvs.sock"),
+            netlink: Some(PathBuf::from("/run/uvs/uvs.sock.nl")),
+            proc: None,
             table: None,
             state: None,
         }
+    }
+}
+
+impl DirectorSettings {
+    /// Where clients of the kernel's IPVS find the director, unless the configuration says otherwise.
+    #[must_use]
+    pub fn netlink_beside(control: &Path) -> PathBuf {
+        let mut path = control.as_os_str().to_owned();
+        path.push(".nl");
+        PathBuf::from(path)
     }
 }
 

@@ -132,6 +132,10 @@ fn keep<T>(
 
 fn read_director(section: &Section<'_, '_>) -> DirectorSettings {
     let default = DirectorSettings::default();
+    let control = section
+        .parsed("control", parse_control)
+        .unwrap_or(default.control);
+    let netlink = section.parsed("netlink", parse_netlink);
     let workers = narrow(section.number("workers")).unwrap_or(default.workers);
     DirectorSettings {
         workers,
@@ -144,9 +148,9 @@ fn read_director(section: &Section<'_, '_>) -> DirectorSettings {
             .get("pin")
             .and_then(|value| read_pin(&value, usize::from(workers)))
             .unwrap_or(default.pin),
-        control: section
-            .parsed("control", parse_control)
-            .unwrap_or(default.control),
+        netlink: netlink.unwrap_or_else(|| Some(DirectorSettings::netlink_beside(&control))),
+        control,
+        proc: section.parsed("proc", parse_path).or(default.proc),
         table: section.parsed("table", parse_path).or(default.table),
         state: section.parsed("state", parse_path).or(default.state),
     }
@@ -193,6 +197,13 @@ fn parse_control(text: &str) -> Option<PathBuf> {
     let path = Path::new(text.strip_prefix("unix:")?);
     let len = path.as_os_str().len();
     (path.is_absolute() && (2..=100).contains(&len)).then(|| path.to_owned())
+}
+
+fn parse_netlink(text: &str) -> Option<Option<PathBuf>> {
+    match text {
+        "none" => Some(None),
+        path => parse_control(path).map(Some),
+    }
 }
 
 fn read_mark(section: &Section<'_, '_>) -> Option<Mark> {

@@ -85,6 +85,16 @@ fn director(settings: &DirectorSettings) -> Table {
         let path = format!("unix:{}", settings.control.display());
         text(&mut table, "control", path);
     }
+    if settings.netlink != Some(DirectorSettings::netlink_beside(&settings.control)) {
+        let path = settings.netlink.as_ref();
+        let path = path.map(|path| format!("unix:{}", path.display()));
+        text(&mut table, "netlink", path.as_deref().unwrap_or("none"));
+    }
+    maybe(
+        &mut table,
+        "proc",
+        settings.proc.as_ref().map(|path| path.display()),
+    );
     maybe(
         &mut table,
         "table",

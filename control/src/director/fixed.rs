@@ -22,6 +22,8 @@ pub(super) fn fixed_keys(old: &Configuration, new: &Configuration) -> Vec<String
         (from.idle != to.idle, "director.idle"),
         (from.pin != to.pin, "director.pin"),
         (from.control != to.control, "director.control"),
+        (from.netlink != to.netlink, "director.netlink"),
+        (from.proc != to.proc, "director.proc"),
         (old.dpdk != new.dpdk, "dpdk"),
         (from.table != to.table, "director.table"),
         (from.state != to.state, "director.state"),

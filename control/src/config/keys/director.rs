@@ -61,6 +61,20 @@ pub const DIRECTOR: Table = Table {
             "where the gRPC service listens",
         ),
         optional(
+            "netlink",
+            "a socket for clients of the kernel's IPVS",
+            Accepts::Form("\"unix:\" and an absolute path of at most 100 bytes, or \"none\""),
+            "`control` and \".nl\" behind it",
+            "where unmodified ipvsadm, keepalived and ldirectord find the director (uvs compat); root and uvsd's own user may ask",
+        ),
+        optional(
+            "proc",
+            "a folder for files in the kernel's format",
+            Accepts::Form("an absolute path of at most 200 bytes, such as \"/run/uvs/proc\""),
+            "none",
+            "where net/ip_vs and net/ip_vs_stats are written each second as the kernel has them in /proc, for tools that read those",
+        ),
+        optional(
             "table",
             "a file for the connection table",
             Accepts::Form(

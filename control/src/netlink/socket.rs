@@ -1,0 +1,105 @@
+//! The Unix socket of whole datagrams, and who is on its other end.
+
+use super::{Answer, Netlink};
+use crate::manage::Actor;
+use rustix::fd::AsFd;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
+use rustix::process::getuid;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+
+/// Clients at a time, at most; more are turned away.
+const CLIENTS: usize = 64;
+/// Bytes of a datagram, at most; whoever sends more is hung up on.
+const DATAGRAM: usize = 64 << 10;
+/// How long nobody is let in after the system had no room for a client.
+const REST: Duration = Duration::from_millis(100);
+
+/// Who may ask: root, and the user that uvsd runs as.
+fn may(uid: u32) -> bool {
+    uid == 0 || uid == getuid().as_raw()
+}
+
+/// Answers clients of the socket for ever.
+///
+/// # Errors
+/// When the socket itself is out of order.
+pub async fn serve(
+    netlink: Arc<Netlink>,
+    listener: std::os::unix::net::UnixListener,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+    let places = Arc::new(Semaphore::new(CLIENTS));
+    loop {
+        let client = match listener.accept().await {
+            Ok((client, _)) => client,
+            Err(error) => {
+                tracing::warn!("netlink: no client is let in: {error}");
+                tokio::time::sleep(REST).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            tracing::warn!("netlink: a client is turned away: {CLIENTS} are there already");
+            continue;
+        };
+        let netlink = Arc::clone(&netlink);
+        tokio::spawn(async move {
+            // A client that goes, or never was one, is no fault.
+            if let Err(error) = talk(netlink, client).await {
+                tracing::debug!("netlink: a client is gone: {error}");
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Answers one client until it goes.
+async fn talk(netlink: Arc<Netlink>, client: UnixStream) -> io::Result<()> {
+    let uid = client.peer_cred()?.uid();
+    let actor = Arc::new(Actor {
+        name: format!("uid {uid}"),
+        way: "netlink".to_owned(),
+    });
+    let may = may(uid);
+    let mut room = vec![0; DATAGRAM];
+    loop {
+        let receive = || recv(&client, &mut room[..], RecvFlags::TRUNC).map_err(io::Error::from);
+        let (_, len) = client.async_io(Interest::READABLE, receive).await?;
+        if len == 0 {
+            return Ok(());
+        }
+        let datagram = room.get(..len).ok_or(Errno::MSGSIZE)?.to_vec();
+        let (netlink, actor) = (Arc::clone(&netlink), Arc::clone(&actor));
+        // A change may wait for others, and a table of connections takes a while.
+        let answer = tokio::task::spawn_blocking(move || netlink.answer(&datagram, &actor, may));
+        send(&client, &answer.await.map_err(io::Error::other)?).await?;
+    }
+}
+
+async fn send(client: &UnixStream, answer: &Answer) -> io::Result<()> {
+    let mut file = answer.file.as_ref();
+    for datagram in &answer.datagrams {
+        let send = || {
+            let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut beside = SendAncillaryBuffer::new(&mut room);
+            let files = file.map(|file| [file.as_fd()]);
+            if let Some(files) = &files {
+                let has_room = beside.push(SendAncillaryMessage::ScmRights(files));
+                assert!(has_room, "the room is made for one file");
+            }
+            let slices = [IoSlice::new(datagram)];
+            sendmsg(client, &slices, &mut beside, SendFlags::NOSIGNAL).map_err(io::Error::from)
+        };
+        client.async_io(Interest::WRITABLE, send).await?;
+        file = None;
+    }
+    Ok(())
+}
