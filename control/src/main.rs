@@ -65,8 +65,11 @@ fn checked(file: &Path) -> anyhow::Result<Vec<String>> {
     let mut warnings: Vec<_> = accepted.warnings.iter().map(ToString::to_string).collect();
     let access = &accepted.configuration.access;
     warnings.extend(Access::look_up(access).1);
-    if let Some(tls) = &access.tls {
-        warnings.extend(Tls::load(tls)?.1);
+    // As interfaces that are not there: the file is all right, but uvsd would not start here.
+    match access.tls.as_ref().map(Tls::load) {
+        None => {}
+        Some(Ok((_, doubtful))) => warnings.extend(doubtful),
+        Some(Err(error)) => warnings.push(format!("{error}; uvsd does not start without it")),
     }
     Ok(warnings)
 }

@@ -20,7 +20,9 @@ use tonic::transport::Endpoint;
 /// Who may connect, and who may look; nobody else may do anything.
 const ACCESS: &str = "[access]\ngroup = \"daemon\"\nviewers = [\"user:nobody\"]\n";
 /// The user nobody, somebody unknown, and the group daemon: as on every Debian.
-const [NOBODY, STRANGER, DAEMON]: [u32; 3] = [65_534, 54_321, 1];
+const NOBODY: u32 = 65_534;
+const STRANGER: u32 = 54_321;
+const DAEMON: u32 = 1;
 
 fn scene() -> Scene {
     let mut configuration = Configuration::new(Method::Nat, Family::V4, 2);
@@ -45,7 +47,10 @@ impl Python {
             .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../control/proto"))
             .arg("-I.")
             .arg("--plugin=protoc-gen-grpc_python=/usr/bin/grpc_python_plugin")
-            .args(["python", "grpc_python"].map(|what| format!("--{what}_out={}", folder.path().display())))
+            .args(
+                ["python", "grpc_python"]
+                    .map(|what| format!("--{what}_out={}", folder.path().display())),
+            )
             .args(files)
             .output()
             .unwrap();
@@ -80,7 +85,10 @@ fn a_client_in_python_operates_and_others_do_what_their_roles_allow() {
     python.run(&socket, "nothing", Some((STRANGER, DAEMON)));
     // Without the socket's group nobody even connects.
     let outside = Command::new("/usr/bin/python3")
-        .args(["-c", "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"])
+        .args([
+            "-c",
+            "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])",
+        ])
         .arg(&socket)
         .uid(STRANGER)
         .gid(STRANGER)
@@ -130,7 +138,11 @@ async fn storm(socket: PathBuf, seconds: u32) -> Duration {
     let mut callers = Vec::new();
     for caller in 0..CALLERS {
         let address = format!("unix:{}", socket.display());
-        let channel = Endpoint::from_shared(address).unwrap().connect().await.unwrap();
+        let channel = Endpoint::from_shared(address)
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
         let mut client = ConfigurationClient::new(channel);
         let made = Arc::clone(&made);
         callers.push(tokio::spawn(async move {
@@ -139,7 +151,10 @@ async fn storm(socket: PathBuf, seconds: u32) -> Duration {
                 let due = began + Duration::from_millis(u64::from(number * CALLERS));
                 tokio::time::sleep_until(due.into()).await;
                 // The services of callers are others.
-                client.change(change(caller * 2000 + number % 2000)).await.unwrap();
+                client
+                    .change(change(caller * 2000 + number % 2000))
+                    .await
+                    .unwrap();
                 made.fetch_add(1, SeqCst);
             }
         }));
@@ -161,14 +176,31 @@ fn a_storm_of_changes_disturbs_no_request() {
     scene.uvsd.stop(nix::sys::signal::Signal::SIGTERM);
     scene.restart();
     // Ends by itself after a minute at the latest.
-    let load = Wrk::start(scene.client(), &scene.url("name"), Connections::KeepAlive, u64::from(u32::MAX));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let load = Wrk::start(
+        scene.client(),
+        &scene.url("name"),
+        Connections::KeepAlive,
+        u64::from(u32::MAX),
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let took = runtime.block_on(storm(scene.uvsd.socket(), seconds));
     let load = load.stop();
-    println!("{} changes in {took:?}; {} requests, {:?}", 1000 * seconds, load.good, load.errors);
+    println!(
+        "{} changes in {took:?}; {} requests, {:?}",
+        1000 * seconds,
+        load.good,
+        load.errors
+    );
     load.assert_flawless(1000);
     let status = scene.uvsd.status();
-    let lost = status.drops().iter().map(|(_, packets)| packets).sum::<u64>();
+    let lost = status
+        .drops()
+        .iter()
+        .map(|(_, packets)| packets)
+        .sum::<u64>();
     let tolerated = scene.configuration.tolerated_drops().iter();
     let tolerated: u64 = tolerated.map(|reason| status.dropped(reason)).sum();
     assert_eq!(lost - tolerated, 0, "{:?}", status.drops());

@@ -47,7 +47,7 @@ impl Access {
             }
         }
         let access = Access {
-            own_uid: rustix::process::geteuid().as_raw(),
+            own_uid: nix::unistd::geteuid().as_raw(),
             entries,
             rate: settings.rate,
         };
