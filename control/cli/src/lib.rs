@@ -3,9 +3,13 @@
 pub mod arguments;
 pub mod bench;
 pub mod connect;
+pub mod connections;
 pub mod demo;
 pub mod doctor;
+pub mod drain;
+pub mod endpoint;
 pub mod ipvsadm;
 pub mod lab;
 pub mod replay;
 pub mod show;
+pub mod top;

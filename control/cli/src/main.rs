@@ -3,7 +3,7 @@
 use clap::Parser;
 use cli::arguments::{Arguments, Command};
 use cli::demo::{self, Interrupt};
-use cli::{bench, doctor, lab, replay, show};
+use cli::{bench, connections, doctor, drain, lab, replay, show, top};
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
@@ -15,12 +15,20 @@ fn main() -> ExitCode {
         Command::Bench(options) => run_bench(&options),
         Command::Status(options) => show::status(&options).map_err(Into::into).map(print),
         Command::List(options) => show::list(&options).map_err(Into::into).map(print),
+        Command::Connections(options) => told(connections::run(&options, &mut std::io::stdout())),
+        Command::Drain(options) => told(drain::run(&options, &mut std::io::stdout())),
+        Command::Top(options) => told(top::run(&options)),
         Command::Doctor(options) => Ok(run_doctor(&options)),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("uvs: {error}");
         ExitCode::FAILURE
     })
+}
+
+fn told<E: Error + 'static>(outcome: Result<(), E>) -> Result<ExitCode, Box<dyn Error>> {
+    outcome?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_demo(options: &demo::Options) -> Result<ExitCode, Box<dyn Error>> {
