@@ -1,6 +1,6 @@
 //! The arguments of `uvs`.
 
-use crate::{bench, capture, compat, connect, demo, doctor, explain, replay};
+use crate::{bench, capture, compat, connect, connections, demo, doctor, drain, explain, replay, show, top};
 use clap::{Parser, Subcommand};
 
 /// A userspace virtual server: IPVS in user space.
@@ -31,9 +31,17 @@ pub enum Command {
     /// at random. Prints a table; ends within a minute unless asked for more.
     Bench(bench::Options),
     /// Say how a running director does: workers, connections, drops, neighbours.
-    Status(connect::Options),
+    Status(show::StatusOptions),
     /// List a running director's services and real servers with their connections.
-    List(connect::Options),
+    List(show::ListOptions),
+    /// List, count or end a running director's connections.
+    Connections(connections::Options),
+    /// Take a server out of service while its connections end by themselves.
+    ///
+    /// Its weight becomes 0, and stays so; told is what it still has. Ends when nothing is left, or at the deadline.
+    Drain(drain::Options),
+    /// Watch a running director: services, servers, rates, drops, workers.
+    Top(top::Options),
     /// Look at the machine: is it fit for the director, and what is to be done where it is not?
     ///
     /// Huge pages, processors, the interfaces and devices of the configuration, and the kernel's settings. Needs no running

@@ -3,7 +3,7 @@
 use clap::Parser;
 use cli::arguments::{Arguments, Command};
 use cli::demo::{self, Interrupt};
-use cli::{bench, capture, compat, doctor, explain, lab, replay, show};
+use cli::{bench, capture, compat, connections, doctor, drain, explain, lab, replay, show, top};
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
@@ -15,6 +15,9 @@ fn main() -> ExitCode {
         Command::Bench(options) => run_bench(&options),
         Command::Status(options) => show::status(&options).map_err(Into::into).map(print),
         Command::List(options) => show::list(&options).map_err(Into::into).map(print),
+        Command::Connections(options) => told(connections::run(&options, &mut std::io::stdout())),
+        Command::Drain(options) => told(drain::run(&options, &mut std::io::stdout())),
+        Command::Top(options) => told(top::run(&options)),
         Command::Doctor(options) => Ok(run_doctor(&options)),
         Command::Explain(options) => explain::run(&options).map_err(Into::into).map(print),
         Command::Capture(options) => run_capture(&options),
@@ -24,6 +27,11 @@ fn main() -> ExitCode {
         eprintln!("uvs: {error}");
         ExitCode::FAILURE
     })
+}
+
+fn told<E: Error + 'static>(outcome: Result<(), E>) -> Result<ExitCode, Box<dyn Error>> {
+    outcome?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_demo(options: &demo::Options) -> Result<ExitCode, Box<dyn Error>> {

@@ -1,6 +1,7 @@
 //! Services and their servers, as a table in the words of LVS.
 
-use proto::v1::{Method, Protocol, RealServer, Service};
+use crate::endpoint::joined;
+use proto::v1::{Method, Protocol, Rates, RealServer, Service};
 use std::fmt::Write as _;
 
 /// The whole of `uvs list`.
@@ -26,6 +27,31 @@ pub(super) fn table(services: &[Service]) -> String {
     text
 }
 
+/// The whole of `uvs list --rate`.
+pub(super) fn rates(services: &[Service]) -> String {
+    let mut text = format!(
+        "{:<50}{:>12}{:>12}{:>12}{:>14}{:>14}\n",
+        "Service / -> Real server", "Conns/s", "InPkts/s", "OutPkts/s", "InBytes/s", "OutBytes/s"
+    );
+    let mut row = |name: &str, rates: Option<&Rates>| {
+        let rates = rates.copied().unwrap_or_default();
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{name:<50}{:>12}{:>12}{:>12}{:>14}{:>14}",
+            rates.connections, rates.in_packets, rates.out_packets, rates.in_bytes, rates.out_bytes
+        );
+    };
+    for service in services {
+        row(&title(service), service.rates.as_ref());
+        for server in &service.servers {
+            let name = format!("  -> {}", joined(&server.address, server.port));
+            row(&name, server.rates.as_ref());
+        }
+    }
+    text
+}
+
 fn title(service: &Service) -> String {
     let key = service.key.clone().unwrap_or_default();
     let protocol = match key.protocol() {
@@ -36,7 +62,7 @@ fn title(service: &Service) -> String {
         Protocol::Unspecified => "?",
     };
     let endpoint = match (key.mark, key.mark_ipv6) {
-        (0, _) => endpoint(&key.address, key.port),
+        (0, _) => joined(&key.address, key.port),
         (mark, false) => mark.to_string(),
         (mark, true) => format!("{mark} IPv6"),
     };
@@ -78,7 +104,7 @@ fn row(server: &RealServer) -> String {
         Method::Fullnat => "FullNat",
         Method::Unspecified => "?",
     };
-    let name = format!("  -> {}", endpoint(&server.address, server.port));
+    let name = format!("  -> {}", joined(&server.address, server.port));
     format!(
         "{name:<50}{method:<9}{:>6}{:>12}{:>12}{:>12}{:>12}{:>12}",
         server.weight,
@@ -90,18 +116,39 @@ fn row(server: &RealServer) -> String {
     )
 }
 
-fn endpoint(address: &str, port: u32) -> String {
-    if address.contains(':') {
-        format!("[{address}]:{port}")
-    } else {
-        format!("{address}:{port}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proto::v1::{Persistence, ServiceKey};
+
+    #[test]
+    fn rates_stand_under_their_heads() {
+        let rates = |in_packets| {
+            Some(Rates {
+                in_packets,
+                out_bytes: 9_999_999,
+                ..Rates::default()
+            })
+        };
+        let service = Service {
+            rates: rates(1_234_567),
+            servers: vec![RealServer {
+                address: "10.0.0.11".to_owned(),
+                port: 80,
+                rates: rates(7),
+                ..RealServer::default()
+            }],
+            ..Service::default()
+        };
+        let text = self::rates(&[service]);
+        let ends: Vec<_> = ["InPkts/s\n", "1234567\n", "7\n"]
+            .iter()
+            .zip(text.lines())
+            .map(|(word, line)| line.find(word.trim()).map(|at| at + word.trim().len()))
+            .collect();
+        assert_eq!(ends, [Some(74); 3], "{text}");
+        assert!(text.lines().all(|line| line.len() == 114), "{text}");
+    }
 
     #[test]
     fn a_services_title_says_what_makes_it_special() {

@@ -1,36 +1,71 @@
 //! `uvs status` and `uvs list`: what a running director says of itself.
 
+mod json;
 mod listing;
 mod state;
 
-use crate::connect::{ConnectError, Options, ask};
+use crate::connect::{self, ConnectError, ask};
 use proto::v1;
 use proto::v1::director_client::DirectorClient;
 
-/// The table of `uvs status`.
+/// How to tell of it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct StatusOptions {
+    /// Where the director listens.
+    #[command(flatten)]
+    pub connect: connect::Options,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How to list services.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ListOptions {
+    /// Where the director listens.
+    #[command(flatten)]
+    pub connect: connect::Options,
+    /// How much a second, estimated over the last seconds, in place of totals.
+    #[arg(long, conflicts_with = "json")]
+    pub rate: bool,
+    /// As JSON: totals and rates.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The text of `uvs status`.
 ///
 /// # Errors
 /// When the director does not answer.
-pub fn status(options: &Options) -> Result<String, ConnectError> {
-    Ok(state::table(&fetch(options)?))
+pub fn status(options: &StatusOptions) -> Result<String, ConnectError> {
+    let status = fetch(&options.connect)?;
+    Ok(match options.json {
+        true => format!("{:#}\n", json::status(&status)),
+        false => state::table(&status),
+    })
 }
 
 /// What the director says of itself.
-pub(crate) fn fetch(options: &Options) -> Result<v1::GetStatusResponse, ConnectError> {
+pub(crate) fn fetch(options: &connect::Options) -> Result<v1::GetStatusResponse, ConnectError> {
     ask(options, async |channel| {
         let mut client = DirectorClient::new(channel);
         client.get_status(v1::GetStatusRequest {}).await
     })
 }
 
-/// The table of `uvs list`.
+/// The text of `uvs list`.
 ///
 /// # Errors
 /// When the director does not answer.
-pub fn list(options: &Options) -> Result<String, ConnectError> {
-    let services = ask(options, async |channel| {
+pub fn list(options: &ListOptions) -> Result<String, ConnectError> {
+    let answer = ask(&options.connect, async |channel| {
         let mut client = DirectorClient::new(channel);
         client.list_services(v1::ListServicesRequest {}).await
     })?;
-    Ok(listing::table(&services.services))
+    let services = &answer.services;
+    Ok(match (options.json, options.rate) {
+        (true, _) => format!("{:#}\n", json::services(services)),
+        (_, true) => listing::rates(services),
+        _ => listing::table(services),
+    })
 }
