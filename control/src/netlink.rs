@@ -324,7 +324,10 @@ fn reply_to(asked: &Message<'_>, kind: u16, flags: u16) -> Header {
 }
 
 /// An error, or that there was none: 0. An error repeats the message.
+///
+/// By itself, as the kernel sends it: clients read an answer, then wait for this.
 fn acknowledge(writer: &mut Writer, asked: &Message<'_>, code: i32) {
+    writer.cut();
     let flags = if code == 0 { message::CAPPED } else { 0 };
     writer.message(reply_to(asked, message::ERROR, flags), |body| {
         body.raw(&(-code).to_ne_bytes());
@@ -334,6 +337,7 @@ fn acknowledge(writer: &mut Writer, asked: &Message<'_>, code: i32) {
             body.raw(asked.whole);
         }
     });
+    writer.cut();
 }
 
 /// nlctrl: the number of family IPVS, the only one there is.

@@ -177,10 +177,15 @@ impl Writer {
             .resize(self.current.len().next_multiple_of(4), 0);
     }
 
-    pub(super) fn finish(mut self) -> Vec<Vec<u8>> {
+    /// What comes from here on is in another datagram.
+    pub(super) fn cut(&mut self) {
         if !self.current.is_empty() {
-            self.done.push(self.current);
+            self.done.push(std::mem::take(&mut self.current));
         }
+    }
+
+    pub(super) fn finish(mut self) -> Vec<Vec<u8>> {
+        self.cut();
         self.done
     }
 }
