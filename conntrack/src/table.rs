@@ -411,6 +411,13 @@ impl<F: Family> Table<F> {
         worker.asked.push(word).map_err(|_| Busy)
     }
 
+    /// Whether a worker has not yet taken all that it was asked for.
+    #[must_use]
+    pub fn is_asked(&self, owner: u16) -> bool {
+        let worker = self.workers.get(usize::from(owner));
+        worker.is_some_and(|worker| !worker.asked.is_empty())
+    }
+
     /// What `copy` makes of a connection that was the same one before and after; for those who have no hold on it.
     pub(crate) fn copy<C>(
         &self,

@@ -7,8 +7,10 @@
 //! Nothing here holds a lock that a worker wants, or writes where a worker reads: entries are copied, and a copy counts only
 //! if its entry had the same life before and after.
 
+mod ending;
 mod filter;
 
+pub use ending::{Ending, Stuck, end};
 pub use filter::{Filter, Templates, state_named, states};
 
 use crate::config::Listen;

@@ -1,7 +1,7 @@
 //! What uvsd does once its director runs: answers the control socket, and heeds signals.
 
 use crate::config::{Accepted, Configuration, ReadError};
-use crate::grpc::{CaptureService, ConfigurationService, DirectorService};
+use crate::grpc::{CaptureService, ConfigurationService, ConnectionsService, DirectorService};
 use crate::manage::{Actor, ManageError, Manager, Outcome, Terms, Wish};
 use crate::notify::{self, Watchdog};
 use std::io;
@@ -110,7 +110,8 @@ pub async fn serve(
     let server = Server::builder()
         .add_service(DirectorService::server(Arc::clone(manager.director())))
         .add_service(CaptureService::server(Arc::clone(manager.director())))
-        .add_service(ConfigurationService::server(Arc::clone(&manager)));
+        .add_service(ConfigurationService::server(Arc::clone(&manager)))
+        .add_service(ConnectionsService::server(Arc::clone(&manager)));
     let until = async move {
         // An error means that the sender is gone: stopped as well.
         let _ = stopped.wait_for(|stopped| *stopped).await;
