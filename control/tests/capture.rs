@@ -92,7 +92,7 @@ fn packets(file: &[u8]) -> Vec<(String, bool, String, usize)> {
     let mut reader = PcapNgReader::new(file).unwrap();
     let mut packets = Vec::new();
     while let Some(block) = reader.next_block() {
-        let Block::EnhancedPacket(packet) = block.unwrap().into_owned() else {
+        let Block::EnhancedPacket(packet) = block.unwrap().0.into_owned() else {
             continue;
         };
         let interface = &reader.interfaces()[packet.interface_id as usize];

@@ -115,11 +115,11 @@ fn every_metric_of_the_catalogue_is_served_and_says_what_is() {
         (format!("uvs_service_servers{service}"), 2.0),
         (format!("uvs_service_weight{service}"), 4.0),
         (
-            "uvs_server_weight{server=\"10.1.0.11:80\",service=\"tcp 10.1.0.100:80\"}".to_owned(),
+            "uvs_server_weight{service=\"tcp 10.1.0.100:80\",server=\"10.1.0.11:80\"}".to_owned(),
             3.0,
         ),
         (
-            "uvs_server_upper_threshold{server=\"10.1.0.12:80\",service=\"tcp 10.1.0.100:80\"}"
+            "uvs_server_upper_threshold{service=\"tcp 10.1.0.100:80\",server=\"10.1.0.12:80\"}"
                 .to_owned(),
             7.0,
         ),
