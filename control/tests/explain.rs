@@ -342,6 +342,22 @@ fn the_connections_of_a_removed_server_are_told_apart() {
 }
 
 #[test]
+fn a_connection_that_has_ended_may_begin_anew_unless_a_template_controls_it() {
+    const RST: u8 = 4;
+    for (more, says) in [("", true), ("persistence_timeout = 60", false)] {
+        let mut bed = Bed::new(&service("wlc", more, TWO));
+        bed.send(&request(), SYN);
+        bed.send(&request(), RST);
+        let answer = bed.says(&request(), "CLOSE");
+        let anew = answer
+            .steps
+            .iter()
+            .any(|step| step.contains("it is scheduled anew"));
+        assert_eq!(anew, says, "{:#?}", answer.steps);
+    }
+}
+
+#[test]
 fn a_question_that_makes_no_sense_is_refused() {
     let bed = Bed::new(&service("rr", "", TWO));
     let question = Question {
