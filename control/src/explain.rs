@@ -257,37 +257,88 @@ impl Walk<'_> {
         self.told.method = Some(view.method);
         let (client, is_gone) = (view.client.ip(), !self.is_present(&view));
         let server = self.server_of(view.id, view.is_ipv6());
-        let state = view.state;
-        let view = self.told.connection.insert(view).clone();
+        self.told.connection = Some(view.clone());
         if is_reply {
             self.towards(client);
             return true;
         }
-        let ipvs = &self.snapshot.ipvs;
         if is_gone {
-            if !ipvs.expire_nodest_conn {
-                self.drop(
-                    Reason::ServerGone,
-                    "Its server was removed from the service",
-                );
-                return true;
-            }
-            self.say("Its server was removed, and expire_nodest_conn is on: it ends the connection, and may begin another.");
-            (self.told.server, self.told.method) = (None, None);
-            return false;
-        }
-        let has_ended = matches!(state, State::TimeWait | State::Close | State::SctpClosed);
-        if has_ended && ipvs.conn_reuse_mode != 0 && view.protocol != Protocol::Udp.number() {
-            self.say(format!(
-                "If it begins a connection ({}), it is scheduled anew: this one has ended, and conn_reuse_mode is {}.",
-                words::beginning(self.question.protocol),
-                ipvs.conn_reuse_mode
-            ));
+            return self.of_a_removed_server(&view);
         }
         if let Some(server) = server {
+            self.may_be_replaced(&view, &server);
             self.towards_server(&server);
         }
         true
+    }
+
+    /// A client's packet whose server is no longer of the service. False where it may begin another connection.
+    fn of_a_removed_server(&mut self, view: &ConnectionView) -> bool {
+        if !self.snapshot.ipvs.expire_nodest_conn {
+            let why = "Its server was removed from the service";
+            self.drop(Reason::ServerGone, why);
+            return true;
+        }
+        self.say("Its server was removed, and expire_nodest_conn is on: it ends the connection, and may begin another.");
+        if view.method == Method::FullNat {
+            self.say(format!(
+                "Only worker {} can do so: another one drops the packet (server-gone).",
+                view.owner
+            ));
+        }
+        (self.told.server, self.told.method) = (None, None);
+        false
+    }
+
+    /// Whether the packet is scheduled anew if it begins a connection, as `Flows::is_replaced` decides.
+    fn may_be_replaced(&mut self, view: &ConnectionView, server: &Server) {
+        let ipvs = &self.snapshot.ipvs;
+        let has_ended = match view.state {
+            State::TimeWait | State::Close | State::SctpClosed => ipvs.conn_reuse_mode != 0,
+            State::FinWait => {
+                ipvs.conn_reuse_mode & 2 != 0 && matches!(view.method, Method::Dr | Method::Tun)
+            }
+            _ => false,
+        };
+        // A connection that another one controls stays with it.
+        let why = if has_ended && !self.is_controlled(view) {
+            let mode = ipvs.conn_reuse_mode;
+            format!("this one has ended, and conn_reuse_mode is {mode}")
+        } else if ipvs.expire_nodest_conn && self.is_drained(server) {
+            "its server has weight 0, and expire_nodest_conn is on".to_owned()
+        } else {
+            return;
+        };
+        if self.question.protocol == Protocol::Udp {
+            return;
+        }
+        let by = match view.method {
+            Method::FullNat => format!(" by worker {}", view.owner),
+            _ => String::new(),
+        };
+        let beginning = words::beginning(self.question.protocol);
+        self.say(format!(
+            "If it begins a connection ({beginning}), it is scheduled anew{by}: {why}. What follows is about any other packet."
+        ));
+    }
+
+    fn is_controlled(&self, view: &ConnectionView) -> bool {
+        let tables = &self.director.tables;
+        let control = if view.is_ipv6() {
+            let entry = tables.ipv6.get(view.id);
+            entry.and_then(conntrack::Entry::control)
+        } else {
+            let entry = tables.ipv4.get(view.id);
+            entry.and_then(conntrack::Entry::control)
+        };
+        control.is_some()
+    }
+
+    fn is_drained(&self, server: &Server) -> bool {
+        let mut services = self.snapshot.services.values();
+        let service = services.find(|service| service.id == server.service);
+        let mut servers = service.iter().flat_map(|service| &service.servers);
+        servers.any(|at| at.id == server.id && at.weight.0 == 0)
     }
 
     fn is_present(&self, view: &ConnectionView) -> bool {

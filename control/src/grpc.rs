@@ -5,6 +5,7 @@ mod capture;
 mod configuration;
 mod connections;
 mod drain;
+mod explain;
 mod place;
 mod read;
 mod refusal;

@@ -284,6 +284,23 @@ fn a_dr_server_behind_a_gateway_is_doubtful() {
 }
 
 #[test]
+fn metrics_for_everybody_are_doubtful() {
+    let told = |listen: &str| {
+        let text = GOOD.replacen("[timeouts]", &format!("[metrics]\n{listen}\n[timeouts]"), 1);
+        let accepted = Configuration::parse("f.toml", &text).unwrap();
+        let told = accepted.warnings.iter().map(ToString::to_string);
+        told.collect::<Vec<_>>().join("\n")
+    };
+    for loopback in ["", "listen = \"127.0.0.2:1\"", "listen = \"[::1]:1\""] {
+        assert_eq!(told(loopback), "");
+    }
+    assert_eq!(
+        told("listen = \"0.0.0.0:9107\""),
+        "f.toml:38: metrics.listen: 0.0.0.0:9107 is no loopback address: whoever reaches it can read all counters, unasked"
+    );
+}
+
+#[test]
 fn a_marks_service_that_nothing_reaches_is_doubtful() {
     let service = "[[service]]\nlisten = \"mark 8\"\nmethod = \"nat\"\n";
     let told = |more: &str| {

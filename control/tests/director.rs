@@ -439,6 +439,7 @@ fn what_is_fixed_at_the_start_is_not_changed_at_run_time() {
             "director.connections, director.half_open_percent",
         ),
         ("[port.lan]", "[port.wan]", "port.lan, port.wan"),
+        ("[timeouts]", "[metrics]\n[timeouts]", "metrics.listen"),
         (
             "driver = \"memory\"",
             "driver = \"af_packet\"\ninterface = \"eth0\"",

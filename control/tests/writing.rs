@@ -66,6 +66,12 @@ drop_packet = 2
 drop_entry = 3
 am_droprate = 4
 amemthresh = 5
+[metrics]
+listen = "[::1]:9108"
+services = false
+servers = false
+neighbours = false
+port_statistics = false
 [port.wan]
 driver = "af_packet"
 interface = "eth0\"'\\"

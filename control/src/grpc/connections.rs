@@ -136,9 +136,10 @@ impl server::Connections for ConnectionsService {
 
     async fn explain(
         &self,
-        _: Request<v1::ExplainRequest>,
+        request: Request<v1::ExplainRequest>,
     ) -> Result<Response<v1::ExplainResponse>, Status> {
-        Err(Status::unimplemented("not there yet"))
+        let answer = super::explain::explain(self.manager.director(), &request.into_inner())?;
+        Ok(Response::new(answer))
     }
 }
 

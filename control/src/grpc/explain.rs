@@ -53,14 +53,17 @@ fn end(address: &str, port: u32, names: [&str; 2], top: &Place<'_>) -> Option<So
         // Also what no host may have can be asked about.
         Err(_) => read::address(address, &top.key(address_name)),
     };
-    let port = u16::try_from(port).ok().filter(|port| *port != 0).or_else(|| {
-        top.key(port_name).note(Problem::NotA {
-            value: port.to_string(),
-            what: "a port",
-            accepted: "1 to 65535".to_owned(),
+    let port = u16::try_from(port)
+        .ok()
+        .filter(|port| *port != 0)
+        .or_else(|| {
+            top.key(port_name).note(Problem::NotA {
+                value: port.to_string(),
+                what: "a port",
+                accepted: "1 to 65535".to_owned(),
+            });
+            None
         });
-        None
-    });
     Some(SocketAddr::new(address?, port?))
 }
 
@@ -79,7 +82,11 @@ fn refuse(error: &QuestionError, top: &Place<'_>) {
             what: "of the source's family",
             accepted: format!(
                 "an {} address, as {source_address} is one",
-                if source_address.is_ipv4() { "IPv4" } else { "IPv6" }
+                if source_address.is_ipv4() {
+                    "IPv4"
+                } else {
+                    "IPv6"
+                }
             ),
         }),
     }

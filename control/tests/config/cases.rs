@@ -101,6 +101,26 @@ const CASES: &[(&str, &str, &str)] = &[
         "f.toml:2: director.connections: 0 is not a number of connections; accepted: 1 to 1000000000",
     ),
     (
+        "[director]",
+        "[metrics]\nlisten = \"localhost:9107\"\n[director]",
+        "f.toml:2: metrics.listen: \"localhost:9107\" is not an address to listen at; accepted: an IP address of this host and a port above 0, such as \"127.0.0.1:9107\" or \"[::1]:9107\"",
+    ),
+    (
+        "[director]",
+        "[metrics]\nlisten = \"127.0.0.1:0\"\n[director]",
+        "f.toml:2: metrics.listen: \"127.0.0.1:0\" is not an address to listen at; accepted: an IP address of this host and a port above 0, such as \"127.0.0.1:9107\" or \"[::1]:9107\"",
+    ),
+    (
+        "[director]",
+        "[metrics]\nserver = false\n[director]",
+        "f.toml:2: metrics.server: unknown key; did you mean `servers`?",
+    ),
+    (
+        "[director]",
+        "[metrics]\nservers = 0\n[director]",
+        "f.toml:2: metrics.servers: 0 is not a switch; accepted: true or false",
+    ),
+    (
         "[director]\nworkers = 2",
         "director = 3",
         "f.toml:1: director: 3 is not a table; accepted: [director] above its keys",
@@ -113,7 +133,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "",
         "[colour]\nred = 1",
-        "f.toml:39: colour: unknown key; known here: director, port, dpdk, route, lip_pool, mark, service, timeouts, ipvs, access",
+        "f.toml:39: colour: unknown key; known here: director, port, dpdk, route, lip_pool, mark, service, timeouts, ipvs, access, metrics",
     ),
     (
         "[port.wan]",

@@ -235,9 +235,9 @@ impl<P: Port> Egress<P> {
 
     /// Sends a frame of our own making, complete, by `port`: the verdict of the frame that it answers.
     pub(super) fn reply(&mut self, port: PortId, bytes: &[u8]) {
-        self.show(bytes, &Offload::NONE, port, Fate::Originated);
         if self.ports[usize::from(port.0)].send(bytes, &Offload::NONE) {
             add(&self.stats.verdicts.replied, 1);
+            self.show(bytes, &Offload::NONE, port, Fate::Originated);
         } else {
             self.stats.count_drop(Reason::TransmitFull);
         }

@@ -131,10 +131,12 @@ impl<P: Port> Egress<P> {
                     let id = port;
                     let port = usize::from(port.0);
                     set_macs(&mut packet.bytes, mac, snapshot.ports[port].mac);
-                    if let Some(tap) = tap {
+                    let sent = ports[port].send(&packet.bytes, &packet.offload);
+                    if let Some(tap) = tap
+                        && sent
+                    {
                         tap.leaves(&packet.bytes, &packet.offload, id, Fate::Waited);
                     }
-                    let sent = ports[port].send(&packet.bytes, &packet.offload);
                     (!sent).then_some(Reason::TransmitFull)
                 }
                 Resolution::Pending(_) if !packet.since.after(PATIENCE).has_passed(*now) => {
