@@ -1,6 +1,8 @@
 //! Compiles the .proto files without protoc.
 
+use prost::Message;
 use std::error::Error;
+use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=uvs");
@@ -13,6 +15,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         ],
         ["."],
     )?;
+    // What the reflection service tells.
+    let told = PathBuf::from(std::env::var("OUT_DIR")?).join("uvs.v1.bin");
+    std::fs::write(told, files.encode_to_vec())?;
     tonic_prost_build::configure().compile_fds(files)?;
     Ok(())
 }

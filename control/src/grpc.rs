@@ -1,6 +1,7 @@
 //! The gRPC services: a director's answers as messages (here), and the changes that it is asked for (`configuration.rs`).
 
 mod configuration;
+pub mod messages;
 mod place;
 mod read;
 mod refusal;

@@ -1,6 +1,6 @@
 //! The arguments of `uvs`.
 
-use crate::{bench, demo, doctor, replay, show};
+use crate::{bench, configure, demo, doctor, replay, show};
 use clap::{Parser, Subcommand};
 
 /// A userspace virtual server: IPVS in user space.
@@ -39,4 +39,20 @@ pub enum Command {
     /// Huge pages, processors, the interfaces and devices of the configuration, and the kernel's settings. Needs no running
     /// uvsd. Exit status 1 when something would keep the director from working.
     Doctor(doctor::Options),
+    /// The rules of a running director in the words of ipvsadm 1.31: the same arguments, outputs and exit statuses.
+    ///
+    /// Also when this program is called by the name ipvsadm, ipvsadm-save or ipvsadm-restore. UVS_SOCKET in the environment
+    /// names the control socket. `uvs ipvsadm -h` tells the arguments.
+    #[command(disable_help_flag = true)]
+    Ipvsadm {
+        /// As ipvsadm takes them.
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "ARGUMENTS"
+        )]
+        words: Vec<String>,
+    },
+    #[command(flatten)]
+    Configure(configure::Command),
 }

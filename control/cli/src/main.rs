@@ -3,12 +3,16 @@
 use clap::Parser;
 use cli::arguments::{Arguments, Command};
 use cli::demo::{self, Interrupt};
-use cli::{bench, doctor, lab, replay, show};
+use cli::ipvsadm::{self, Called, Streams};
+use cli::{bench, configure, connect, doctor, lab, replay, show};
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(code) = run_ipvsadm() {
+        return code;
+    }
     let outcome = match Arguments::parse().command {
         Command::Demo(options) => run_demo(&options),
         Command::Replay(options) => run_replay(&options),
@@ -16,11 +20,36 @@ fn main() -> ExitCode {
         Command::Status(options) => show::status(&options).map_err(Into::into).map(print),
         Command::List(options) => show::list(&options).map_err(Into::into).map(print),
         Command::Doctor(options) => Ok(run_doctor(&options)),
+        Command::Ipvsadm { .. } => unreachable!("its arguments are its own: see `run_ipvsadm`"),
+        Command::Configure(command) => configure::run(&command)
+            .map_err(Into::into)
+            .map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("uvs: {error}");
         ExitCode::FAILURE
     })
+}
+
+/// Called by one of ipvsadm's names, or as `uvs ipvsadm`: whatever stands behind is read as ipvsadm reads it.
+fn run_ipvsadm() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next()?;
+    let called = ipvsadm::called_as(&program).or_else(|| {
+        let is_command = arguments.next()? == "ipvsadm";
+        is_command.then_some(Called::Ipvsadm)
+    })?;
+    let words: Vec<String> = arguments
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let mut streams = Streams {
+        input: &mut std::io::stdin().lock(),
+        output: &mut std::io::stdout().lock(),
+        errors: &mut std::io::stderr().lock(),
+    };
+    let options = connect::Options::of_environment();
+    let status = ipvsadm::run(called, &words, &options, &mut streams);
+    Some(ExitCode::from(status))
 }
 
 fn run_demo(options: &demo::Options) -> Result<ExitCode, Box<dyn Error>> {

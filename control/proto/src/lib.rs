@@ -12,3 +12,6 @@ pub mod v1 {
     )]
     tonic::include_proto!("uvs.v1");
 }
+
+/// The .proto files as a `google.protobuf.FileDescriptorSet`, for the reflection service.
+pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("uvs.v1");
