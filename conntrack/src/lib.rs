@@ -64,7 +64,7 @@ pub use refused::{Print, Refused};
 pub use sctp::{SctpEvent, sctp_next};
 pub use state::{State, Timeouts};
 pub use statistics::TableStatistics;
-pub use table::{REQUEST_LIMIT, Table, TableConfig, TableError, random_seeds};
+pub use table::{Busy, REQUEST_LIMIT, Table, TableConfig, TableError, random_seeds};
 pub use tcp::{Path, TcpFlags, TcpRules, tcp_next};
 pub use time::Ticks;
 pub use tuple::{Direction, Tuple};

@@ -7,7 +7,7 @@ use crate::reclaim::Hoard;
 use crate::state::State;
 use crate::statistics::Counters;
 use crate::sync::{Ordering, Ordering::Relaxed, fence};
-use crate::table::Table;
+use crate::table::{MARK_BIT, Table};
 use crate::time::Ticks;
 use crate::wheel::Wheel;
 use std::sync::Arc;
@@ -265,6 +265,13 @@ impl<F: Family> Owner<F> {
         };
         let id = self.table.id_at(*hand)?;
         (self.table.entry(id).owner() == self.worker).then_some(id)
+    }
+
+    /// The next of this worker's connections that [`Table::ask`] named, and the mark it came with. It may have ended.
+    pub fn next_asked(&self) -> Option<(ConnectionId, bool)> {
+        let asked = &self.table.workers[usize::from(self.worker)].asked;
+        let word = asked.pop()?;
+        Some((ConnectionId::from_u64(word), word >> MARK_BIT != 0))
     }
 
     /// Counts a connection that was refused before it came to [`insert`](Self::insert), because as many were half open

@@ -58,6 +58,11 @@ mod queue {
             Ok(())
         }
 
+        pub(crate) fn is_empty(&self) -> bool {
+            let values = self.values.lock();
+            values.expect("no model panics while holding it").is_empty()
+        }
+
         pub(crate) fn pop(&self) -> Option<T> {
             self.values
                 .lock()

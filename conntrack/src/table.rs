@@ -12,10 +12,18 @@ use crate::time::Ticks;
 use crate::tuple::{Direction, Tuple};
 use crate::wheel::{Link, MAX_INDEX};
 use std::hash::{BuildHasher, Hasher};
+use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 /// Entries of another worker that one may ask to have looked at, until it does.
 pub const REQUEST_LIMIT: usize = if cfg!(loom) { 2 } else { 1024 };
+
+/// Where the mark of [`Table::ask`] stands, beside an id.
+pub(crate) const MARK_BIT: u32 = 63;
+
+/// A worker has been asked for as much as it can remember.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
 
 /// What a table is made from.
 #[derive(Clone, Debug)]
@@ -99,6 +107,8 @@ pub(crate) struct Worker {
     pub(crate) counters: Alone<Counters>,
     /// Entries that others want looked at, as [`ConnectionId::to_u64`].
     pub(crate) requests: ArrayQueue<u64>,
+    /// Connections that somebody who is no worker wants something done with, as [`ConnectionId::to_u64`] and a mark.
+    pub(crate) asked: ArrayQueue<u64>,
     /// The first of the entries that it has from the process before, each linked to the next; 0: none.
     pub(crate) adopted: AtomicU32,
 }
@@ -152,6 +162,7 @@ impl<F: Family> Table<F> {
                     is_owned: AtomicBool::new(false),
                     counters: Alone::default(),
                     requests: ArrayQueue::new(REQUEST_LIMIT),
+                    asked: ArrayQueue::new(REQUEST_LIMIT),
                     adopted: AtomicU32::new(0),
                 })
                 .collect(),
@@ -365,13 +376,46 @@ impl<F: Family> Table<F> {
     /// Shows a copy of every connection. Any thread may ask, at any time; connections that come or go meanwhile are
     /// shown or not, but never as a mixture of two.
     pub fn for_each(&self, mut visit: impl FnMut(ConnectionId, ConnectionView<F>)) {
-        for index in 1..self.pool.end() {
+        // Nobody breaks off.
+        let _ = self.for_each_in(1..=self.places(), |id, view| {
+            visit(id, view);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// As [`for_each`](Self::for_each), of those at some of the [`places`](Self::places), until `visit` breaks off.
+    pub fn for_each_in(
+        &self,
+        places: RangeInclusive<u32>,
+        mut visit: impl FnMut(ConnectionId, ConnectionView<F>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let (first, last) = places.into_inner();
+        for index in first.max(1)..=last.min(self.places()) {
             if let Some((id, view)) = self.copy(index, Entry::view)
                 && view.state != State::Dead
             {
-                visit(id, view);
+                visit(id, view)?;
             }
         }
+        ControlFlow::Continue(())
+    }
+
+    /// Asks the owner of a connection to end it, or to do what else `mark` says: it finds the id, and the mark, with
+    /// [`Owner::next_asked`](crate::Owner::next_asked). For those who are no owner.
+    ///
+    /// # Errors
+    /// As many are asked for as its queue has room for: later again.
+    pub fn ask(&self, id: ConnectionId, owner: u16, mark: bool) -> Result<(), Busy> {
+        let worker = self.workers.get(usize::from(owner)).ok_or(Busy)?;
+        let word = id.to_u64() | u64::from(mark) << MARK_BIT;
+        worker.asked.push(word).map_err(|_| Busy)
+    }
+
+    /// Whether a worker has not yet taken all that it was asked for.
+    #[must_use]
+    pub fn is_asked(&self, owner: u16) -> bool {
+        let worker = self.workers.get(usize::from(owner));
+        worker.is_some_and(|worker| !worker.asked.is_empty())
     }
 
     /// What `copy` makes of a connection that was the same one before and after; for those who have no hold on it.

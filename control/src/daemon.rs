@@ -1,7 +1,7 @@
 //! What uvsd does once its director runs: answers the control socket, and heeds signals.
 
 use crate::config::{Accepted, Configuration, ReadError};
-use crate::grpc::{ConfigurationService, DirectorService};
+use crate::grpc::{ConfigurationService, ConnectionsService, DirectorService};
 use crate::manage::{Actor, ManageError, Manager, Outcome, Terms, Wish};
 use crate::notify::{self, Watchdog};
 use std::io;
@@ -109,7 +109,8 @@ pub async fn serve(
     let (stop, mut stopped) = watch::channel(false);
     let server = Server::builder()
         .add_service(DirectorService::server(Arc::clone(manager.director())))
-        .add_service(ConfigurationService::server(Arc::clone(&manager)));
+        .add_service(ConfigurationService::server(Arc::clone(&manager)))
+        .add_service(ConnectionsService::server(Arc::clone(&manager)));
     let until = async move {
         // An error means that the sender is gone: stopped as well.
         let _ = stopped.wait_for(|stopped| *stopped).await;

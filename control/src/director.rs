@@ -22,6 +22,7 @@ pub use kept::Takeover;
 use crate::compile::{Before, Compiler};
 use crate::config::{self, Configuration, DirectorSettings, Listen};
 use crate::plan::Plan;
+use crate::rates::Accounts;
 use conntrack::{Table, TableConfig, random_seeds};
 use dataplane::neighbour::NeighbourTable;
 use dataplane::port::handle::{Opened, PortHandle};
@@ -58,6 +59,8 @@ pub struct Director {
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) stats: Vec<Arc<WorkerStats>>,
     pub(crate) current: Mutex<Current>,
+    /// Taken after `current`, if both are.
+    pub(crate) accounts: Mutex<Accounts>,
     pub(crate) threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
     /// The file of the tables. It stays locked until the threads have ended.
@@ -192,6 +195,7 @@ impl Director {
                 snapshot,
                 retired: Vec::new(),
             }),
+            accounts: Mutex::default(),
             handles: Vec::new(),
             watch: Mutex::default(),
             threads: Vec::new(),
@@ -285,10 +289,11 @@ impl Director {
         self.current.lock().compiler.set_mtu(port, mtu);
     }
 
-    /// Looks how the ports are, and frees what the workers have let go: old snapshots, the numbers of removed servers. To be
-    /// called now and then.
+    /// Looks how the ports are, estimates rates, and frees what the workers have let go: old snapshots, the numbers of removed
+    /// servers. To be called now and then.
     pub fn tidy(&self) {
         self.watch_ports();
+        self.estimate(Instant::now());
         let seen = self.publisher.seen_by_all();
         let mut current = self.current.lock();
         current.free_retired(seen);

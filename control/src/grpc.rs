@@ -1,16 +1,22 @@
-//! The gRPC services: a director's answers as messages (here), and the changes that it is asked for (`configuration.rs`).
+//! The gRPC services: a director's answers as messages (here), the changes that it is asked for (`configuration.rs`), its
+//! connections (`connections.rs`, `drain.rs`) and rates (`statistics.rs`).
 
 mod configuration;
+mod connections;
+mod drain;
 pub mod messages;
 mod place;
 mod read;
 mod refusal;
+mod statistics;
 mod write;
 
 pub use configuration::ConfigurationService;
+pub use connections::ConnectionsService;
 
 use crate::config::{Granularity, GueChecksum, Listen, Persistence, TunnelKind, scheduler_flags};
 use crate::director::{Director, Takeover};
+use crate::rates::Rates;
 use crate::status::{
     NeighbourStatus, PortStatus, ServerStatus, ServiceStatus, Status as DirectorStatus,
     WorkerStatus,
@@ -56,20 +62,21 @@ impl v1::director_server::Director for DirectorService {
         Ok(Response::new(v1::ListServicesResponse { services }))
     }
 
-    type WatchStatisticsStream = tokio_stream::Empty<Result<v1::WatchStatisticsResponse, Status>>;
+    type WatchStatisticsStream = statistics::Statistics;
 
     async fn watch_statistics(
         &self,
-        _: Request<v1::WatchStatisticsRequest>,
+        request: Request<v1::WatchStatisticsRequest>,
     ) -> Result<Response<Self::WatchStatisticsStream>, Status> {
-        Err(Status::unimplemented("not there yet"))
+        statistics::watch(Arc::clone(&self.director), &request.into_inner()).map(Response::new)
     }
 
     async fn zero_counters(
         &self,
-        _: Request<v1::ZeroCountersRequest>,
+        request: Request<v1::ZeroCountersRequest>,
     ) -> Result<Response<v1::ZeroCountersResponse>, Status> {
-        Err(Status::unimplemented("not there yet"))
+        statistics::zero(&self.director, &request.into_inner())?;
+        Ok(Response::new(v1::ZeroCountersResponse {}))
     }
 }
 
@@ -192,7 +199,17 @@ fn service(status: &ServiceStatus) -> v1::Service {
             Some(Helper::Ftp) => "ftp".to_owned(),
         },
         slow_start_s: status.flags.slow_start,
-        rates: None,
+        rates: Some(rates(status.rates)),
+    }
+}
+
+fn rates(rates: Rates) -> v1::Rates {
+    v1::Rates {
+        connections: rates.connections,
+        in_packets: rates.in_packets,
+        out_packets: rates.out_packets,
+        in_bytes: rates.in_bytes,
+        out_bytes: rates.out_bytes,
     }
 }
 
@@ -253,7 +270,7 @@ fn server(status: &ServerStatus) -> v1::RealServer {
         out_packets: status.traffic.out_packets,
         out_bytes: status.traffic.out_bytes,
         tunnel: (status.method == Method::Tun).then(|| tunnel(status.tunnel)),
-        rates: None,
+        rates: Some(rates(status.rates)),
     }
 }
 

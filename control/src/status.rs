@@ -1,7 +1,10 @@
 //! What a director tells of itself, as plain values.
 
-use crate::config::{Listen, Persistence, Service as ServiceSettings, TunnelKind};
+use crate::config::{
+    Listen, Persistence, Server as ServerSettings, Service as ServiceSettings, TunnelKind,
+};
 use crate::director::{Director, Takeover};
+use crate::rates::Rates;
 use crate::traffic::Traffic;
 use conntrack::{Method, Placement, TableStatistics};
 use dataplane::helper::Helper;
@@ -9,8 +12,9 @@ use dataplane::port::handle::{Fixed, PortHandle, PortState};
 use dataplane::port::{Mac, PortInfo};
 use dataplane::reason::Reason;
 use dataplane::stats::PortLosses;
-use scheduler::{Options, RealServerId};
+use scheduler::{Load, Options, RealServerId};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -119,8 +123,10 @@ pub struct ServiceStatus {
     pub persistence: Option<Persistence>,
     /// What listens to its connections.
     pub helper: Option<Helper>,
-    /// Since it was added, with all servers that it had.
+    /// Since it was added or zeroed, with all servers that it had.
     pub traffic: Traffic,
+    /// In the last seconds.
+    pub rates: Rates,
     /// In the order of adding, the newest last.
     pub servers: Vec<ServerStatus>,
 }
@@ -148,8 +154,10 @@ pub struct ServerStatus {
     pub upper: u32,
     /// Below so many it gets new ones again; 0: below three quarters of `upper`.
     pub lower: u32,
-    /// Since it was added.
+    /// Since it was added or zeroed.
     pub traffic: Traffic,
+    /// In the last seconds.
+    pub rates: Rates,
 }
 
 impl Director {
@@ -209,42 +217,51 @@ impl Director {
     #[must_use]
     pub fn services(&self) -> Vec<ServiceStatus> {
         let current = self.current.lock();
+        let accounts = self.accounts.lock();
         let traffic = current.compiler.services_traffic();
         let mut services: Vec<_> = current.configuration.services.iter().collect();
         services.sort_by_key(|service| service.listen);
-        let server = |service: &ServiceSettings, place: usize| {
-            let server = &service.servers[place];
-            let facts = current
-                .compiler
-                .server_facts(&(service.listen, server.address));
-            let (id, load, traffic) = facts.expect("every configured server has a number");
-            ServerStatus {
-                id,
-                address: server.address,
-                method: server.method,
-                tunnel: server.tunnel,
-                weight: server.weight,
-                active: load.active(),
-                inactive: load.inactive(),
-                persistent: load.persistent(),
-                upper: server.upper,
-                lower: server.lower,
-                traffic,
-            }
+        let server = |service: &ServiceSettings, server: &ServerSettings| {
+            let key = (service.listen, server.address);
+            let facts = current.compiler.server_facts(&key);
+            let facts = facts.expect("every configured server has a number");
+            server_status(server, facts, |counted| accounts.server(&key, counted))
         };
-        let services = services.into_iter().map(|service| ServiceStatus {
-            listen: service.listen,
-            scheduler: service.scheduler,
-            flags: service.flags,
-            one_packet: service.one_packet,
-            persistence: service.persistence,
-            helper: service.helper,
-            traffic: traffic.get(&service.listen).copied().unwrap_or_default(),
-            servers: (0..service.servers.len())
-                .map(|place| server(service, place))
-                .collect(),
+        let services = services.into_iter().map(|service| {
+            let counted = traffic.get(&service.listen).copied().unwrap_or_default();
+            let (traffic, rates) = accounts.service(&service.listen, counted);
+            ServiceStatus {
+                listen: service.listen,
+                scheduler: service.scheduler,
+                flags: service.flags,
+                one_packet: service.one_packet,
+                persistence: service.persistence,
+                helper: service.helper,
+                traffic,
+                rates,
+                servers: service
+                    .servers
+                    .iter()
+                    .map(|one| server(service, one))
+                    .collect(),
+            }
         });
         services.collect()
+    }
+
+    /// A configured server of a service.
+    #[must_use]
+    pub fn server(&self, listen: Listen, address: SocketAddr) -> Option<ServerStatus> {
+        let current = self.current.lock();
+        let accounts = self.accounts.lock();
+        let mut services = current.configuration.services.iter();
+        let service = services.find(|service| service.listen == listen)?;
+        let server = service.servers.iter().find(|one| one.address == address)?;
+        let key = (listen, address);
+        let facts = current.compiler.server_facts(&key)?;
+        Some(server_status(server, facts, |counted| {
+            accounts.server(&key, counted)
+        }))
     }
 
     fn worker(&self, worker: usize) -> WorkerStatus {
@@ -321,6 +338,28 @@ impl Director {
             .collect();
         neighbours.sort_by(|a, b| (&a.port, a.address).cmp(&(&b.port, b.address)));
         neighbours
+    }
+}
+
+fn server_status(
+    server: &ServerSettings,
+    (id, load, counted): (RealServerId, Arc<Load>, Traffic),
+    shown: impl FnOnce(Traffic) -> (Traffic, Rates),
+) -> ServerStatus {
+    let (traffic, rates) = shown(counted);
+    ServerStatus {
+        id,
+        address: server.address,
+        method: server.method,
+        tunnel: server.tunnel,
+        weight: server.weight,
+        active: load.active(),
+        inactive: load.inactive(),
+        persistent: load.persistent(),
+        upper: server.upper,
+        lower: server.lower,
+        traffic,
+        rates,
     }
 }
 

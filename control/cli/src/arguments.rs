@@ -1,6 +1,6 @@
 //! The arguments of `uvs`.
 
-use crate::{bench, configure, demo, doctor, replay, show};
+use crate::{bench, configure, connect, demo, doctor, replay};
 use clap::{Parser, Subcommand};
 
 /// A userspace virtual server: IPVS in user space.
@@ -31,9 +31,9 @@ pub enum Command {
     /// at random. Prints a table; ends within a minute unless asked for more.
     Bench(bench::Options),
     /// Say how a running director does: workers, connections, drops, neighbours.
-    Status(show::Options),
+    Status(connect::Options),
     /// List a running director's services and real servers with their connections.
-    List(show::Options),
+    List(connect::Options),
     /// Look at the machine: is it fit for the director, and what is to be done where it is not?
     ///
     /// Huge pages, processors, the interfaces and devices of the configuration, and the kernel's settings. Needs no running

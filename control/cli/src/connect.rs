@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 /// How long a director may take to answer.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -18,6 +18,29 @@ pub struct Options {
         default_value = "/run/uvs/uvs.sock"
     )]
     pub socket: PathBuf,
+    /// A uvsd elsewhere, such as <https://director:7443> (`access.tls.listen` in its configuration); in place of the socket.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "UVS_ADDRESS",
+        conflicts_with = "socket",
+        requires_all = ["ca", "certificate", "key"]
+    )]
+    pub address: Option<String>,
+    /// Who signed that uvsd's certificate (PEM).
+    #[arg(long, value_name = "FILE", env = "UVS_CA", requires = "address")]
+    pub ca: Option<PathBuf>,
+    /// Who you are: your certificate (PEM).
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "UVS_CERTIFICATE",
+        requires = "address"
+    )]
+    pub certificate: Option<PathBuf>,
+    /// The private key of your certificate (PEM).
+    #[arg(long, value_name = "FILE", env = "UVS_KEY", requires = "address")]
+    pub key: Option<PathBuf>,
 }
 
 impl Options {
@@ -35,6 +58,10 @@ impl Options {
     pub fn socket(path: &Path) -> Options {
         Options {
             socket: path.to_owned(),
+            address: None,
+            ca: None,
+            certificate: None,
+            key: None,
         }
     }
 }
@@ -51,6 +78,26 @@ pub enum ConnectError {
         path: PathBuf,
         /// What the system says.
         error: String,
+    },
+    /// Nobody listens at the address, or either side does not accept the other's certificate.
+    #[error(
+        "{address}: {error}; accepted: https:// and the name and port of a running uvsd whose certificate --ca signed, and a certificate that its `access.tls.client_ca` signed (--address)"
+    )]
+    Elsewhere {
+        /// The address.
+        address: String,
+        /// What went wrong.
+        error: String,
+    },
+    /// A file cannot be read.
+    #[error("{}: {error}; accepted: a readable file in PEM (--{option})", .path.display())]
+    File {
+        /// Which option names it.
+        option: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
     },
     /// The director refused, or broke off.
     #[error("the director answered: {}", .0.message())]
@@ -94,17 +141,47 @@ pub fn run<T, E: From<ConnectError>>(
 /// # Errors
 /// When it cannot be had.
 pub async fn connect(options: &Options) -> Result<Channel, ConnectError> {
-    let unreachable = |error: tonic::transport::Error| ConnectError::Unreachable {
-        path: options.socket.clone(),
-        error: innermost(&error),
+    let Some(address) = &options.address else {
+        let unreachable = |error: tonic::transport::Error| ConnectError::Unreachable {
+            path: options.socket.clone(),
+            error: innermost(&error),
+        };
+        let endpoint = Endpoint::from_shared(format!("unix:{}", options.socket.display()))
+            .map_err(unreachable)?;
+        return patient(endpoint).connect().await.map_err(unreachable);
     };
-    let endpoint =
-        Endpoint::from_shared(format!("unix:{}", options.socket.display())).map_err(unreachable)?;
-    patient(endpoint).connect().await.map_err(unreachable)
+    let failed = |error: String| ConnectError::Elsewhere {
+        address: address.clone(),
+        error,
+    };
+    if !address.starts_with("https://") {
+        return Err(failed("is no https:// address".to_owned()));
+    }
+    let endpoint = Endpoint::from_shared(address.clone());
+    let endpoint = endpoint.map_err(|error| failed(innermost(&error)))?;
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(pem("ca", options.ca.as_ref())?))
+        .identity(Identity::from_pem(
+            pem("certificate", options.certificate.as_ref())?,
+            pem("key", options.key.as_ref())?,
+        ));
+    let endpoint = endpoint.tls_config(tls);
+    let endpoint = endpoint.map_err(|error| failed(innermost(&error)))?;
+    let channel = patient(endpoint).connect().await;
+    channel.map_err(|error| failed(innermost(&error)))
 }
 
 fn patient(endpoint: Endpoint) -> Endpoint {
     endpoint.connect_timeout(PATIENCE).timeout(PATIENCE)
+}
+
+fn pem(option: &'static str, path: Option<&PathBuf>) -> Result<Vec<u8>, ConnectError> {
+    let path = path.expect("an address requires the option");
+    std::fs::read(path).map_err(|error| ConnectError::File {
+        option,
+        path: path.clone(),
+        error,
+    })
 }
 
 /// The cause at the bottom: "No such file or directory" says more than "transport error".

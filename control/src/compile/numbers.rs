@@ -3,6 +3,7 @@
 
 use super::Compiler;
 use crate::config::{Configuration, Listen};
+use crate::connections::Referred;
 use crate::traffic::Traffic;
 use dataplane::path_mtu::PathMtu;
 use dataplane::snapshot::ServiceId;
@@ -126,6 +127,19 @@ impl Compiler {
     /// Every server that has a number, also removed ones.
     pub(crate) fn numbered(&self) -> impl Iterator<Item = (u32, &ServerKey)> {
         self.servers.iter().map(|(key, known)| (known.id.0, key))
+    }
+
+    /// The servers by their numbers, also removed ones that connections may refer to.
+    pub(crate) fn referred(&self) -> Vec<Option<Referred>> {
+        let mut referred = vec![None; self.server_ids.next as usize];
+        for ((listen, address), known) in &self.servers {
+            referred[known.id.0 as usize] = Some(Referred {
+                listen: *listen,
+                address: *address,
+                has_service: self.services.contains_key(listen),
+            });
+        }
+        referred
     }
 
     /// Frees the numbers of removed servers that no connection refers to, nor can any more: every worker has seen that

@@ -148,7 +148,7 @@ impl Read {
 }
 
 /// Who calls, as far as is known.
-fn actor<T>(request: &Request<T>) -> Actor {
+pub(super) fn actor<T>(request: &Request<T>) -> Actor {
     let info = request
         .extensions()
         .get::<tonic::transport::server::UdsConnectInfo>();

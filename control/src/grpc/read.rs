@@ -566,7 +566,7 @@ fn ipvs(of: Option<&v1::Ipvs>, place: &Place<'_>, unset: Ipvs) -> Option<Ipvs> {
 const METHODS: &str = "METHOD_NAT, METHOD_DR, METHOD_TUN, METHOD_FULLNAT";
 
 /// The inner `None` for unspecified.
-fn method(value: i32, place: &Place<'_>) -> Option<Option<Method>> {
+pub(super) fn method(value: i32, place: &Place<'_>) -> Option<Option<Method>> {
     match v1::Method::try_from(value) {
         Ok(v1::Method::Unspecified) => Some(None),
         Ok(v1::Method::Nat) => Some(Some(Method::Nat)),
@@ -585,7 +585,7 @@ fn method(value: i32, place: &Place<'_>) -> Option<Option<Method>> {
 }
 
 /// The inner `None` for unspecified.
-fn protocol(value: i32, place: &Place<'_>) -> Option<Option<Protocol>> {
+pub(super) fn protocol(value: i32, place: &Place<'_>) -> Option<Option<Protocol>> {
     match v1::Protocol::try_from(value) {
         Ok(v1::Protocol::Unspecified) => Some(None),
         Ok(v1::Protocol::Tcp) => Some(Some(Protocol::Tcp)),
@@ -602,7 +602,7 @@ fn protocol(value: i32, place: &Place<'_>) -> Option<Option<Protocol>> {
     }
 }
 
-fn address(text: &str, place: &Place<'_>) -> Option<IpAddr> {
+pub(super) fn address(text: &str, place: &Place<'_>) -> Option<IpAddr> {
     let address = text.parse().ok().filter(is_host);
     if address.is_none() {
         place.note(Problem::NotA {
@@ -615,7 +615,7 @@ fn address(text: &str, place: &Place<'_>) -> Option<IpAddr> {
     address
 }
 
-fn port(value: u32, place: &Place<'_>) -> Option<u16> {
+pub(super) fn port(value: u32, place: &Place<'_>) -> Option<u16> {
     let port = u16::try_from(value).ok();
     if port.is_none() {
         place.note(Problem::NotA {

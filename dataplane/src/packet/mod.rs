@@ -7,6 +7,7 @@ pub mod icmp;
 pub mod ndp;
 mod parse;
 pub mod plain;
+pub mod reset;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod sctp;

@@ -1,5 +1,6 @@
 //! A packet of a known connection: its state, then on to the server or back to the client.
 
+use super::asked::RESET;
 use super::defence;
 use super::egress::Egress;
 use super::family::Ip;
@@ -51,6 +52,9 @@ impl<F: Ip> Flows<F> {
             && self.is_replaced(services, egress, entry, state)
         {
             return self.replace(services, egress, frame, packet, found.id);
+        }
+        if entry.flags() & RESET != 0 {
+            return self.reset(services, egress, frame, packet, found);
         }
         // Nothing that clients send keeps a connection to a removed server alive.
         if found.direction == Direction::Request && !services.is_present(server) {

@@ -10,6 +10,7 @@
 //! does waits for anybody.
 
 mod announce;
+mod asked;
 mod burst;
 mod connection;
 mod cut;
@@ -113,6 +114,8 @@ struct Flows<F: Ip> {
     defence_hand: u32,
     /// More timers were due than the last call had room for.
     timers_behind: bool,
+    /// The same of what somebody beside the workers asks for.
+    asked_behind: bool,
     /// Where the walk over connections of removed servers goes on, while there is one.
     sweep_at: Option<u32>,
 }
@@ -179,6 +182,10 @@ impl<P: Port> Worker<P> {
         if ticked || self.ipv4.timers_behind || self.ipv6.timers_behind {
             self.ipv4.expire(&mut self.services, now);
             self.ipv6.expire(&mut self.services, now);
+        }
+        if ticked || self.is_asked() {
+            self.ipv4.serve_asked(&self.services);
+            self.ipv6.serve_asked(&self.services);
         }
         self.ipv4.sweep(&self.services);
         self.ipv6.sweep(&self.services);
@@ -288,6 +295,7 @@ impl<F: Ip> Flows<F> {
             newcomers: Newcomers::new(),
             defence_hand: 0,
             timers_behind: false,
+            asked_behind: false,
             sweep_at: None,
         }
     }

@@ -32,7 +32,8 @@ impl<P: Port> Worker<P> {
         while !stop.load(Relaxed) {
             let frames = self.run_once(ticks_since(epoch));
             empty_rounds = if frames > 0 { 0 } else { empty_rounds + 1 };
-            let is_idle = empty_rounds > ROUNDS_BEFORE_SLEEP && !self.is_sweeping();
+            let is_idle =
+                empty_rounds > ROUNDS_BEFORE_SLEEP && !self.is_sweeping() && !self.is_asked();
             if idle == Idle::Sleep && is_idle {
                 self.sleep();
             }

@@ -2,6 +2,7 @@
 //! otherwise takes the long way (`connection.rs`), which does the same for all packets; a packet of this kind would come
 //! out of it alike.
 
+use super::asked::RESET;
 use super::connection::{TIMER_GRAIN, prolong};
 use super::defence;
 use super::egress::Egress;
@@ -25,7 +26,7 @@ use conntrack::{ConnectionId, Direction, Entry, Method, Owner, State, TEMPLATE, 
 use scheduler::RealServerId;
 
 /// Connections with one of these marks take the long way.
-const UNSTEADY: u16 = TEMPLATE | HELPED | UNASSURED;
+const UNSTEADY: u16 = TEMPLATE | HELPED | UNASSURED | RESET;
 
 /// Readies a plain packet of the connection at `entry` for the port that is returned: all that is left is to hand it over.
 /// `None`, and nothing was done, where it is not steady.

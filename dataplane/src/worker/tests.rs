@@ -1,5 +1,6 @@
 //! Workers between simulated hosts, without a NIC and without a clock.
 
+mod asked;
 mod bed;
 mod config;
 mod defence;

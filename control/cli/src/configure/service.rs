@@ -23,11 +23,11 @@ pub enum Command {
     /// Show services as they are configured.
     Show {
         /// What kind of service; without it, all are shown.
-        #[arg(value_enum, value_name = "KIND", requires = "address")]
+        #[arg(value_enum, value_name = "KIND", requires = "end")]
         kind: Option<super::subject::Kind>,
         /// Its address and port, or its mark.
         #[arg(value_name = "ADDRESS:PORT|MARK")]
-        address: Option<String>,
+        end: Option<String>,
         #[command(flatten)]
         asking: Asking,
     },
@@ -207,15 +207,9 @@ impl Command {
             Command::Remove { key, changing } => {
                 changing.edit(vec![Edit::DeleteService(key.message()?)])
             }
-            Command::Show {
-                kind,
-                address,
-                asking,
-            } => {
-                let only = match (kind, address) {
-                    (Some(kind), Some(address)) => {
-                        Some(Key::new(*kind, address.clone()).message()?)
-                    }
+            Command::Show { kind, end, asking } => {
+                let only = match (kind, end) {
+                    (Some(kind), Some(end)) => Some(Key::new(*kind, end.clone()).message()?),
                     _ => None,
                 };
                 show(asking, only.as_ref())

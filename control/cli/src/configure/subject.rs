@@ -28,21 +28,21 @@ pub struct Key {
     kind: Kind,
     /// ADDRESS:PORT or [IPV6]:PORT, an address alone for all ports; of a mark its number.
     #[arg(value_name = "ADDRESS:PORT|MARK")]
-    address: String,
+    end: String,
 }
 
 impl Key {
-    pub(super) fn new(kind: Kind, address: String) -> Key {
-        Key { kind, address }
+    pub(super) fn new(kind: Kind, end: String) -> Key {
+        Key { kind, end }
     }
 
     /// The key as a message.
     pub(super) fn message(&self) -> Result<v1::ServiceKey, ConfigureError> {
         let protocol = match self.kind {
             Kind::Mark | Kind::Mark6 => {
-                let mark = self.address.parse().ok().filter(|mark| *mark != 0);
+                let mark = self.end.parse().ok().filter(|mark| *mark != 0);
                 return Ok(v1::ServiceKey {
-                    mark: mark.ok_or_else(|| not_a(&self.address, "a mark", "1 to 4294967295"))?,
+                    mark: mark.ok_or_else(|| not_a(&self.end, "a mark", "1 to 4294967295"))?,
                     mark_ipv6: self.kind == Kind::Mark6,
                     ..v1::ServiceKey::default()
                 });
@@ -51,7 +51,7 @@ impl Key {
             Kind::Udp => v1::Protocol::Udp,
             Kind::Sctp => v1::Protocol::Sctp,
         };
-        let (address, port) = endpoint(&self.address, "a service's address")?;
+        let (address, port) = endpoint(&self.end, "a service's address")?;
         Ok(v1::ServiceKey {
             protocol: protocol.into(),
             address: address.to_string(),
@@ -163,10 +163,7 @@ mod tests {
             (Kind::Mark, "7"),
             (Kind::Mark6, "7"),
         ] {
-            let key = Key {
-                kind,
-                address: address.to_owned(),
-            };
+            let key = Key::new(kind, address.to_owned());
             let text = key_text(&key.message().unwrap());
             let (_, typed) = text.split_once(' ').unwrap();
             assert_eq!(typed, address);
@@ -176,8 +173,7 @@ mod tests {
             (Kind::Mark, "0"),
             (Kind::Mark, "x"),
         ] {
-            let address = address.to_owned();
-            let error = Key { kind, address }.message().unwrap_err();
+            let error = Key::new(kind, address.to_owned()).message().unwrap_err();
             assert!(error.to_string().contains("; accepted: "), "{error}");
         }
     }

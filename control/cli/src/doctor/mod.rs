@@ -14,7 +14,8 @@ mod tests;
 
 pub use report::{Finding, Report, Verdict};
 
-use crate::show::{self, ShowError};
+use crate::connect::{self, ConnectError};
+use crate::show;
 use control::config::Configuration;
 use machine::Machine;
 use proto::v1;
@@ -63,7 +64,8 @@ pub fn run(options: &Options) -> Report {
     );
     let of_configuration = configuration.map(|configuration| configuration.director.control);
     if let Some(socket) = options.socket.clone().or(of_configuration) {
-        judge_uvsd(&socket, show::fetch(&socket), &mut report);
+        let answer = show::fetch(&connect::Options::socket(&socket));
+        judge_uvsd(&socket, answer, &mut report);
     }
     report
 }
@@ -88,17 +90,17 @@ fn examine(machine: &Machine, configuration: Option<&Configuration>, report: &mu
 /// What a running uvsd says of itself.
 fn judge_uvsd(
     socket: &Path,
-    answer: Result<v1::GetStatusResponse, ShowError>,
+    answer: Result<v1::GetStatusResponse, ConnectError>,
     report: &mut Report,
 ) {
     let status = match answer {
         Ok(status) => status,
-        Err(error @ ShowError::Unreachable { .. }) if socket.exists() => {
+        Err(error @ ConnectError::Unreachable { .. }) if socket.exists() => {
             let advice = "start uvsd (systemctl start uvsd); a socket of a killed one is replaced";
             report.fail("uvsd", error.to_string(), advice);
             return;
         }
-        Err(ShowError::Unreachable { .. }) => {
+        Err(ConnectError::Unreachable { .. }) => {
             report.note("uvsd", format!("none runs at {}", socket.display()));
             return;
         }

@@ -418,7 +418,8 @@ fn without_a_uvsd_there_is_a_note_and_a_dead_socket_is_a_failure() {
     let socket = folder.path().join("uvs.sock");
     let verdict = |socket: &Path| {
         let mut report = Report::default();
-        judge_uvsd(socket, crate::show::fetch(socket), &mut report);
+        let options = crate::connect::Options::socket(socket);
+        judge_uvsd(socket, crate::show::fetch(&options), &mut report);
         report.findings[0].verdict
     };
     assert_eq!(verdict(&socket), Verdict::Note);
