@@ -6,6 +6,7 @@ mod configuration;
 mod connections;
 mod drain;
 mod explain;
+pub mod messages;
 mod place;
 mod read;
 mod refusal;

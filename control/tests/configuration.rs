@@ -88,7 +88,7 @@ impl Bed {
     }
 
     async fn state(&mut self) -> v1::State {
-        let request = v1::GetConfigurationRequest {};
+        let request = v1::GetConfigurationRequest::default();
         let answer = self.client.get_configuration(request).await.unwrap();
         answer.into_inner().state.unwrap()
     }

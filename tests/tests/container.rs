@@ -64,6 +64,10 @@ test "$(systemctl is-active uvsd)" = inactive
 systemctl start uvsd
 uvs status
 uvs doctor
+# What LVS users type is there by its name, and asks this director.
+ipvsadm -Ln | head -1 | grep '^IP Virtual Server version 1.2.1 (size='
+ipvsadm-save -n
+test "$(readlink -f /usr/sbin/ipvsadm-restore)" = /usr/bin/uvs
 test "$(stat -c %U:%G:%a /run/uvs /run/uvs/uvs.sock | paste -sd' ')" = "root:uvs:750 root:uvs:660"
 # A reload is told what is wrong, and uvsd goes on.
 pid=$(property MainPID)
@@ -102,6 +106,7 @@ uvs status
 # A removal stops it and keeps the file; nothing is left when that is not wanted either.
 dpkg -r uvs
 test ! -e /usr/sbin/uvsd
+test ! -L /usr/sbin/ipvsadm
 test ! -e /run/uvs
 grep 'port.lan' /etc/uvs/uvs.toml
 dpkg -P uvs

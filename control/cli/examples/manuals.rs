@@ -3,7 +3,7 @@
 //!   cargo run -p cli --example manuals -- FOLDER 2026-01-31
 //!
 //! The date is that of the pages.
-//! FOLDER/man has uvs.1, a page for each of its commands, uvsd.8 and uvs.toml.5, made of the arguments' and the keys' own
+//! FOLDER/man has uvs.1, a page for each of its commands and theirs, uvsd.8 and uvs.toml.5, made of the arguments' and the keys' own
 //! descriptions; FOLDER/completions has those of bash, zsh and fish, for both programs.
 
 use clap::{Command, CommandFactory, ValueEnum};
@@ -30,14 +30,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(&completions)?;
     let mut uvs = cli::arguments::Arguments::command().disable_help_subcommand(true);
     uvs.build();
-    for command in uvs.get_subcommands() {
-        write_page(command, "1", &date, &man)?;
-    }
-    write_page(&uvs, "1", &date, &man)?;
+    write_pages(&uvs, &date, &man)?;
     write_page(&control::arguments::Arguments::command(), "8", &date, &man)?;
     fs::write(man.join("uvs.toml.5"), configuration_page(&date))?;
     complete(&completions)?;
     Ok(())
+}
+
+/// Pages of a command, its commands and theirs.
+fn write_pages(command: &Command, date: &str, folder: &Path) -> std::io::Result<()> {
+    for below in command.get_subcommands() {
+        write_pages(below, date, folder)?;
+    }
+    write_page(command, "1", date, folder)
 }
 
 fn write_page(command: &Command, section: &str, date: &str, folder: &Path) -> std::io::Result<()> {

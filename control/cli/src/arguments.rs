@@ -1,6 +1,9 @@
 //! The arguments of `uvs`.
 
-use crate::{bench, capture, compat, connect, connections, demo, doctor, drain, explain, replay, show, top};
+use crate::{
+    bench, capture, compat, configure, connect, connections, demo, doctor, drain, explain, replay,
+    show, top,
+};
 use clap::{Parser, Subcommand};
 
 /// A userspace virtual server: IPVS in user space.
@@ -58,4 +61,20 @@ pub enum Command {
     /// Its talk with the kernel's IPVS, and what it reads of it in /proc/net, goes to uvsd by a preloaded library; all else is
     /// as ever. Programs that are linked statically are refused: they would reach the kernel.
     Compat(compat::Options),
+    /// The rules of a running director in the words of ipvsadm 1.31: the same arguments, outputs and exit statuses.
+    ///
+    /// Also when this program is called by the name ipvsadm, ipvsadm-save or ipvsadm-restore. UVS_SOCKET in the environment
+    /// names the control socket. `uvs ipvsadm -h` tells the arguments.
+    #[command(disable_help_flag = true)]
+    Ipvsadm {
+        /// As ipvsadm takes them.
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "ARGUMENTS"
+        )]
+        words: Vec<String>,
+    },
+    #[command(flatten)]
+    Configure(configure::Command),
 }

@@ -11,28 +11,48 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// The control socket of uvsd (`director.control` in its configuration).
-    #[arg(long, value_name = "PATH", default_value = "/run/uvs/uvs.sock")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "UVS_SOCKET",
+        default_value = "/run/uvs/uvs.sock"
+    )]
     pub socket: PathBuf,
     /// A uvsd elsewhere, such as <https://director:7443> (`access.tls.listen` in its configuration); in place of the socket.
     #[arg(
         long,
         value_name = "URL",
+        env = "UVS_ADDRESS",
         conflicts_with = "socket",
         requires_all = ["ca", "certificate", "key"]
     )]
     pub address: Option<String>,
     /// Who signed that uvsd's certificate (PEM).
-    #[arg(long, value_name = "FILE", requires = "address")]
+    #[arg(long, value_name = "FILE", env = "UVS_CA", requires = "address")]
     pub ca: Option<PathBuf>,
     /// Who you are: your certificate (PEM).
-    #[arg(long, value_name = "FILE", requires = "address")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "UVS_CERTIFICATE",
+        requires = "address"
+    )]
     pub certificate: Option<PathBuf>,
     /// The private key of your certificate (PEM).
-    #[arg(long, value_name = "FILE", requires = "address")]
+    #[arg(long, value_name = "FILE", env = "UVS_KEY", requires = "address")]
     pub key: Option<PathBuf>,
 }
 
 impl Options {
+    /// As the environment says, for programs whose arguments are not ours.
+    #[must_use]
+    pub fn of_environment() -> Options {
+        use clap::{Args, FromArgMatches};
+        let command = Options::augment_args(clap::Command::new("uvs"));
+        let matches = command.get_matches_from(["uvs"]);
+        Options::from_arg_matches(&matches).expect("every option has a default or none")
+    }
+
     /// A control socket.
     #[must_use]
     pub fn socket(path: &Path) -> Options {

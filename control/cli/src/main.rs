@@ -3,12 +3,19 @@
 use clap::Parser;
 use cli::arguments::{Arguments, Command};
 use cli::demo::{self, Interrupt};
-use cli::{bench, capture, compat, connections, doctor, drain, explain, lab, replay, show, top};
+use cli::ipvsadm::{self, Called, Streams};
+use cli::{
+    bench, capture, compat, configure, connect, connections, doctor, drain, explain, lab, replay,
+    show, top,
+};
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(code) = run_ipvsadm() {
+        return code;
+    }
     let outcome = match Arguments::parse().command {
         Command::Demo(options) => run_demo(&options),
         Command::Replay(options) => run_replay(&options),
@@ -22,6 +29,10 @@ fn main() -> ExitCode {
         Command::Explain(options) => explain::run(&options).map_err(Into::into).map(print),
         Command::Capture(options) => run_capture(&options),
         Command::Compat(options) => Err(compat::run(&options).into()),
+        Command::Ipvsadm { .. } => unreachable!("its arguments are its own: see `run_ipvsadm`"),
+        Command::Configure(command) => configure::run(&command)
+            .map_err(Into::into)
+            .map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("uvs: {error}");
@@ -32,6 +43,27 @@ fn main() -> ExitCode {
 fn told<E: Error + 'static>(outcome: Result<(), E>) -> Result<ExitCode, Box<dyn Error>> {
     outcome?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Called by one of ipvsadm's names, or as `uvs ipvsadm`: whatever stands behind is read as ipvsadm reads it.
+fn run_ipvsadm() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next()?;
+    let called = ipvsadm::called_as(&program).or_else(|| {
+        let is_command = arguments.next()? == "ipvsadm";
+        is_command.then_some(Called::Ipvsadm)
+    })?;
+    let words: Vec<String> = arguments
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let mut streams = Streams {
+        input: &mut std::io::stdin().lock(),
+        output: &mut std::io::stdout().lock(),
+        errors: &mut std::io::stderr().lock(),
+    };
+    let options = connect::Options::of_environment();
+    let status = ipvsadm::run(called, &words, &options, &mut streams);
+    Some(ExitCode::from(status))
 }
 
 fn run_demo(options: &demo::Options) -> Result<ExitCode, Box<dyn Error>> {

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use cli::ipvsadm::listing::{self, Counters, ListedConnection, ListedServer, ListedService};
-use cli::ipvsadm::{Columns, Command, List, Mistake, Role, ServiceKey, Subject, parse};
+use cli::ipvsadm::{Columns, Command, List, Mistake, Names, Role, ServiceKey, Subject, parse};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -131,14 +131,14 @@ impl Model {
 
     fn show(&self, command: &Command) -> Option<String> {
         match command {
-            Command::Save { .. } => Some(listing::save(&self.services)),
+            Command::Save { .. } => Some(listing::save(&self.services, false, &Names::numeric())),
             Command::List(list) => match list.subject {
                 Subject::Services(only) => {
                     let mut services = self.services.clone();
                     services.retain(|listed| only.is_none_or(|key| listed.service.key == key));
-                    Some(listing::services(list, &services, 4096))
+                    Some(listing::services(list, &services, 4096, &Names::numeric()))
                 }
-                Subject::Connections => Some(listing::connections(list, &[])),
+                Subject::Connections => Some(listing::connections(list, &[], &Names::numeric())),
                 Subject::Timeouts => Some(listing::timeouts(900, 120, 300)),
                 Subject::Daemons => Some(listing::daemons(&[])),
             },
@@ -231,7 +231,7 @@ fn counts_stand_in_their_columns() {
             "TCP  10.0.0.100:80                       0        0        0       40        0",
         ),
     ] {
-        let text = listing::services(&list(line), &[busy()], 4096);
+        let text = listing::services(&list(line), &[busy()], 4096, &Names::numeric());
         assert!(text.lines().any(|row| row == expected), "{line}:\n{text}");
     }
 }
@@ -242,7 +242,7 @@ fn connections_are_listed_with_their_engines_where_that_is_wanted() {
     let template = ListedConnection {
         protocol: "UDP",
         expires_s: 56,
-        state: "NONE",
+        state: "NONE".into(),
         client: end("10.64.0.1:0"),
         virtual_server: end("10.0.0.100:5060"),
         real_server: end("10.2.0.12:5060"),
@@ -250,9 +250,17 @@ fn connections_are_listed_with_their_engines_where_that_is_wanted() {
         engine: Some(("sip".to_owned(), "call-one@10.64.0.1".to_owned())),
     };
     let row = "UDP 00:56  NONE        10.64.0.1:0        10.0.0.100:5060    10.2.0.12:5060";
-    let plain = listing::connections(&list("-Lnc"), std::slice::from_ref(&template));
+    let plain = listing::connections(
+        &list("-Lnc"),
+        std::slice::from_ref(&template),
+        &Names::numeric(),
+    );
     assert_eq!(plain.lines().nth(2), Some(row));
-    let with_engine = listing::connections(&list("-Lnc --persistent-conn"), &[template]);
+    let with_engine = listing::connections(
+        &list("-Lnc --persistent-conn"),
+        &[template],
+        &Names::numeric(),
+    );
     let expected = format!("{row}   sip                call-one@10.64.0.1");
     assert_eq!(with_engine.lines().nth(2), Some(expected.as_str()));
 }
@@ -306,8 +314,11 @@ fn local_addresses_are_listed_with_the_services_that_have_them() {
     for line in FULLNAT {
         model.change(parse(&words(line)).unwrap());
     }
-    assert_eq!(listing::save(&model.services), FULLNAT.join("\n") + "\n");
-    let text = listing::services(&list("-Ln"), &model.services, 4096);
+    assert_eq!(
+        listing::save(&model.services, false, &Names::numeric()),
+        FULLNAT.join("\n") + "\n"
+    );
+    let text = listing::services(&list("-Ln"), &model.services, 4096, &Names::numeric());
     assert_eq!(
         text.lines().nth(3),
         Some("TCP  10.0.0.100:80 rr laddr 10.2.0.200,10.2.0.201:5000-5003")
@@ -316,14 +327,14 @@ fn local_addresses_are_listed_with_the_services_that_have_them() {
     let connection = ListedConnection {
         protocol: "TCP",
         expires_s: 60,
-        state: "SYN_RECV",
+        state: "SYN_RECV".into(),
         client: end("10.64.0.7:40001"),
         virtual_server: end("10.0.0.100:80"),
         real_server: end("10.2.0.11:8080"),
         local: Some(end("10.2.0.200:5000")),
         engine: None,
     };
-    let text = listing::connections(&list("-Lnc"), &[connection]);
+    let text = listing::connections(&list("-Lnc"), &[connection], &Names::numeric());
     let row = "TCP 01:00  SYN_RECV    10.64.0.7:40001    10.0.0.100:80      10.2.0.11:8080 laddr 10.2.0.200:5000";
     assert_eq!(text.lines().nth(2), Some(row));
 }

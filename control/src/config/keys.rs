@@ -90,7 +90,7 @@ impl Table {
     ///
     /// # Panics
     /// When the table has none: the reader and the table are out of step.
-    pub(crate) fn key(&self, name: &str) -> &'static Key {
+    pub fn key(&self, name: &str) -> &'static Key {
         self.keys
             .iter()
             .find(|key| key.name == name)

@@ -164,13 +164,15 @@ fn expected(revision: u64) -> Option<u64> {
 impl server::Configuration for ConfigurationService {
     async fn get_configuration(
         &self,
-        _: Request<v1::GetConfigurationRequest>,
+        request: Request<v1::GetConfigurationRequest>,
     ) -> Result<Response<v1::GetConfigurationResponse>, Status> {
         let (configuration, revision, pending) = self.manager.current();
+        let file = request.into_inner().with_file;
         Ok(Response::new(v1::GetConfigurationResponse {
             revision,
             state: Some(write::state(&configuration)),
             pending: pending.map(write::pending),
+            file: file.then(|| configuration.to_toml()).unwrap_or_default(),
         }))
     }
 

@@ -26,7 +26,7 @@ pub(super) fn state(of: &Configuration) -> v1::State {
     }
 }
 
-fn service(of: &Service) -> v1::ServiceSettings {
+pub(super) fn service(of: &Service) -> v1::ServiceSettings {
     v1::ServiceSettings {
         key: Some(key(&of.listen)),
         scheduler: of.scheduler.to_owned(),

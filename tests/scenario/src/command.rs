@@ -9,7 +9,7 @@ use crate::scenario::Scenario;
 use crate::tables::{self, TABLE_SIZE, Zeros};
 use crate::topology::Side;
 use cli::ipvsadm::listing::{self, ListedService};
-use cli::ipvsadm::{self, Command, List, Protocol, ServiceKey, Subject};
+use cli::ipvsadm::{self, Command, List, Names, Protocol, ServiceKey, Subject};
 use control::config::TimeoutSettings;
 use dataplane::snapshot::Ipvs;
 use serde_json::Value;
@@ -148,7 +148,12 @@ impl Console {
         };
         match command {
             Command::List(list) => return self.list(bench, &list),
-            Command::Save { .. } => return (0, listing::save(&self.services(bench))),
+            Command::Save { .. } => {
+                return (
+                    0,
+                    listing::save(&self.services(bench), false, &Names::numeric()),
+                );
+            }
             Command::Zero(None) => self.zeros.set(bench, None),
             Command::Zero(Some(key)) => {
                 if self.kernel.service(&key).is_none() {
@@ -158,7 +163,7 @@ impl Console {
             }
             Command::Version => return (0, VERSION.to_owned()),
             // From its standard input, which is empty.
-            Command::Restore | Command::Help => {}
+            Command::Restore { .. } | Command::Help => {}
             change => {
                 self.forget_zeros(&change);
                 if let Err(refusal) = self.change(change) {
@@ -243,9 +248,11 @@ impl Console {
                     }
                 }
                 // Where order does not matter, the kernel's is that of its hash table.
-                listing::services(list, &services, TABLE_SIZE)
+                listing::services(list, &services, TABLE_SIZE, &Names::numeric())
             }
-            Subject::Connections => listing::connections(list, &tables::connections(bench)),
+            Subject::Connections => {
+                listing::connections(list, &tables::connections(bench), &Names::numeric())
+            }
             Subject::Timeouts => {
                 let [tcp, tcp_fin, udp] = self.kernel.timeouts;
                 listing::timeouts(tcp, tcp_fin, udp)

@@ -1,7 +1,8 @@
 //! The rules of the kernel's tables: what it accepts, what it refuses and with which words, what it remembers.
 
 use crate::topology::{Side, is_own};
-use cli::ipvsadm::{Daemon, Method, Mistake, Role, Server, Service, ServiceKey};
+pub use cli::ipvsadm::Refusal;
+use cli::ipvsadm::{Daemon, Method, Role, Server, Service, ServiceKey};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,58 +10,6 @@ use std::net::{IpAddr, SocketAddr};
 const SCHEDULERS: [&str; 13] = [
     "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh",
 ];
-
-/// Why the kernel refuses a command, in the words of ipvsadm.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// A service of this key is there.
-    #[error("Service already exists")]
-    ServiceExists,
-    /// There is no service of this key.
-    #[error("No such service")]
-    NoService,
-    /// There is no service to have this server.
-    #[error("Service not defined")]
-    ServiceNotDefined,
-    /// No module of this name.
-    #[error("Scheduler or persistence engine not found")]
-    NoModule,
-    /// The service has this server.
-    #[error("Destination already exists")]
-    ServerExists,
-    /// The service has no such server.
-    #[error("No such destination")]
-    NoServer,
-    /// The lower threshold is above the upper one.
-    #[error("Numerical result out of range")]
-    Thresholds,
-    /// An address that is no host's, or a mixture of families where there is synchronisation.
-    #[error("Invalid operation.  Possibly wrong module version, address not unicast, ...")]
-    Invalid,
-    /// The daemon's interface does not exist.
-    #[error("No such device")]
-    NoDevice,
-    /// The daemon runs.
-    #[error("Daemon has already run")]
-    DaemonRuns,
-    /// The daemon does not run.
-    #[error("No daemon is running")]
-    NoDaemon,
-    /// What FULLNAT needs and the kernel knows nothing of.
-    #[error(transparent)]
-    FullNat(Mistake),
-}
-
-impl Refusal {
-    /// The exit status of ipvsadm.
-    #[must_use]
-    pub fn exit_status(&self) -> u8 {
-        match self {
-            Refusal::FullNat(mistake) => mistake.exit_status(),
-            _ => 255,
-        }
-    }
-}
 
 /// A service and its servers, the oldest first.
 #[derive(Clone, Debug)]

@@ -211,7 +211,7 @@ mod tests {
             local: None,
             protocol: "UDP",
             expires_s: 118,
-            state: "UDP",
+            state: "UDP".into(),
             client: "10.64.0.1:10002".parse().expect("an address"),
             virtual_server: "10.0.0.100:80".parse().expect("an address"),
             real_server: "10.2.0.12:80".parse().expect("an address"),

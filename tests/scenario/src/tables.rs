@@ -3,7 +3,7 @@
 use crate::bench::Bench;
 use crate::kernel::Kernel;
 use cli::ipvsadm::listing::{self, Counters, ListedConnection, ListedServer, ListedService};
-use cli::ipvsadm::{Columns, List, Protocol, ServiceKey, Subject};
+use cli::ipvsadm::{Columns, List, Names, Protocol, ServiceKey, Subject};
 use conntrack::{ConnectionView, Family, Table, Ticks};
 use control::Traffic;
 use control::config::Listen;
@@ -205,7 +205,7 @@ fn connection<F: Family>(
             _ => "IP",
         },
         expires_s: view.expires_at.until(now).as_seconds(),
-        state: view.state.name(),
+        state: view.state.name().into(),
         client: end(view.client),
         virtual_server: end(view.virtual_server),
         // An entry has no room for an address of the other family.
@@ -270,8 +270,9 @@ fn rows(listed: &[ListedService], columns: Columns) -> Vec<Vec<String>> {
         numeric: true,
         sorted: true,
         engines: false,
+        json: false,
     };
-    let text = listing::services(&list, listed, TABLE_SIZE);
+    let text = listing::services(&list, listed, TABLE_SIZE, &Names::numeric());
     let rows = text.lines().skip(3);
     rows.map(|row| row.split_whitespace().map(str::to_owned).collect())
         .collect()

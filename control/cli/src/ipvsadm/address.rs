@@ -4,6 +4,9 @@ use super::{Mask, Mistake, Protocol};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 
+/// Where services(5) are.
+pub(super) const SERVICES: &str = "/etc/services";
+
 /// Longest timeout: 31 days, in seconds.
 pub(super) const TIMEOUT_MAX: u32 = 31 * 24 * 3600;
 
@@ -88,20 +91,34 @@ fn port_of(text: &str, protocol: Protocol) -> Option<u16> {
     match text.parse::<u16>() {
         Ok(port) => Some(port),
         Err(_) if text.starts_with(|first: char| first.is_ascii_alphabetic()) => {
-            let services = std::fs::read_to_string("/etc/services").ok()?;
+            let services = std::fs::read_to_string(SERVICES).ok()?;
             named_port(&services, text, protocol)
         }
         Err(_) => None,
     }
 }
 
-/// The port of a service's name or alias in the text of services(5).
-fn named_port(services: &str, name: &str, protocol: Protocol) -> Option<u16> {
-    let wanted = match protocol {
+fn word(protocol: Protocol) -> &'static str {
+    match protocol {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",
         Protocol::Sctp => "sctp",
-    };
+    }
+}
+
+/// The name that a port has in the text of services(5).
+pub(super) fn port_name(services: &str, port: u16, protocol: Protocol) -> Option<String> {
+    let wanted = format!("{port}/{}", word(protocol));
+    services.lines().find_map(|line| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let name = words.next()?;
+        (words.next()? == wanted).then(|| name.to_owned())
+    })
+}
+
+/// The port of a service's name or alias in the text of services(5).
+fn named_port(services: &str, name: &str, protocol: Protocol) -> Option<u16> {
+    let wanted = word(protocol);
     services.lines().find_map(|line| {
         let mut words = line.split('#').next()?.split_whitespace();
         let first = words.next()?;

@@ -255,9 +255,12 @@ impl Line {
             }
             Verb::Zero => Command::Zero(self.service),
             Verb::Clear => Command::Clear,
-            Verb::Restore => Command::Restore,
+            Verb::Restore => Command::Restore {
+                atomic: self.has(What::Atomic),
+            },
             Verb::Save => Command::Save {
                 numeric: self.has(What::Numeric),
+                full: self.has(What::Full),
             },
             Verb::Set => {
                 let [tcp, tcp_fin, udp] = self.timeouts;
@@ -438,6 +441,7 @@ impl Line {
             numeric: self.has(What::Numeric),
             sorted: !self.has(What::NoSort),
             engines: self.has(What::PersistentConnections),
+            json: self.has(What::Json),
         }
     }
 }

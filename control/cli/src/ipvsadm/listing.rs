@@ -1,15 +1,16 @@
 //! The listings of `ipvsadm` 1.31, byte for byte, from plain values.
 //!
-//! Always numeric: looking names up is the caller's matter. Services come by mark, family, protocol, address and port,
+//! Names are looked up by the caller ([`Names`]). Services come by mark, family, protocol, address and port,
 //! servers by address and port.
 //!
 //! Differs from IPVS: ipvsadm 1.31 subtracts addresses to compare them, so that two that lie half of the address space apart
 //! come in the wrong order, and in none that can be relied on; here they are in order.
 
 use super::{
-    Columns, Daemon, List, Mask, Method, Protocol, Role, Server, Service, ServiceKey, Subject,
-    Tunnel, TunnelChecksum,
+    Columns, Daemon, List, Mask, Method, Names, Protocol, Role, Server, Service, ServiceKey,
+    Subject, Tunnel, TunnelChecksum,
 };
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -67,7 +68,7 @@ pub struct ListedConnection {
     /// Seconds left.
     pub expires_s: u32,
     /// Its state.
-    pub state: &'static str,
+    pub state: Cow<'static, str>,
     /// Client.
     pub client: SocketAddr,
     /// Virtual service.
@@ -84,7 +85,12 @@ pub struct ListedConnection {
 ///
 /// Where one service was asked for, `services` is that one alone, and the first line is left out.
 #[must_use]
-pub fn services(list: &List, services: &[ListedService], table_size: usize) -> String {
+pub fn services(
+    list: &List,
+    services: &[ListedService],
+    table_size: usize,
+    names: &Names,
+) -> String {
     let mut text = String::new();
     if list.subject == Subject::Services(None) {
         line(
@@ -98,7 +104,7 @@ pub fn services(list: &List, services: &[ListedService], table_size: usize) -> S
         services.sort_by_key(|listed| service_order(&listed.service.key));
     }
     for listed in services {
-        let name = service_name(&listed.service.key);
+        let name = service_name(&listed.service.key, names);
         match counters(list.columns, &listed.total, &listed.rate) {
             Some(counters) => line(
                 &mut text,
@@ -109,37 +115,49 @@ pub fn services(list: &List, services: &[ListedService], table_size: usize) -> S
                 format_args!("{name} {}", service_words(&listed.service)),
             ),
         }
+        let protocol = listed.service.key.protocol();
         for server in ordered_servers(&listed.servers, list.sorted) {
-            line(&mut text, format_args!("{}", server_row(list, server)));
+            let name = names.of(server.server.address, protocol);
+            line(
+                &mut text,
+                format_args!("{}", server_row(list, server, &name)),
+            );
         }
     }
     text
 }
 
-/// `-S`: the commands that make the services again.
+/// `-S`: the commands that make the services again; with `full`, the servers' thresholds too, which ipvsadm 1.31 leaves out.
 #[must_use]
-pub fn save(services: &[ListedService]) -> String {
+pub fn save(services: &[ListedService], full: bool, names: &Names) -> String {
     let mut text = String::new();
     let mut services: Vec<_> = services.iter().collect();
     services.sort_by_key(|listed| service_order(&listed.service.key));
     for listed in services {
-        let service = service_argument(&listed.service.key);
+        let service = service_argument(&listed.service.key, names);
         line(
             &mut text,
             format_args!("-A {service} {}", service_options(&listed.service)),
         );
+        let protocol = listed.service.key.protocol();
         for listed in ordered_servers(&listed.servers, true) {
             let Server {
                 address,
                 method,
                 weight,
-                ..
+                upper,
+                lower,
             } = listed.server;
+            let address = names.of(address, protocol);
             let (option, tunnel) = method_options(method);
-            line(
-                &mut text,
-                format_args!("-a {service} -r {address} {option} -w {weight}{tunnel}"),
-            );
+            let mut row = format!("-a {service} -r {address} {option} -w {weight}{tunnel}");
+            for (option, threshold) in [("-x", upper), ("-y", lower)] {
+                if full && threshold > 0 {
+                    // Writing to a String cannot fail.
+                    let _ = write!(row, " {option} {threshold}");
+                }
+            }
+            line(&mut text, format_args!("{row}"));
         }
     }
     text
@@ -147,7 +165,7 @@ pub fn save(services: &[ListedService]) -> String {
 
 /// `-L -c`: connections, in the order given.
 #[must_use]
-pub fn connections(list: &List, connections: &[ListedConnection]) -> String {
+pub fn connections(list: &List, connections: &[ListedConnection], names: &Names) -> String {
     let mut text = String::from("IPVS connection entries\n");
     text.push_str("pro expire state       source             virtual            destination");
     text.push_str(if list.engines {
@@ -159,9 +177,12 @@ pub fn connections(list: &List, connections: &[ListedConnection]) -> String {
         let ListedConnection {
             protocol, state, ..
         } = connection;
-        let client = connection.client.to_string();
-        let virtual_server = connection.virtual_server.to_string();
-        let mut real_server = connection.real_server.to_string();
+        let [client, virtual_server, mut real_server] = [
+            connection.client,
+            connection.virtual_server,
+            connection.real_server,
+        ]
+        .map(|end| names.of(end, named_protocol(protocol)));
         if let Some(local) = connection.local {
             let _ = write!(real_server, " laddr {local}");
         }
@@ -180,6 +201,15 @@ pub fn connections(list: &List, connections: &[ListedConnection]) -> String {
         }
     }
     text
+}
+
+fn named_protocol(name: &str) -> Option<Protocol> {
+    match name {
+        "TCP" => Some(Protocol::Tcp),
+        "UDP" => Some(Protocol::Udp),
+        "SCTP" => Some(Protocol::Sctp),
+        _ => None,
+    }
 }
 
 /// `-L --timeout`, seconds.
@@ -260,9 +290,10 @@ fn signed(mark: u32) -> i32 {
     i32::from_ne_bytes(mark.to_ne_bytes())
 }
 
-fn service_name(key: &ServiceKey) -> String {
+fn service_name(key: &ServiceKey, names: &Names) -> String {
     match key {
         ServiceKey::Address(protocol, address) => {
+            let address = names.of(*address, Some(*protocol));
             format!("{:<4} {address}", protocol_name(*protocol))
         }
         ServiceKey::Mark { mark, ipv6: false } => format!("FWM  {}", signed(*mark)),
@@ -326,14 +357,15 @@ fn partial_mask(mask: Mask) -> Option<String> {
     }
 }
 
-fn service_argument(key: &ServiceKey) -> String {
-    match key {
-        ServiceKey::Address(Protocol::Tcp, address) => format!("-t {address}"),
-        ServiceKey::Address(Protocol::Udp, address) => format!("-u {address}"),
-        ServiceKey::Address(Protocol::Sctp, address) => format!("--sctp-service {address}"),
-        ServiceKey::Mark { mark, ipv6: false } => format!("-f {}", signed(*mark)),
-        ServiceKey::Mark { mark, ipv6: true } => format!("-f {} -6", signed(*mark)),
-    }
+fn service_argument(key: &ServiceKey, names: &Names) -> String {
+    let (option, address) = match key {
+        ServiceKey::Address(Protocol::Tcp, address) => ("-t", address),
+        ServiceKey::Address(Protocol::Udp, address) => ("-u", address),
+        ServiceKey::Address(Protocol::Sctp, address) => ("--sctp-service", address),
+        ServiceKey::Mark { mark, ipv6: false } => return format!("-f {}", signed(*mark)),
+        ServiceKey::Mark { mark, ipv6: true } => return format!("-f {} -6", signed(*mark)),
+    };
+    format!("{option} {}", names.of(*address, key.protocol()))
 }
 
 fn service_options(service: &Service) -> String {
@@ -373,15 +405,14 @@ fn server_order(a: &SocketAddr, b: &SocketAddr) -> Ordering {
     key(a).cmp(&key(b))
 }
 
-fn server_row(list: &List, listed: &ListedServer) -> String {
+fn server_row(list: &List, listed: &ListedServer, name: &str) -> String {
     let Server {
-        address,
         method,
         weight,
         upper,
         lower,
+        ..
     } = listed.server;
-    let name = address.to_string();
     let name = format!("  -> {name:<28}");
     if let Some(counters) = counters(list.columns, &listed.total, &listed.rate) {
         return format!("{name}{}", fields(counters, list.exact));

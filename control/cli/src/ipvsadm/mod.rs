@@ -1,21 +1,35 @@
-//! The words of `ipvsadm` 1.31: its command line and its listings, as plain values.
+//! `ipvsadm` 1.31 for a director: its command line and its listings as plain values, and what is done with them.
 //!
 //! ```text
+//!   run (what is done, restore: line by line) ─ carry (commands as edits) ─ messages ─▶ a director
 //!   arguments ─ options (which, in what form) ─ address, local (their values) ─▶ Command, or a Mistake with its exit status
 //!   services, connections, daemons ─ listing ─▶ text, byte for byte
 //! ```
-//! Nothing here talks to a director. Source: observed with ipvsadm 1.31 on Linux 6.1.
+//! Only `run` and `restore` talk to a director. Source: observed with ipvsadm 1.31 on Linux 6.1.
 
 mod address;
 pub mod arguments;
+mod carry;
+mod help;
 pub mod listing;
 mod local;
+mod messages;
 mod mistake;
+mod names;
 mod options;
+mod refusal;
+mod restore;
+mod run;
 
 pub use arguments::parse;
+pub(crate) use carry::Rules;
 pub use local::LocalAddresses;
 pub use mistake::Mistake;
+pub use names::Names;
+pub use refusal::Refusal;
+pub(crate) use refusal::told;
+pub(crate) use restore::words_of;
+pub use run::{Called, Streams, called_as, run};
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -51,6 +65,15 @@ impl ServiceKey {
         match self {
             ServiceKey::Address(_, address) => address.is_ipv6(),
             ServiceKey::Mark { ipv6, .. } => *ipv6,
+        }
+    }
+
+    /// The protocol, where it is one.
+    #[must_use]
+    pub fn protocol(&self) -> Option<Protocol> {
+        match self {
+            ServiceKey::Address(protocol, _) => Some(*protocol),
+            ServiceKey::Mark { .. } => None,
         }
     }
 }
@@ -252,6 +275,8 @@ pub struct List {
     pub sorted: bool,
     /// `--persistent-conn`: what persistence engines know of connections.
     pub engines: bool,
+    /// `--json`: as the director's messages have it. Differs from IPVS: ipvsadm has no such option.
+    pub json: bool,
 }
 
 /// A command line, understood.
@@ -283,11 +308,16 @@ pub enum Command {
     /// `-C`.
     Clear,
     /// `-R`.
-    Restore,
+    Restore {
+        /// `--atomic`: all lines or none. Differs from IPVS: ipvsadm has no such option.
+        atomic: bool,
+    },
     /// `-S`.
     Save {
         /// `-n`.
         numeric: bool,
+        /// `--full`: with thresholds and timeouts. Differs from IPVS: ipvsadm has no such option.
+        full: bool,
     },
     /// `--set`: seconds; 0 keeps.
     SetTimeouts {

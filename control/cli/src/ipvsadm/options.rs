@@ -41,6 +41,9 @@ pub(super) enum What {
     TunnelChecksum,
     TunnelRemoteChecksum,
     LocalAddresses,
+    Full,
+    Atomic,
+    Json,
 }
 
 impl What {
@@ -82,6 +85,9 @@ impl What {
             What::TunnelChecksum => "tun-csum",
             What::TunnelRemoteChecksum => "tun-remcsum",
             What::LocalAddresses => "laddr",
+            What::Full => "full",
+            What::Atomic => "atomic",
+            What::Json => "json",
         }
     }
 }
@@ -177,16 +183,18 @@ impl Verb {
                     NoSort,
                     Exact,
                     TunnelInfo,
+                    Json,
                 ],
             ),
             Verb::Zero => (&[], &[Service]),
-            Verb::Save => (&[], &[Numeric]),
+            Verb::Save => (&[], &[Numeric, Full]),
+            Verb::Restore => (&[], &[Atomic]),
             Verb::StartDaemon => (
                 &[],
                 &[Interface, SyncId, Group, GroupPort, GroupTtl, SyncLen],
             ),
             Verb::StopDaemon => (&[], &[SyncId]),
-            Verb::Clear | Verb::Restore | Verb::Set | Verb::Version | Verb::Help => (&[], &[]),
+            Verb::Clear | Verb::Set | Verb::Version | Verb::Help => (&[], &[]),
         }
     }
 }
@@ -295,6 +303,9 @@ const KNOWN: &[Known] = &[
     flag('\0', "nosort", What::NoSort),
     ('\0', "sort", Value::Never, Meaning::Sorted),
     flag('X', "exact", What::Exact),
+    flag('\0', "full", What::Full),
+    flag('\0', "atomic", What::Atomic),
+    flag('\0', "json", What::Json),
     value('\0', "mcast-interface", What::Interface),
     value('\0', "syncid", What::SyncId),
     value('\0', "sync-maxlen", What::SyncLen),

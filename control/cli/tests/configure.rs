@@ -1,0 +1,386 @@
+//! `uvs service`, `uvs plan` and their like, as a person types them, against a director over its control socket.
+
+#![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+
+use control::Director;
+use control::config::Configuration;
+use control::grpc::{ConfigurationService, DirectorService};
+use control::manage::Manager;
+use serde_json::Value;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use tempfile::TempDir;
+use tokio_stream::wrappers::UnixListenerStream;
+
+const DIRECTOR: &str = r#"
+[director]
+connections = 1000
+[port.lan]
+driver = "memory"
+addresses = ["10.1.0.1/24"]
+"#;
+
+struct Bed {
+    folder: TempDir,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Bed {
+    fn new() -> Bed {
+        let configuration = Configuration::parse("f", DIRECTOR).unwrap().configuration;
+        let director = Arc::new(Director::start(configuration).unwrap());
+        let manager = Arc::new(Manager::new(Arc::clone(&director), 1));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::UnixListener::bind(&path).unwrap();
+            let server = tonic::transport::Server::builder()
+                .add_service(DirectorService::server(director))
+                .add_service(ConfigurationService::server(manager));
+            tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
+        });
+        Bed {
+            folder,
+            _runtime: runtime,
+        }
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_uvs"));
+        command
+            .args(line.split_whitespace())
+            .env("UVS_SOCKET", self.folder.path().join("s"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Exit status, output and errors.
+    fn run(&self, line: &str) -> (i32, String, String) {
+        let output = self.command(line).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code().unwrap(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    }
+
+    /// The output of a command that succeeds.
+    fn ok(&self, line: &str) -> String {
+        let (status, output, errors) = self.run(line);
+        assert_eq!((status, errors.as_str()), (0, ""), "{line}\n{output}");
+        output
+    }
+
+    /// The errors of a command that fails.
+    fn fails(&self, line: &str) -> String {
+        let (status, output, errors) = self.run(line);
+        assert_eq!((status, output.as_str()), (1, ""), "{line}\n{errors}");
+        errors
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+/// Words, one blank between them.
+fn squeezed(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn every_part_is_added_changed_shown_and_removed() {
+    let bed = Bed::new();
+    for (line, shown, expected) in [
+        (
+            "service add tcp 10.0.0.100:80 --method nat --scheduler sh --flags sh-port --persistence-timeout 60",
+            "service show",
+            "tcp 10.0.0.100:80 sh nat flags sh-port persistence 60 s",
+        ),
+        (
+            "service set tcp 10.0.0.100:80 --scheduler wlc --flags none --slow-start 9",
+            "service show",
+            "tcp 10.0.0.100:80 wlc nat persistence 60 s slow start 9 s",
+        ),
+        (
+            "server add tcp 10.0.0.100:80 10.1.0.11:8080 --weight 3",
+            "service show tcp 10.0.0.100:80",
+            "tcp 10.0.0.100:80 wlc nat persistence 60 s slow start 9 s 10.1.0.11:8080 nat weight 3",
+        ),
+        (
+            "server set tcp 10.0.0.100:80 10.1.0.11:8080 --upper 9",
+            "service show",
+            "tcp 10.0.0.100:80 wlc nat persistence 60 s slow start 9 s 10.1.0.11:8080 nat weight 3 upper 9",
+        ),
+        (
+            "server add tcp 10.0.0.100:80 10.1.0.12 --method tun --tunnel gue --tunnel-port 6080",
+            "service show",
+            "tcp 10.0.0.100:80 wlc nat persistence 60 s slow start 9 s 10.1.0.11:8080 nat weight 3 upper 9 10.1.0.12:80 tun weight 1 gue 6080",
+        ),
+        (
+            "server remove tcp 10.0.0.100:80 10.1.0.11:8080",
+            "service show",
+            "tcp 10.0.0.100:80 wlc nat persistence 60 s slow start 9 s 10.1.0.12:80 tun weight 1 gue 6080",
+        ),
+        ("service remove tcp 10.0.0.100:80", "service show", ""),
+        (
+            "pool add a 10.1.0.200 10.1.0.201 --ports 2000-3000",
+            "pool show",
+            "a 2000-3000 10.1.0.200 10.1.0.201",
+        ),
+        (
+            "pool set a 10.1.0.202",
+            "pool show",
+            "a 2000-3000 10.1.0.202",
+        ),
+        ("pool remove a", "pool show", ""),
+        (
+            "route add 10.9.0.0/16 --via 10.1.0.254",
+            "route show",
+            "10.9.0.0/16 via 10.1.0.254",
+        ),
+        (
+            "route set 10.9.0.0/16 --via 10.1.0.253",
+            "route show",
+            "10.9.0.0/16 via 10.1.0.253",
+        ),
+        ("route remove 10.9.0.0/16", "route show", ""),
+        (
+            "mark add 7 --protocol udp --destination-ports 53 --source 10.3.0.0/16",
+            "mark show",
+            "1 mark 7 source 10.3.0.0/16 protocol udp destination-ports 53-53",
+        ),
+        (
+            "mark add 8 --port lan",
+            "mark show",
+            "1 mark 7 source 10.3.0.0/16 protocol udp destination-ports 53-53 2 mark 8 port lan",
+        ),
+        ("mark remove 1", "mark show", "1 mark 8 port lan"),
+        (
+            "address add lan 10.2.0.1/24",
+            "address show",
+            "lan 10.1.0.1/24 10.2.0.1/24",
+        ),
+        (
+            "address remove lan 10.2.0.1/24",
+            "address show",
+            "lan 10.1.0.1/24",
+        ),
+        (
+            "timeout set --tcp-fin 7",
+            "timeout show",
+            "tcp 900 s, tcp-fin 7 s, udp 300 s",
+        ),
+    ] {
+        let told = bed.ok(line);
+        assert!(told.starts_with("revision "), "{line}: {told}");
+        assert_eq!(squeezed(&bed.ok(shown)), expected, "{line}");
+    }
+    bed.ok("ipvs set sloppy_tcp=true drop_entry=1");
+    let ipvs = bed.ok("ipvs show");
+    assert!(
+        ipvs.contains("sloppy_tcp=true\n") && ipvs.contains("drop_entry=1\n"),
+        "{ipvs}"
+    );
+    let mark: Value = serde_json::from_str(&bed.ok("mark show --json")).unwrap();
+    assert_eq!(mark[0]["mark"], 8);
+}
+
+#[test]
+fn what_is_wrong_is_told_with_what_is_accepted() {
+    let bed = Bed::new();
+    bed.ok("service add tcp 10.0.0.100:80 --method nat");
+    bed.ok("server add tcp 10.0.0.100:80 10.1.0.11");
+    for (line, parts) in [
+        (
+            "service add tcp 10.0.0.300:80 --method nat",
+            vec!["\"10.0.0.300:80\" is not a service's address; accepted: "],
+        ),
+        (
+            "service add tcp 10.0.0.101:80",
+            vec!["method", "accepted: --method nat, dr, tun or fullnat"],
+        ),
+        (
+            "service add tcp 10.0.0.100:80 --method nat",
+            vec!["exists already; accepted: "],
+        ),
+        (
+            "service set tcp 10.0.0.100:81 --scheduler rr",
+            vec!["no service tcp 10.0.0.100:81; the nearest is tcp 10.0.0.100:80"],
+        ),
+        (
+            "server set tcp 10.0.0.100:80 10.1.0.12 --weight 2",
+            vec!["has no server 10.1.0.12:80; it has 10.1.0.11:80"],
+        ),
+        (
+            "server add tcp 10.0.0.100:80 10.77.0.1",
+            vec!["edits.edits[0]: ", "with a way to it; accepted: "],
+        ),
+        (
+            "service add tcp 10.0.0.102:80 --method nat --scheduler wcl --helper fpt",
+            vec![
+                "create_service.scheduler: ",
+                "\n",
+                "create_service.helper: ",
+            ],
+        ),
+        ("pool remove b", vec!["there is no LIP pool b"]),
+        ("mark remove 3", vec!["\"3\" is not the number of a rule"]),
+        (
+            "address remove lan 10.2.0.1/24",
+            vec!["accepted: 10.1.0.1/24"],
+        ),
+        ("confirm", vec!["no change waits for its confirmation"]),
+        (
+            "route add 10.9.0.0/16 --via 10.1.0.254 --expect-revision 77",
+            vec!["revision 3, not 77"],
+        ),
+    ] {
+        let errors = bed.fails(line);
+        for part in parts {
+            assert!(errors.contains(part), "{line}: {errors}");
+        }
+    }
+    assert_eq!(bed.ok("route show"), "");
+}
+
+#[test]
+fn a_file_is_planned_applied_confirmed_and_rolled_back() {
+    let bed = Bed::new();
+    let text = format!(
+        "{DIRECTOR}[[service]]\nlisten = \"tcp 10.0.0.100:80\"\nmethod = \"nat\"\nserver = [{{ address = \"10.1.0.11\" }}]\n"
+    );
+    let file = bed.file("wanted.toml", &text);
+    let plan = bed.ok(&format!("plan {file}"));
+    assert!(
+        plan.starts_with("would change revision 1: 1 services added"),
+        "{plan}"
+    );
+    assert!(squeezed(&plan).contains("add tcp 10.0.0.100:80"), "{plan}");
+    assert_eq!(bed.ok("service show"), "");
+    let dry = bed.ok(&format!("apply {file} --dry-run --json"));
+    let dry: Value = serde_json::from_str(&dry).unwrap();
+    assert_eq!(dry["plan"]["services"][0]["action"], "ACTION_ADD");
+
+    let told = bed.ok(&format!(
+        "apply {file} --expect-revision 1 --confirm-within 60s"
+    ));
+    assert!(told.contains("`uvs confirm 2`"), "{told}");
+    let back = bed.ok("rollback");
+    assert!(back.starts_with("revision 3: 1 services removed"), "{back}");
+    bed.ok(&format!("apply {file} --confirm-within 1m"));
+    assert_eq!(bed.ok("confirm"), "revision 4 stays\n");
+    assert!(
+        bed.ok("service show")
+            .starts_with("tcp 10.0.0.100:80 wlc nat")
+    );
+
+    let other = bed.file(
+        "other.toml",
+        &text.replace("connections = 1000", "connections = 2000"),
+    );
+    let (status, output, errors) = bed.run(&format!("plan {other}"));
+    assert_eq!(
+        (status, output.as_str()),
+        (0, "would change revision 4: nothing changes\n")
+    );
+    assert!(
+        errors.starts_with("warning: [director] in the file are not"),
+        "{errors}"
+    );
+    let wrong = bed.file("wrong.toml", "[nosuch]\n");
+    assert!(
+        bed.fails(&format!("plan {wrong}"))
+            .contains("wrong.toml:1: ")
+    );
+}
+
+#[test]
+fn what_is_exported_can_be_taken_back() {
+    let bed = Bed::new();
+    bed.ok("service add tcp 10.0.0.100:80 --method nat --scheduler rr");
+    bed.ok("server add tcp 10.0.0.100:80 10.1.0.11 --weight 3 --upper 9");
+    let toml = bed.ok("export");
+    let file = bed.file("exported.toml", &toml);
+    assert_eq!(
+        bed.ok(&format!("plan {file}")),
+        "would change revision 3: nothing changes\n"
+    );
+    let rules = bed.ok("export --format ipvsadm");
+    let expected = "--set 900 120 300\n-A -t 10.0.0.100:80 -s rr\n-a -t 10.0.0.100:80 -r 10.1.0.11:80 -m -w 3 -x 9\n";
+    assert_eq!(rules, expected);
+    let rules = bed.file("rules", &rules);
+    bed.ok("service add tcp 10.0.0.101:80 --method nat");
+    let told = bed.ok(&format!("import {rules} --dry-run"));
+    assert!(
+        told.starts_with("would change revision 4: ") && told.contains("1 services removed"),
+        "{told}"
+    );
+    bed.ok(&format!("import {rules}"));
+    assert_eq!(bed.ok("export --format ipvsadm"), expected);
+    let tables = bed.ok(&format!("import {rules} --to-toml"));
+    assert!(
+        tables.contains("listen = \"tcp 10.0.0.100:80\"") && !tables.contains("\n[port"),
+        "{tables}"
+    );
+    let wrong = bed.file("wrong", "-A -t 10.0.0.1:80\n-A -t 10.0.0.1\n");
+    assert!(
+        bed.fails(&format!("import {wrong}"))
+            .contains("wrong:2: Zero port")
+    );
+}
+
+#[test]
+fn changes_are_watched() {
+    use std::io::{BufRead, BufReader};
+    let bed = Bed::new();
+    let mut watch = bed
+        .command("watch --json")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert_eq!(next()["revision"], 1);
+    bed.ok("service add udp 10.0.0.100:53 --method dr");
+    let news = next();
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    assert_eq!(news["revision"], 2);
+    assert_eq!(
+        news["plan"]["services"][0]["key"]["protocol"],
+        "PROTOCOL_UDP"
+    );
+}
+
+#[test]
+fn the_program_is_ipvsadm_by_that_name() {
+    let bed = Bed::new();
+    bed.ok("ipvsadm -A -t 10.0.0.100:80 -s rr");
+    let link = bed.folder.path().join("ipvsadm-save");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_uvs"), &link).unwrap();
+    let output = Command::new(&link)
+        .arg("-n")
+        .env("UVS_SOCKET", bed.folder.path().join("s"))
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "-A -t 10.0.0.100:80 -s rr\n"
+    );
+    let (status, output, _) = bed.run("ipvsadm -h");
+    assert!(
+        status == 0 && output.starts_with("ipvsadm v1.31 (uvs "),
+        "{output}"
+    );
+    let (status, _, errors) = bed.run("ipvsadm -D -t 10.0.0.1:1");
+    assert_eq!((status, errors.as_str()), (255, "No such service\n"));
+}
