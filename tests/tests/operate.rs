@@ -132,7 +132,7 @@ fn change(number: u32) -> v1::ChangeRequest {
 
 /// Each of several callers makes its share of changes, one after the other; all of them a thousand in a second.
 async fn storm(socket: PathBuf, seconds: u32) -> Duration {
-    const CALLERS: u32 = 8;
+    const CALLERS: u32 = 40;
     let began = Instant::now();
     let made = Arc::new(AtomicU32::new(0));
     let mut callers = Vec::new();
@@ -152,7 +152,7 @@ async fn storm(socket: PathBuf, seconds: u32) -> Duration {
                 tokio::time::sleep_until(due.into()).await;
                 // The services of callers are others.
                 client
-                    .change(change(caller * 2000 + number % 2000))
+                    .change(change(caller * 400 + number % 400))
                     .await
                     .unwrap();
                 made.fetch_add(1, SeqCst);
