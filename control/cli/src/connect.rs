@@ -13,7 +13,7 @@ pub struct Options {
     /// The control socket of uvsd (`director.control` in its configuration).
     #[arg(long, value_name = "PATH", default_value = "/run/uvs/uvs.sock")]
     pub socket: PathBuf,
-    /// A uvsd elsewhere, such as <https://director:7443> (`access.tls.listen` in its configuration); in place of the socket.
+    /// A uvsd elsewhere, such as `https://director:7443` (`access.tls.listen` in its configuration); in place of the socket.
     #[arg(
         long,
         value_name = "URL",
@@ -106,7 +106,7 @@ pub fn ask<T>(
 /// only then that it does not accept a certificate.
 #[must_use]
 pub fn refused(options: &Options, status: tonic::Status) -> ConnectError {
-    let broken = std::error::Error::source(&status).map(|source| innermost(source));
+    let broken = std::error::Error::source(&status).map(innermost);
     match (broken, &options.address) {
         (None, _) => ConnectError::Refused(Box::new(status)),
         (Some(error), Some(address)) => ConnectError::Elsewhere {
