@@ -269,7 +269,7 @@ fn a_disk_that_takes_nothing_keeps_nobody_from_changing() {
 #[test]
 fn changes_at_the_same_time_are_written_together() {
     const THREADS: u16 = 16;
-    const EACH: u16 = 40;
+    const EACH: u16 = 20;
     let bed = Bed::new();
     let running = bed.start();
     std::thread::scope(|scope| {

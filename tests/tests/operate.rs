@@ -130,31 +130,29 @@ fn change(number: u32) -> v1::ChangeRequest {
     }
 }
 
-/// Each of several callers makes its share of changes, one after the other; all of them a thousand in a second.
-async fn storm(socket: PathBuf, seconds: u32) -> Duration {
-    const CALLERS: u32 = 8;
+/// Each of several callers makes its share of changes, one after the other; all of them a thousand in a second, where the machine
+/// has the time. Returns how many they were.
+async fn storm(socket: PathBuf, seconds: u32) -> u32 {
+    const CALLERS: u32 = 40;
     let began = Instant::now();
+    let end = began + Duration::from_secs(seconds.into());
     let made = Arc::new(AtomicU32::new(0));
     let mut callers = Vec::new();
     for caller in 0..CALLERS {
         let address = format!("unix:{}", socket.display());
-        let channel = Endpoint::from_shared(address)
-            .unwrap()
-            .connect()
-            .await
-            .unwrap();
-        let mut client = ConfigurationClient::new(channel);
+        let endpoint = Endpoint::from_shared(address).unwrap();
+        let mut client = ConfigurationClient::new(endpoint.connect().await.unwrap());
         let made = Arc::clone(&made);
         callers.push(tokio::spawn(async move {
-            let each = 1000 * seconds / CALLERS;
-            for number in 0..each {
+            for number in 0.. {
                 let due = began + Duration::from_millis(u64::from(number * CALLERS));
                 tokio::time::sleep_until(due.into()).await;
+                if Instant::now() >= end {
+                    return;
+                }
                 // The services of callers are others.
-                client
-                    .change(change(caller * 2000 + number % 2000))
-                    .await
-                    .unwrap();
+                let change = change(caller * 400 + number % 400);
+                client.change(change).await.unwrap();
                 made.fetch_add(1, SeqCst);
             }
         }));
@@ -162,8 +160,7 @@ async fn storm(socket: PathBuf, seconds: u32) -> Duration {
     for caller in callers {
         caller.await.unwrap();
     }
-    assert_eq!(made.load(SeqCst), 1000 * seconds);
-    began.elapsed()
+    made.load(SeqCst)
 }
 
 /// `UVS_STORM_S=30` lets it go on for half a minute.
@@ -186,14 +183,14 @@ fn a_storm_of_changes_disturbs_no_request() {
         .enable_all()
         .build()
         .unwrap();
-    let took = runtime.block_on(storm(scene.uvsd.socket(), seconds));
+    let made = runtime.block_on(storm(scene.uvsd.socket(), seconds));
     let load = load.stop();
     println!(
-        "{} changes in {took:?}; {} requests, {:?}",
-        1000 * seconds,
-        load.good,
-        load.errors
+        "{made} changes in {seconds} s; {} requests, {:?}",
+        load.good, load.errors
     );
+    // A thousand in a second is for a machine that has the time.
+    assert!(made >= 100 * seconds, "{made}");
     load.assert_flawless(1000);
     let status = scene.uvsd.status();
     let lost = status

@@ -18,7 +18,7 @@ pub struct Options {
         default_value = "/run/uvs/uvs.sock"
     )]
     pub socket: PathBuf,
-    /// A uvsd elsewhere, such as <https://director:7443> (`access.tls.listen` in its configuration); in place of the socket.
+    /// A uvsd elsewhere, such as `https://director:7443` (`access.tls.listen` in its configuration); in place of the socket.
     #[arg(
         long,
         value_name = "URL",
@@ -116,9 +116,28 @@ pub fn ask<T>(
     request: impl AsyncFnOnce(Channel) -> Result<tonic::Response<T>, tonic::Status>,
 ) -> Result<T, ConnectError> {
     run(options, async |channel| {
-        let answer = request(channel).await.map_err(Box::new)?;
+        let answer = request(channel).await;
+        let answer = answer.map_err(|status| refused(options, status))?;
         Ok(answer.into_inner())
     })
+}
+
+/// Why a call was not answered as hoped: by the director's word, or because it could not be reached any more. With TLS it is told
+/// only then that it does not accept a certificate.
+#[must_use]
+pub fn refused(options: &Options, status: tonic::Status) -> ConnectError {
+    let broken = std::error::Error::source(&status).map(innermost);
+    match (broken, &options.address) {
+        (None, _) => ConnectError::Refused(Box::new(status)),
+        (Some(error), Some(address)) => ConnectError::Elsewhere {
+            address: address.clone(),
+            error,
+        },
+        (Some(error), None) => ConnectError::Unreachable {
+            path: options.socket.clone(),
+            error,
+        },
+    }
 }
 
 /// Connects, and does `work` with the channel until it ends.
