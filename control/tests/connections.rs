@@ -92,7 +92,7 @@ impl Bed {
         // One by itself: the others need not wait for the server's hardware address.
         let ports: Vec<_> = ports.collect();
         let (first, rest) = ports.split_first().unwrap();
-        for some in [&[*first][..]].into_iter().chain(rest.chunks(16)) {
+        for some in [&[*first][..]].into_iter().chain(rest.chunks(40)) {
             let wanted = self.forwarded() + u64::try_from(some.len()).unwrap();
             for port in some {
                 assert!(self.wire.inject(&datagram(vip, *port)));

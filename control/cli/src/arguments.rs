@@ -78,3 +78,59 @@ pub enum Command {
     #[command(flatten)]
     Configure(configure::Command),
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_do_not_contradict_each_other() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn filters_of_connections_are_read_as_they_are_typed() {
+        let line = "uvs connections kill --tcp --client 10.0.0.0/8 --server 10.3.0.1:80 --state established \
+                    --worker 0 --no-templates";
+        let arguments = Arguments::try_parse_from(line.split_whitespace()).unwrap();
+        let Command::Connections(options) = arguments.command else {
+            panic!("{arguments:?}");
+        };
+        assert_eq!(options.action, crate::connections::Action::Kill);
+        let filter = options.filter.message();
+        assert_eq!(filter.protocol(), proto::v1::Protocol::Tcp);
+        assert_eq!(
+            (filter.client.as_str(), filter.server.as_str()),
+            ("10.0.0.0/8", "10.3.0.1")
+        );
+        assert_eq!((filter.server_port, filter.worker_from_one), (80, 1));
+        assert_eq!(filter.templates(), proto::v1::Templates::Without);
+        for wrong in [
+            "--client 10.0.0.0/40",
+            "--tcp --udp",
+            "--method masq",
+            "--templates --no-templates",
+        ] {
+            let line = format!("uvs connections {wrong}");
+            assert!(
+                Arguments::try_parse_from(line.split_whitespace()).is_err(),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_drain_names_service_and_server() {
+        let line = "uvs drain udp:10.0.0.100:53 10.3.0.1 --deadline 60s --then reset";
+        let arguments = Arguments::try_parse_from(line.split_whitespace()).unwrap();
+        let Command::Drain(options) = arguments.command else {
+            panic!("{arguments:?}");
+        };
+        assert_eq!(options.service.protocol(), proto::v1::Protocol::Udp);
+        assert_eq!(options.server, ("10.3.0.1".parse().unwrap(), 0));
+        assert_eq!(options.deadline, Some(std::time::Duration::from_secs(60)));
+        assert_eq!(options.then, crate::drain::Then::Reset);
+    }
+}

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Which server, and how long.
 #[derive(Clone, Debug, clap::Args)]
+// Two groups of one name would clash: that of where the director listens is the other.
+#[group(skip)]
 pub struct Options {
     /// Where the director listens.
     #[command(flatten)]

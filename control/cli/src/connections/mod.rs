@@ -14,6 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What to do with which connections.
 #[derive(Clone, Debug, clap::Args)]
+// Two groups of one name would clash: that of where the director listens is the other.
+#[group(skip)]
 pub struct Options {
     /// Where the director listens.
     #[command(flatten)]

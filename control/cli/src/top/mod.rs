@@ -28,6 +28,8 @@ const ROUND: Duration = Duration::from_millis(50);
 
 /// What to watch.
 #[derive(Clone, Debug, clap::Args)]
+// Two groups of one name would clash: that of where the director listens is the other.
+#[group(skip)]
 pub struct Options {
     /// Where the director listens.
     #[command(flatten)]
