@@ -61,9 +61,7 @@ impl File {
     /// When `out` takes no more.
     pub fn write(self, director: &Director, out: &mut impl Write) -> io::Result<()> {
         match self {
-            File::Services => {
-                services(&director.services(), director.settings.connections, out)
-            }
+            File::Services => services(&director.services(), director.settings.connections, out),
             File::Statistics => statistics(&director.traffic(), out),
             File::Connections => all_connections(director, out),
         }
@@ -154,15 +152,27 @@ fn name(address: IpAddr, in_brackets: bool) -> String {
 }
 
 fn groups(address: Ipv6Addr) -> String {
-    address.segments().map(|group| format!("{group:04x}")).join(":")
+    address
+        .segments()
+        .map(|group| format!("{group:04x}"))
+        .join(":")
 }
 
 fn statistics(total: &Traffic, out: &mut impl Write) -> io::Result<()> {
-    writeln!(out, "   Total Incoming Outgoing         Incoming         Outgoing")?;
-    writeln!(out, "   Conns  Packets  Packets            Bytes            Bytes")?;
+    writeln!(
+        out,
+        "   Total Incoming Outgoing         Incoming         Outgoing"
+    )?;
+    writeln!(
+        out,
+        "   Conns  Packets  Packets            Bytes            Bytes"
+    )?;
     row(total, out)?;
     writeln!(out)?;
-    writeln!(out, " Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s")?;
+    writeln!(
+        out,
+        " Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s"
+    )?;
     row(&Traffic::default(), out)
 }
 
@@ -241,7 +251,10 @@ impl Folder {
 
     /// Writes the files if it is time.
     pub fn refresh(&mut self, director: &Director) {
-        if self.written.is_some_and(|written| written.elapsed() < PERIOD) {
+        if self
+            .written
+            .is_some_and(|written| written.elapsed() < PERIOD)
+        {
             return;
         }
         self.written = Some(Instant::now());

@@ -30,6 +30,8 @@ servers = 100
 half_open_percent = 50
 idle = "sleep"
 table = "/dev/shm/uvs/table"
+netlink = "unix:/tmp/other.sock"
+proc = "/run/uvs/proc"
 pin = [1, 0]
 control = "unix:/tmp/uvs.sock"
 [timeouts]

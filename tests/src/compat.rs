@@ -18,7 +18,11 @@ pub fn command(namespace: &Namespace, uvsd: &Uvsd) -> Command {
     let mut socket = OsString::from(uvsd.socket());
     socket.push(".nl");
     let mut command = namespace.command(uvs.to_str().expect("a path of the tests' own"));
-    command.arg("compat").arg("--netlink").arg(PathBuf::from(socket)).arg("--");
+    command
+        .arg("compat")
+        .arg("--netlink")
+        .arg(PathBuf::from(socket))
+        .arg("--");
     command
 }
 

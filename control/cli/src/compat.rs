@@ -126,9 +126,8 @@ fn prepare(options: &Options) -> Result<(PathBuf, Command), CompatError> {
 
 /// Whether uvsd lets us in.
 fn reach(path: &Path) -> Result<(), CompatError> {
-    let reached = SockAddr::unix(path).and_then(|address| {
-        Socket::new(Domain::UNIX, Type::SEQPACKET, None)?.connect(&address)
-    });
+    let reached = SockAddr::unix(path)
+        .and_then(|address| Socket::new(Domain::UNIX, Type::SEQPACKET, None)?.connect(&address));
     reached.map_err(|error| CompatError::NoDirector {
         path: path.to_owned(),
         error,
@@ -153,7 +152,10 @@ fn library(named: Option<&Path>) -> Result<PathBuf, CompatError> {
 fn find(program: &Path) -> Result<PathBuf, CompatError> {
     let missing = || CompatError::NoProgram(program.to_owned());
     if program.as_os_str().as_bytes().contains(&b'/') {
-        return program.exists().then(|| program.to_owned()).ok_or_else(missing);
+        return program
+            .exists()
+            .then(|| program.to_owned())
+            .ok_or_else(missing);
     }
     let folders = env::var_os("PATH").ok_or_else(missing)?;
     let mut places = env::split_paths(&folders).map(|folder| folder.join(program));

@@ -1,4 +1,8 @@
 //! The way to uvsd.
+#![allow(
+    unsafe_code,
+    reason = "functions of the C library are replaced, and called"
+)]
 
 use crate::next;
 use libc::{c_int, c_void, sockaddr, sockaddr_un, socklen_t};
@@ -41,7 +45,9 @@ fn address(path: &[u8]) -> Option<(sockaddr_un, socklen_t)> {
 /// A new connection to uvsd; without one the reason is told on standard error, and `errno` is what the caller gives on.
 pub(crate) fn connect() -> Option<OwnedFd> {
     let Some((address, len)) = path().and_then(address) else {
-        eprintln!("libuvs-ipvs: {VARIABLE} does not name uvsd's socket; accepted: what `uvs compat` sets");
+        eprintln!(
+            "libuvs-ipvs: {VARIABLE} does not name uvsd's socket; accepted: what `uvs compat` sets"
+        );
         fail_with(libc::ECONNREFUSED);
         return None;
     };
@@ -140,9 +146,8 @@ fn receive_file(socket: &OwnedFd) -> Option<OwnedFd> {
     message.msg_control = beside.0.as_mut_ptr().cast::<c_void>();
     message.msg_controllen = beside.0.len() as _;
     // SAFETY: the message says of each part where it is and how long.
-    let got = unsafe {
-        next::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC)
-    };
+    let got =
+        unsafe { next::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
     let code = answer.get(HEADER..HEADER + 4)?;
     let code = c_int::from_ne_bytes([code[0], code[1], code[2], code[3]]);
     if usize::try_from(got).is_ok_and(|got| got >= HEADER + 4) && code != 0 {

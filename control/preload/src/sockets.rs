@@ -1,4 +1,8 @@
 //! Sockets: the one that asks for family "IPVS" becomes one to uvsd.
+#![allow(
+    unsafe_code,
+    reason = "functions of the C library are replaced, and called"
+)]
 
 use crate::next;
 use crate::server::{connect, fail_with, is_of_uvsd};
@@ -84,12 +88,7 @@ fn before_sending(fd: c_int, message: &[u8]) -> bool {
 /// # Safety
 /// As of send(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn send(
-    fd: c_int,
-    data: *const c_void,
-    len: size_t,
-    flags: c_int,
-) -> ssize_t {
+unsafe extern "C" fn send(fd: c_int, data: *const c_void, len: size_t, flags: c_int) -> ssize_t {
     // SAFETY: the caller says that so many bytes are there.
     if !before_sending(fd, unsafe { looked_at(data, len) }) {
         return -1;

@@ -55,7 +55,9 @@ impl Daemons {
             interface: interface.to_owned(),
             id: id.ok_or(Refusal::Missing("syncid"))?,
             largest: or(of.u16(daemon::LARGEST)?, LARGEST),
-            group: Some(group).filter(|group| !group.is_unspecified()).unwrap_or(GROUP),
+            group: Some(group)
+                .filter(|group| !group.is_unspecified())
+                .unwrap_or(GROUP),
             port: or(of.u16(daemon::PORT)?, PORT),
             ttl: of.u8(daemon::TTL)?.filter(|ttl| *ttl != 0).unwrap_or(TTL),
         };

@@ -51,9 +51,8 @@ pub(super) fn put_service(body: &mut Body<'_>, status: &ServiceStatus) {
             service::TIMEOUT,
             persistence.map_or(0, |persistence| persistence.timeout),
         );
-        let granularity = persistence.map_or(Granularity::Address, |persistence| {
-            persistence.granularity
-        });
+        let granularity =
+            persistence.map_or(Granularity::Address, |persistence| persistence.granularity);
         body.bytes(service::NETMASK, &netmask(granularity, is_ipv4));
         put_stats(body, service::STATS, service::STATS64, &status.traffic);
     });

@@ -72,19 +72,16 @@ impl Refusal {
 
     /// Whether an operator would not know why from the number alone.
     pub(super) fn is_telling(&self) -> bool {
-        !matches!(
-            self.errno(),
-            Errno::NOENT | Errno::SRCH | Errno::EXIST | Errno::OPNOTSUPP
-        )
+        !matches!(self.errno(), Errno::NOENT | Errno::SRCH | Errno::EXIST)
     }
 }
 
 fn of_change(error: &ManageError) -> Errno {
     match error {
         ManageError::Edit { error, .. } => match error {
-            EditError::ServiceExists(_)
-            | EditError::ServerExists(..)
-            | EditError::Exists(..) => Errno::EXIST,
+            EditError::ServiceExists(_) | EditError::ServerExists(..) | EditError::Exists(..) => {
+                Errno::EXIST
+            }
             EditError::NoService(..) => Errno::SRCH,
             EditError::NoServer(..) | EditError::Missing(..) => Errno::NOENT,
         },

@@ -30,7 +30,10 @@ fn may(uid: u32) -> bool {
 ///
 /// # Errors
 /// When the socket itself is out of order.
-pub async fn serve(netlink: Arc<Netlink>, listener: std::os::unix::net::UnixListener) -> io::Result<()> {
+pub async fn serve(
+    netlink: Arc<Netlink>,
+    listener: std::os::unix::net::UnixListener,
+) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
     let places = Arc::new(Semaphore::new(CLIENTS));
@@ -68,9 +71,7 @@ async fn talk(netlink: Arc<Netlink>, client: UnixStream) -> io::Result<()> {
     let may = may(uid);
     let mut room = vec![0; DATAGRAM];
     loop {
-        let receive = || {
-            recv(&client, &mut room[..], RecvFlags::TRUNC).map_err(io::Error::from)
-        };
+        let receive = || recv(&client, &mut room[..], RecvFlags::TRUNC).map_err(io::Error::from);
         let (_, len) = client.async_io(Interest::READABLE, receive).await?;
         if len == 0 {
             return Ok(());

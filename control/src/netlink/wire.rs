@@ -167,7 +167,8 @@ impl Writer {
         self.current.extend_from_slice(&[0; 4]);
         self.current.extend_from_slice(&header.kind.to_ne_bytes());
         self.current.extend_from_slice(&header.flags.to_ne_bytes());
-        self.current.extend_from_slice(&header.sequence.to_ne_bytes());
+        self.current
+            .extend_from_slice(&header.sequence.to_ne_bytes());
         self.current.extend_from_slice(&header.port.to_ne_bytes());
         fill(&mut Body(&mut self.current));
         let len = u32::try_from(self.current.len() - start).expect("messages are short");
