@@ -31,6 +31,8 @@ half_open_percent = 50
 idle = "sleep"
 table = "/dev/shm/uvs/table"
 state = "/var/lib/uvs/state.toml"
+netlink = "unix:/tmp/other.sock"
+proc = "/run/uvs/proc"
 pin = [1, 0]
 control = "unix:/tmp/uvs.sock"
 [access]

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers panic as their tests do")]
 
 pub mod client;
+pub mod compat;
 mod configuration;
 pub mod dns;
 mod driver;

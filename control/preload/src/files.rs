@@ -1,4 +1,8 @@
 //! Files: those of the kernel's IPVS below `/proc/net` are uvsd's.
+#![allow(
+    unsafe_code,
+    reason = "functions of the C library are replaced, and called"
+)]
 
 use crate::next;
 use crate::server::file;

@@ -9,10 +9,6 @@
 //!
 //! All other sockets and files, those of netlink included, are as ever. The environment variable `UVS_IPVS` names uvsd's socket;
 //! where that cannot be reached, the calls fail, and the kernel's IPVS is never asked.
-#![allow(
-    unsafe_code,
-    reason = "functions of the C library are replaced, and called"
-)]
 
 mod files;
 mod next;

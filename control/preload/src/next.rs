@@ -1,4 +1,8 @@
 //! The C library's own functions, which those here stand before.
+#![allow(
+    unsafe_code,
+    reason = "functions of the C library are replaced, and called"
+)]
 
 use libc::{c_char, c_int, c_void, mode_t, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 use std::ffi::CStr;

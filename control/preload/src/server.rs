@@ -1,4 +1,8 @@
 //! The way to uvsd.
+#![allow(
+    unsafe_code,
+    reason = "functions of the C library are replaced, and called"
+)]
 
 use crate::next;
 use libc::{c_int, c_void, sockaddr, sockaddr_un, socklen_t};

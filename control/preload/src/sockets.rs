@@ -1,4 +1,8 @@
 //! Sockets: the one that asks for family "IPVS" becomes one to uvsd.
+#![allow(
+    unsafe_code,
+    reason = "functions of the C library are replaced, and called"
+)]
 
 use crate::next;
 use crate::server::{connect, fail_with, is_of_uvsd};

@@ -72,10 +72,7 @@ impl Refusal {
 
     /// Whether an operator would not know why from the number alone.
     pub(super) fn is_telling(&self) -> bool {
-        !matches!(
-            self.errno(),
-            Errno::NOENT | Errno::SRCH | Errno::EXIST | Errno::OPNOTSUPP
-        )
+        !matches!(self.errno(), Errno::NOENT | Errno::SRCH | Errno::EXIST)
     }
 }
 

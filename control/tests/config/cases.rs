@@ -23,7 +23,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "workers = 2",
         "threads = 2",
-        "f.toml:2: director.threads: unknown key; known here: workers, connections, servers, half_open_percent, idle, pin, control, table, state",
+        "f.toml:2: director.threads: unknown key; known here: workers, connections, servers, half_open_percent, idle, pin, control, netlink, proc, table, state",
     ),
     (
         "workers = 2",
@@ -54,6 +54,16 @@ const CASES: &[(&str, &str, &str)] = &[
         "workers = 2",
         "workers = 2\npin = [0, 1, 2]",
         "f.toml:3: director.pin: 3 entries are too many; accepted: at most 2",
+    ),
+    (
+        "workers = 2",
+        "netlink = \"/run/uvs.sock\"",
+        "f.toml:2: director.netlink: \"/run/uvs.sock\" is not a socket for clients of the kernel's IPVS; accepted: \"unix:\" and an absolute path of at most 100 bytes, or \"none\"",
+    ),
+    (
+        "workers = 2",
+        "proc = \"uvs/proc\"",
+        "f.toml:2: director.proc: \"uvs/proc\" is not a folder for files in the kernel's format; accepted: an absolute path of at most 200 bytes, such as \"/run/uvs/proc\"",
     ),
     (
         "workers = 2",
