@@ -347,6 +347,7 @@ fn a_connection_that_has_ended_may_begin_anew_unless_a_template_controls_it() {
     for (more, says) in [("", true), ("persistence_timeout = 60", false)] {
         let mut bed = Bed::new(&service("wlc", more, TWO));
         bed.send(&request(), SYN);
+        bed.send(&request(), ACK);
         bed.send(&request(), RST);
         let answer = bed.says(&request(), "CLOSE");
         let anew = answer
