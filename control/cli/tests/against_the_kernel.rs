@@ -5,18 +5,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
+mod bed;
+
+use bed::Bed;
 use cli::connect;
 use cli::ipvsadm::{self, Streams};
-use control::Director;
-use control::config::Configuration;
-use control::grpc::{ConfigurationService, ConnectionsService, DirectorService};
-use control::manage::Manager;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use tempfile::TempDir;
-use tokio_stream::wrappers::UnixListenerStream;
 
 /// The table is as large as the kernel's hash, which the listings tell.
 const DIRECTOR: &str = r#"
@@ -107,37 +103,18 @@ fn recorded() -> Vec<(String, String)> {
     all
 }
 
-struct Bed {
+/// What a director is told by these words.
+struct Ipvsadm {
     options: connect::Options,
-    _folder: TempDir,
-    _runtime: tokio::runtime::Runtime,
+    _bed: Bed,
 }
 
-impl Bed {
-    /// A director with memory ports, on a control socket.
-    fn new() -> Bed {
-        let configuration = Configuration::parse("f", DIRECTOR).unwrap().configuration;
-        let director = Arc::new(Director::start(configuration).unwrap());
-        let manager = Arc::new(Manager::new(Arc::clone(&director), 1));
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("s");
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let listener = tokio::net::UnixListener::bind(&path).unwrap();
-            let server = tonic::transport::Server::builder()
-                .add_service(DirectorService::server(director))
-                .add_service(ConnectionsService::server(Arc::clone(&manager)))
-                .add_service(ConfigurationService::server(manager));
-            tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
-        });
-        Bed {
-            options: connect::Options::socket(&path),
-            _folder: folder,
-            _runtime: runtime,
+impl Ipvsadm {
+    fn new() -> Ipvsadm {
+        let bed = Bed::new(DIRECTOR);
+        Ipvsadm {
+            options: connect::Options::socket(&bed.socket()),
+            _bed: bed,
         }
     }
 
@@ -165,7 +142,7 @@ impl Bed {
 
 #[test]
 fn the_script_says_what_it_said_to_the_kernel() {
-    let bed = Bed::new();
+    let bed = Ipvsadm::new();
     let recorded = recorded();
     assert!(recorded.len() >= 250, "{} commands", recorded.len());
     let mut wrong = String::new();
@@ -201,7 +178,7 @@ fn the_script_says_what_it_said_to_the_kernel() {
 
 #[test]
 fn rules_are_restored_as_a_whole_or_not_at_all() {
-    let bed = Bed::new();
+    let bed = Ipvsadm::new();
     assert_eq!(bed.say("ipvsadm -A -t 10.0.0.9:80 -s rr"), "[0]\n");
     let wrong = "ipvsadm -R --atomic <<< -A -t 10.0.0.1:80 -s rr\\n# here\\n-A -t 10.0.0.9:80 -s rr\\n-C\\n";
     assert_eq!(bed.say(wrong), "[255]\nline 3: Service already exists\n");
@@ -226,7 +203,7 @@ fn rules_are_restored_as_a_whole_or_not_at_all() {
 
 #[test]
 fn fullnat_has_local_addresses_of_its_own() {
-    let bed = Bed::new();
+    let bed = Ipvsadm::new();
     for (command, expected) in [
         (
             "ipvsadm -A -t 10.0.0.1:80 -s rr --laddr 10.2.0.200:5000-5003",
@@ -264,7 +241,7 @@ fn fullnat_has_local_addresses_of_its_own() {
 
 #[test]
 fn listings_come_as_json_too() {
-    let bed = Bed::new();
+    let bed = Ipvsadm::new();
     bed.say("ipvsadm -A -t 10.0.0.1:80 -s rr");
     bed.say("ipvsadm -a -t 10.0.0.1:80 -r 10.2.0.5 -m -w 7");
     let json = |command| -> serde_json::Value {

@@ -2,15 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
-use control::Director;
-use control::config::Configuration;
-use control::grpc::{ConfigurationService, DirectorService};
-use control::manage::Manager;
+mod bed;
+
+use bed::Bed;
 use serde_json::Value;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use tempfile::TempDir;
-use tokio_stream::wrappers::UnixListenerStream;
 
 const DIRECTOR: &str = r#"
 [director]
@@ -20,33 +16,15 @@ driver = "memory"
 addresses = ["10.1.0.1/24"]
 "#;
 
-struct Bed {
-    folder: TempDir,
-    _runtime: tokio::runtime::Runtime,
+/// A person's shell.
+struct Shell {
+    bed: Bed,
 }
 
-impl Bed {
-    fn new() -> Bed {
-        let configuration = Configuration::parse("f", DIRECTOR).unwrap().configuration;
-        let director = Arc::new(Director::start(configuration).unwrap());
-        let manager = Arc::new(Manager::new(Arc::clone(&director), 1));
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("s");
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let listener = tokio::net::UnixListener::bind(&path).unwrap();
-            let server = tonic::transport::Server::builder()
-                .add_service(DirectorService::server(director))
-                .add_service(ConfigurationService::server(manager));
-            tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
-        });
-        Bed {
-            folder,
-            _runtime: runtime,
+impl Shell {
+    fn new() -> Shell {
+        Shell {
+            bed: Bed::new(DIRECTOR),
         }
     }
 
@@ -54,7 +32,7 @@ impl Bed {
         let mut command = Command::new(env!("CARGO_BIN_EXE_uvs"));
         command
             .args(line.split_whitespace())
-            .env("UVS_SOCKET", self.folder.path().join("s"))
+            .env("UVS_SOCKET", self.bed.socket())
             .stdin(Stdio::null());
         command
     }
@@ -85,7 +63,7 @@ impl Bed {
     }
 
     fn file(&self, name: &str, text: &str) -> String {
-        let path = self.folder.path().join(name);
+        let path = self.bed.folder.path().join(name);
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     }
@@ -98,7 +76,7 @@ fn squeezed(text: &str) -> String {
 
 #[test]
 fn every_part_is_added_changed_shown_and_removed() {
-    let bed = Bed::new();
+    let bed = Shell::new();
     for (line, shown, expected) in [
         (
             "service add tcp 10.0.0.100:80 --method nat --scheduler sh --flags sh-port --persistence-timeout 60",
@@ -196,7 +174,7 @@ fn every_part_is_added_changed_shown_and_removed() {
 
 #[test]
 fn what_is_wrong_is_told_with_what_is_accepted() {
-    let bed = Bed::new();
+    let bed = Shell::new();
     bed.ok("service add tcp 10.0.0.100:80 --method nat");
     bed.ok("server add tcp 10.0.0.100:80 10.1.0.11");
     for (line, parts) in [
@@ -254,7 +232,7 @@ fn what_is_wrong_is_told_with_what_is_accepted() {
 
 #[test]
 fn a_file_is_planned_applied_confirmed_and_rolled_back() {
-    let bed = Bed::new();
+    let bed = Shell::new();
     let text = format!(
         "{DIRECTOR}[[service]]\nlisten = \"tcp 10.0.0.100:80\"\nmethod = \"nat\"\nserver = [{{ address = \"10.1.0.11\" }}]\n"
     );
@@ -305,7 +283,7 @@ fn a_file_is_planned_applied_confirmed_and_rolled_back() {
 
 #[test]
 fn what_is_exported_can_be_taken_back() {
-    let bed = Bed::new();
+    let bed = Shell::new();
     bed.ok("service add tcp 10.0.0.100:80 --method nat --scheduler rr");
     bed.ok("server add tcp 10.0.0.100:80 10.1.0.11 --weight 3 --upper 9");
     let toml = bed.ok("export");
@@ -341,7 +319,7 @@ fn what_is_exported_can_be_taken_back() {
 #[test]
 fn changes_are_watched() {
     use std::io::{BufRead, BufReader};
-    let bed = Bed::new();
+    let bed = Shell::new();
     let mut watch = bed
         .command("watch --json")
         .stdout(Stdio::piped())
@@ -363,13 +341,13 @@ fn changes_are_watched() {
 
 #[test]
 fn the_program_is_ipvsadm_by_that_name() {
-    let bed = Bed::new();
+    let bed = Shell::new();
     bed.ok("ipvsadm -A -t 10.0.0.100:80 -s rr");
-    let link = bed.folder.path().join("ipvsadm-save");
+    let link = bed.bed.folder.path().join("ipvsadm-save");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_uvs"), &link).unwrap();
     let output = Command::new(&link)
         .arg("-n")
-        .env("UVS_SOCKET", bed.folder.path().join("s"))
+        .env("UVS_SOCKET", bed.bed.socket())
         .output()
         .unwrap();
     assert_eq!(
