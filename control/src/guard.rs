@@ -73,6 +73,12 @@ impl Guard {
         *self.access.write() = Arc::new(access);
     }
 
+    /// What somebody may do, whichever way he comes.
+    #[must_use]
+    pub fn roles(&self, caller: &Caller) -> Roles {
+        self.access.read().roles(caller)
+    }
+
     /// The log.
     #[must_use]
     pub fn audit(&self) -> &Arc<Audit> {

@@ -132,7 +132,11 @@ fn run(file: &Path) -> anyhow::Result<()> {
     }
     let _netlink = netlink.map(|(socket, listener)| {
         let netlink = Arc::new(Netlink::new(Arc::clone(&service.manager)));
-        runtime.spawn(netlink::serve(netlink, listener));
+        runtime.spawn(netlink::serve(
+            netlink,
+            Arc::clone(&service.guard),
+            listener,
+        ));
         socket
     });
     let served = runtime.block_on(daemon::serve(service, incoming, signals, file));

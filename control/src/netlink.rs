@@ -25,7 +25,9 @@ mod wire;
 pub use socket::serve;
 
 use crate::config::{Configuration, Listen, Service, TimeoutSettings, keys};
+use crate::guard::{Role, Roles};
 use crate::manage::{Actor, Edit, Manager, Terms, Wish};
+use crate::proc::File;
 use crate::status::ServiceStatus;
 use daemons::{Daemon, Daemons};
 use numbers::{command, control, info, message, top};
@@ -76,9 +78,9 @@ impl Netlink {
         }
     }
 
-    /// Answers a datagram of whoever `actor` is; `may` tells whether he is allowed to ask.
+    /// Answers a datagram of whoever `actor` is, as far as his roles let him ask.
     #[must_use]
-    pub fn answer(&self, datagram: &[u8], actor: &Actor, may: bool) -> Answer {
+    pub fn answer(&self, datagram: &[u8], actor: &Actor, roles: Roles) -> Answer {
         let mut writer = Writer::default();
         let mut file = None;
         for asked in wire::messages(datagram) {
@@ -87,8 +89,7 @@ impl Netlink {
             let reply = match is_request {
                 // Netlink's own messages are acknowledged and mean nothing.
                 false => Ok(Reply::Done),
-                true if !may => Err(Refusal::Forbidden),
-                true => self.request(&asked, actor, &mut writer),
+                true => self.request(&asked, actor, roles, &mut writer),
             };
             let code = match reply {
                 Ok(Reply::Done) if flags & message::ACK != 0 => 0,
@@ -121,8 +122,14 @@ impl Netlink {
         &self,
         asked: &Message<'_>,
         actor: &Actor,
+        roles: Roles,
         writer: &mut Writer,
     ) -> Result<Reply, Refusal> {
+        let need = |role: Role| match roles.has(role) {
+            true => Ok(()),
+            false => Err(Refusal::Forbidden(role)),
+        };
+        need(Role::Viewer)?;
         let Some((&[command, _, _, _], attributes)) = asked.payload().split_first_chunk() else {
             return Err(Refusal::Malformed);
         };
@@ -138,9 +145,18 @@ impl Netlink {
                 | command::GET_DAEMON
                 | command::GET_CONFIG
                 | command::GET_INFO => self.get(asked, command, attributes, writer),
-                _ => self.set(command, attributes, actor).map(|()| Reply::Done),
+                _ => {
+                    need(Role::Operator)?;
+                    self.set(command, attributes, actor).map(|()| Reply::Done)
+                }
             },
-            numbers::FILE => files::open(self, attributes).map(Reply::File),
+            numbers::FILE => {
+                let file = files::named(attributes)?;
+                if file == File::Connections {
+                    need(Role::Capture)?;
+                }
+                files::open(self, file).map(Reply::File)
+            }
             other => Err(Refusal::Unknown(other.to_string())),
         }
     }
@@ -226,6 +242,7 @@ impl Netlink {
                 Edit::SetTimeouts(wanted_timeouts(attributes, timeouts)?)
             }
             command::FLUSH => Edit::Clear,
+            command::ZERO => return self.zero(attributes),
             command::NEW_DAEMON => return self.daemons.lock().start(attributes),
             command::DEL_DAEMON => return self.daemons.lock().stop(attributes),
             other => return Err(Refusal::Command(other)),
@@ -234,6 +251,18 @@ impl Netlink {
         self.manager.change(&wish, Terms::default(), actor)?;
         *self.listing.lock() = None;
         Ok(())
+    }
+
+    /// Sets the counters of the service that is named, or of all, to 0.
+    fn zero(&self, attributes: Attributes<'_>) -> Result<(), Refusal> {
+        let of_service = attributes.nested(top::SERVICE)?;
+        let listen = of_service.map(request::listen).transpose()?;
+        let is_there = self.manager.director().zero_counters(listen);
+        *self.listing.lock() = None;
+        match listen {
+            Some(listen) if !is_there => Err(Refusal::NoService(listen)),
+            _ => Ok(()),
+        }
     }
 
     /// A change of a service or of a server.

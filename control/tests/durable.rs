@@ -108,7 +108,7 @@ fn add(number: u32) -> v1::ChangeRequest {
 /// The revision that holds, and the number of services.
 async fn holds(folder: &TempDir) -> (u64, u64) {
     let mut client = ConfigurationClient::new(channel(folder).await);
-    let answer = client.get_configuration(v1::GetConfigurationRequest {});
+    let answer = client.get_configuration(v1::GetConfigurationRequest::default());
     let answer = answer.await.unwrap().into_inner();
     let services = answer.state.unwrap().services.len();
     (answer.revision, u64::try_from(services).unwrap())

@@ -146,7 +146,7 @@ impl Bed {
     async fn look(&self, own: Option<&Pair>) -> Result<u64, String> {
         let channel = self.dial(own).await.map_err(|error| format!("{error:?}"))?;
         let answer = ConfigurationClient::new(channel)
-            .get_configuration(v1::GetConfigurationRequest {})
+            .get_configuration(v1::GetConfigurationRequest::default())
             .await;
         answer
             .map(|answer| answer.into_inner().revision)
@@ -195,7 +195,7 @@ async fn a_viewer_looks_and_changes_nothing_and_an_operator_does_both() {
     let bed = Bed::new().await;
     let viewer = bed.dial(Some(&bed.ours.client(LOOK))).await.unwrap();
     let mut client = ConfigurationClient::new(viewer.clone());
-    let looked = client.get_configuration(v1::GetConfigurationRequest {});
+    let looked = client.get_configuration(v1::GetConfigurationRequest::default());
     assert_eq!(looked.await.unwrap().into_inner().revision, 1);
     let refused = change(&viewer).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
@@ -421,7 +421,7 @@ async fn a_caller_has_no_more_connections_than_his_share() {
     for _ in 0..CONNECTIONS_PER_CALLER {
         let channel = bed.dial(Some(&own)).await.unwrap();
         let looked = ConfigurationClient::new(channel.clone())
-            .get_configuration(v1::GetConfigurationRequest {})
+            .get_configuration(v1::GetConfigurationRequest::default())
             .await;
         looked.unwrap();
         held.push(channel);

@@ -1,8 +1,7 @@
 //! The arguments of `uvs`.
 
 use crate::{
-    bench, capture, compat, configure, connect, connections, demo, doctor, drain, explain, replay,
-    show, top,
+    bench, capture, compat, configure, connections, demo, doctor, drain, explain, replay, show, top,
 };
 use clap::{Parser, Subcommand};
 
@@ -75,6 +74,7 @@ pub enum Command {
         )]
         words: Vec<String>,
     },
+    /// What a running director is told, as a person types it.
     #[command(flatten)]
     Configure(configure::Command),
 }

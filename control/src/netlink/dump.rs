@@ -5,6 +5,7 @@ use super::numbers::{AF_INET, AF_INET6, daemon, dest, flag, method, service, sta
 use super::request::{flag_bits, netmask};
 use super::wire::Body;
 use crate::config::{Granularity, GueChecksum, Listen, TunnelKind};
+use crate::rates::Rates;
 use crate::status::{ServerStatus, ServiceStatus};
 use crate::traffic::Traffic;
 use conntrack::Method;
@@ -54,7 +55,12 @@ pub(super) fn put_service(body: &mut Body<'_>, status: &ServiceStatus) {
         let granularity =
             persistence.map_or(Granularity::Address, |persistence| persistence.granularity);
         body.bytes(service::NETMASK, &netmask(granularity, is_ipv4));
-        put_stats(body, service::STATS, service::STATS64, &status.traffic);
+        put_stats(
+            body,
+            [service::STATS, service::STATS64],
+            &status.traffic,
+            &status.rates,
+        );
     });
 }
 
@@ -81,7 +87,12 @@ pub(super) fn put_server(body: &mut Body<'_>, status: &ServerStatus) {
         body.u32(dest::INACTIVE, status.inactive);
         body.u32(dest::PERSISTENT, status.persistent);
         body.u16(dest::FAMILY, family(status.address.is_ipv4()));
-        put_stats(body, dest::STATS, dest::STATS64, &status.traffic);
+        put_stats(
+            body,
+            [dest::STATS, dest::STATS64],
+            &status.traffic,
+            &status.rates,
+        );
     });
 }
 
@@ -104,13 +115,21 @@ fn tunnel_words(kind: TunnelKind) -> (u8, u16, u16) {
 }
 
 /// Statistics as old clients read them, and with 64 bits each.
-fn put_stats(body: &mut Body<'_>, old: u16, new: u16, traffic: &Traffic) {
+fn put_stats(body: &mut Body<'_>, [old, new]: [u16; 2], traffic: &Traffic, rates: &Rates) {
     let totals = [
         (stats::CONNECTIONS, traffic.connections),
         (stats::IN_PACKETS, traffic.in_packets),
         (stats::OUT_PACKETS, traffic.out_packets),
         (stats::IN_BYTES, traffic.in_bytes),
         (stats::OUT_BYTES, traffic.out_bytes),
+    ];
+    // In the order of the totals.
+    let rates = [
+        rates.connections,
+        rates.in_packets,
+        rates.out_packets,
+        rates.in_bytes,
+        rates.out_bytes,
     ];
     body.nested(old, |body| {
         for (kind, value) in totals {
@@ -120,16 +139,16 @@ fn put_stats(body: &mut Body<'_>, old: u16, new: u16, traffic: &Traffic) {
                 body.u32(kind, low(value));
             }
         }
-        for (kind, _) in (stats::FIRST_RATE..).zip(totals) {
-            body.u32(kind, 0);
+        for (kind, rate) in (stats::FIRST_RATE..).zip(rates) {
+            body.u32(kind, u32::try_from(rate).unwrap_or(u32::MAX));
         }
     });
     body.nested(new, |body| {
         for (kind, value) in totals {
             body.u64(kind, value);
         }
-        for (kind, _) in (stats::FIRST_RATE..).zip(totals) {
-            body.u64(kind, 0);
+        for (kind, rate) in (stats::FIRST_RATE..).zip(rates) {
+            body.u64(kind, rate);
         }
     });
 }

@@ -12,11 +12,15 @@ use std::io::{BufWriter, Seek, Write};
 /// The attribute with the file's name.
 const NAME: u16 = 1;
 
-/// Makes the file that the attributes name.
-pub(super) fn open(netlink: &Netlink, attributes: Attributes<'_>) -> Result<OwnedFd, Refusal> {
+/// The file that the attributes name.
+pub(super) fn named(attributes: Attributes<'_>) -> Result<File, Refusal> {
     let name = attributes.name(NAME, NAME_LEN)?;
     let name = name.ok_or(Refusal::Missing("name of a file"))?;
-    let file = File::named(name).ok_or_else(|| Refusal::Unknown(name.to_owned()))?;
+    File::named(name).ok_or_else(|| Refusal::Unknown(name.to_owned()))
+}
+
+/// Makes a file.
+pub(super) fn open(netlink: &Netlink, file: File) -> Result<OwnedFd, Refusal> {
     let memory = memfd_create("ip_vs", MemfdFlags::CLOEXEC).map_err(|_| Refusal::NoMemory)?;
     let mut out = BufWriter::new(std::fs::File::from(memory));
     let written = file.write(netlink.manager.director(), &mut out);

@@ -64,7 +64,7 @@ pub(super) mod command {
     pub(crate) const GET_CONFIG: u8 = 13;
     pub(crate) const SET_INFO: u8 = 14;
     pub(crate) const GET_INFO: u8 = 15;
-    // 16, to zero the counters, is refused as any unknown one.
+    pub(crate) const ZERO: u8 = 16;
     pub(crate) const FLUSH: u8 = 17;
 }
 

@@ -4,6 +4,7 @@
 
 use crate::config::Listen;
 use crate::director::ApplyError;
+use crate::guard::Role;
 use crate::manage::{EditError, ManageError};
 use rustix::io::Errno;
 
@@ -22,11 +23,11 @@ pub(super) enum Refusal {
     Command(u8),
     #[error("the system has no memory for it")]
     NoMemory,
-    #[error("only root and the user that uvsd runs as may ask")]
-    Forbidden,
+    #[error("it needs the role {0}: see [access] in the configuration")]
+    Forbidden(Role),
     #[error("{0} is no address family; accepted: 2 (IPv4) or 10 (IPv6)")]
     Family(u16),
-    #[error("there is no scheduler {0:?}; accepted: {names}", names = scheduler::NAMES.join(", "))]
+    #[error("there is no scheduler {0:?}; accepted: {names}", names = scheduler::names().join(", "))]
     Scheduler(String),
     #[error("there is no persistence engine {0:?}; accepted: sip")]
     Engine(String),
@@ -62,7 +63,7 @@ impl Refusal {
             Refusal::Unknown(_) | Refusal::Scheduler(_) | Refusal::Engine(_) => Errno::NOENT,
             Refusal::Command(_) => Errno::OPNOTSUPP,
             Refusal::NoMemory => Errno::NOMEM,
-            Refusal::Forbidden => Errno::PERM,
+            Refusal::Forbidden(_) => Errno::PERM,
             Refusal::Family(_) => Errno::AFNOSUPPORT,
             Refusal::NoService(_) | Refusal::NoDaemon => Errno::SRCH,
             Refusal::ServiceExists(_) | Refusal::DaemonRuns => Errno::EXIST,

@@ -1,11 +1,11 @@
 //! The Unix socket of whole datagrams, and who is on its other end.
 
 use super::{Answer, Netlink};
+use crate::guard::{Caller, Guard};
 use crate::manage::Actor;
 use rustix::fd::AsFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
-use rustix::process::getuid;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
@@ -21,17 +21,13 @@ const DATAGRAM: usize = 64 << 10;
 /// How long nobody is let in after the system had no room for a client.
 const REST: Duration = Duration::from_millis(100);
 
-/// Who may ask: root, and the user that uvsd runs as.
-fn may(uid: u32) -> bool {
-    uid == 0 || uid == getuid().as_raw()
-}
-
-/// Answers clients of the socket for ever.
+/// Answers clients of the socket for ever; `guard` knows who may ask for what.
 ///
 /// # Errors
 /// When the socket itself is out of order.
 pub async fn serve(
     netlink: Arc<Netlink>,
+    guard: Arc<Guard>,
     listener: std::os::unix::net::UnixListener,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
@@ -50,10 +46,10 @@ pub async fn serve(
             tracing::warn!("netlink: a client is turned away: {CLIENTS} are there already");
             continue;
         };
-        let netlink = Arc::clone(&netlink);
+        let (netlink, guard) = (Arc::clone(&netlink), Arc::clone(&guard));
         tokio::spawn(async move {
             // A client that goes, or never was one, is no fault.
-            if let Err(error) = talk(netlink, client).await {
+            if let Err(error) = talk(netlink, &guard, client).await {
                 tracing::debug!("netlink: a client is gone: {error}");
             }
             drop(place);
@@ -62,13 +58,16 @@ pub async fn serve(
 }
 
 /// Answers one client until it goes.
-async fn talk(netlink: Arc<Netlink>, client: UnixStream) -> io::Result<()> {
-    let uid = client.peer_cred()?.uid();
+async fn talk(netlink: Arc<Netlink>, guard: &Guard, client: UnixStream) -> io::Result<()> {
+    let credentials = client.peer_cred()?;
+    // Where users come from the network, asking for them takes a while.
+    let caller = move || Caller::unix(credentials.uid(), credentials.gid());
+    let caller = tokio::task::spawn_blocking(caller).await;
+    let caller = caller.map_err(io::Error::other)?;
     let actor = Arc::new(Actor {
-        name: format!("uid {uid}"),
         way: "netlink".to_owned(),
+        ..caller.actor()
     });
-    let may = may(uid);
     let mut room = vec![0; DATAGRAM];
     loop {
         let receive = || recv(&client, &mut room[..], RecvFlags::TRUNC).map_err(io::Error::from);
@@ -78,8 +77,9 @@ async fn talk(netlink: Arc<Netlink>, client: UnixStream) -> io::Result<()> {
         }
         let datagram = room.get(..len).ok_or(Errno::MSGSIZE)?.to_vec();
         let (netlink, actor) = (Arc::clone(&netlink), Arc::clone(&actor));
+        let roles = guard.roles(&caller);
         // A change may wait for others, and a table of connections takes a while.
-        let answer = tokio::task::spawn_blocking(move || netlink.answer(&datagram, &actor, may));
+        let answer = tokio::task::spawn_blocking(move || netlink.answer(&datagram, &actor, roles));
         send(&client, &answer.await.map_err(io::Error::other)?).await?;
     }
 }

@@ -72,7 +72,11 @@ fn put_server(body: &mut Body<'_>, host: u8, weight: u32) {
 
 fn ask(netlink: &Netlink, datagram: &[u8]) -> Vec<Vec<u8>> {
     netlink
-        .answer(datagram, &Actor::of_uvsd("test"), true)
+        .answer(
+            datagram,
+            &Actor::of_uvsd("test"),
+            Roles::default().with(Role::Admin),
+        )
         .datagrams
 }
 
@@ -123,11 +127,61 @@ fn who_may_not_ask_learns_nothing() {
     let netlink = netlink();
     for command in 1..=17 {
         let asked = message(numbers::FAMILY, message::DUMP, command, put_service);
-        let answer = netlink.answer(&asked, &Actor::of_uvsd("test"), false);
+        let answer = netlink.answer(&asked, &Actor::of_uvsd("test"), Roles::default());
         assert_eq!(answer.datagrams.len(), 1);
         assert_eq!(code(&answer.datagrams[0]), Errno::PERM.raw_os_error());
     }
     assert_eq!(netlink.manager.current().1, 1, "nothing changes");
+}
+
+#[test]
+fn a_viewer_lists_and_changes_nothing_and_an_operator_sees_no_clients() {
+    let netlink = netlink();
+    let ask = |roles: Role, kind, flags, command| {
+        let asked = message(kind, flags, command, put_service);
+        let roles = Roles::default().with(roles);
+        let answer = netlink.answer(&asked, &Actor::of_uvsd("test"), roles);
+        code(answer.datagrams.last().unwrap())
+    };
+    let forbidden = Errno::PERM.raw_os_error();
+    for command in [command::DEL_SERVICE, command::FLUSH, command::ZERO] {
+        let told = ask(Role::Viewer, numbers::FAMILY, message::ACK, command);
+        assert_eq!(told, forbidden, "{command}");
+    }
+    assert_eq!(netlink.manager.current().1, 1, "nothing changes");
+    let listed = ask(
+        Role::Viewer,
+        numbers::FAMILY,
+        message::ACK,
+        command::GET_INFO,
+    );
+    assert_eq!(listed, 0);
+    let zeroed = ask(Role::Operator, numbers::FAMILY, message::ACK, command::ZERO);
+    assert_eq!(zeroed, 0);
+    let file = message(numbers::FILE, message::ACK, 0, |body| {
+        body.name(1, "ip_vs_conn")
+    });
+    let roles = Roles::default().with(Role::Operator);
+    let answer = netlink.answer(&file, &Actor::of_uvsd("test"), roles);
+    assert_eq!(code(&answer.datagrams[0]), forbidden);
+    let roles = roles.with(Role::Capture);
+    let answer = netlink.answer(&file, &Actor::of_uvsd("test"), roles);
+    assert!(answer.file.is_some());
+}
+
+#[test]
+fn counters_of_a_service_that_is_not_there_are_not_zeroed() {
+    let netlink = netlink();
+    let zero = message(numbers::FAMILY, message::ACK, command::ZERO, |body| {
+        body.nested(top::SERVICE, |body| {
+            body.u16(service::FAMILY, AF_INET);
+            body.u32(service::MARK, 99);
+        });
+    });
+    let told = ask(&netlink, &zero);
+    assert_eq!(code(&told[0]), Errno::SRCH.raw_os_error());
+    let all = message(numbers::FAMILY, message::ACK, command::ZERO, |_| {});
+    assert_eq!(code(&ask(&netlink, &all)[0]), 0);
 }
 
 #[test]
