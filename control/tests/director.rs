@@ -447,8 +447,9 @@ fn what_is_fixed_at_the_start_is_not_changed_at_run_time() {
         ),
         (
             "servers = 3",
-            "servers = 4\nidle = \"poll\"\npin = true\ncontrol = \"unix:/x\"\ntable = \"/x\"",
-            "director.servers, director.idle, director.pin, director.control, director.table",
+            "servers = 4\nidle = \"poll\"\npin = true\ncontrol = \"unix:/x\"\nproc = \"/p\"\ntable = \"/x\"",
+            // The netlink socket is beside the control socket.
+            "director.servers, director.idle, director.pin, director.control, director.netlink, director.proc, director.table",
         ),
     ] {
         let error = director

@@ -195,6 +195,72 @@ fn ipvsadm_is_refused_in_the_kernels_words() {
     }
 }
 
+#[test]
+fn ldirectord_sets_up_what_its_file_says() {
+    let desk = Desk::new();
+    let file = desk.folder.path().join("ldirectord.cf");
+    let text = "checktimeout=2\ncheckinterval=1\nquiescent=no\nvirtual=10.0.0.100:80\n    real=10.2.0.11:8080 masq 3\n    \
+                real=10.2.0.12:8080 gate\n    scheduler=rr\n    protocol=tcp\n    checktype=on\n";
+    fs::write(&file, text).unwrap();
+    let mut command = compat::command(&desk.namespace, &desk.uvsd);
+    command.args(["ldirectord", "-d"]).arg(&file).arg("start");
+    let ldirectord = Process::spawn(command);
+    let wanted = "-A -t 10.0.0.100:80 -s rr\n-a -t 10.0.0.100:80 -r 10.2.0.11:8080 -m -w 3\n\
+                  -a -t 10.0.0.100:80 -r 10.2.0.12:80 -g -w 1\n";
+    let same = eventually(PATIENCE, || (desk.lists("-S -n") == wanted).then_some(()));
+    assert!(same.is_some(), "{}", desk.lists("-S -n"));
+    ldirectord.signal(nix::sys::signal::Signal::SIGTERM);
+    let _ = ldirectord.finish(PATIENCE);
+    assert_eq!(desk.lists("-S -n"), "", "it takes its services along");
+}
+
+#[test]
+fn without_uvsd_nobody_is_asked() {
+    let mut desk = Desk::new();
+    let library = e2e::executable().with_file_name("libuvs_ipvs.so");
+    desk.uvsd.stop(nix::sys::signal::Signal::SIGTERM);
+    let (text, code) = desk.ipvsadm("-A -t 10.0.0.100:80");
+    assert_eq!(code, 1, "{text}");
+    assert!(
+        text.contains("uvs.sock.nl: No such file or directory"),
+        "{text}"
+    );
+    // As a program finds it that was started before.
+    let mut command = desk.namespace.command("ipvsadm");
+    command.arg("-Ln").env("LD_PRELOAD", library);
+    command.env("UVS_IPVS", desk.folder.path().join("uvs.sock.nl"));
+    let output = Process::spawn(command).finish(PATIENCE);
+    assert!(!output.status.success());
+    assert!(
+        output.stderr.contains("accepted: a running uvsd"),
+        "{}",
+        output.stderr
+    );
+}
+
+#[test]
+fn no_more_clients_are_let_in_than_there_is_room_for() {
+    use socket2::{Domain, SockAddr, Socket, Type};
+    let desk = Desk::new();
+    let address = SockAddr::unix(desk.folder.path().join("uvs.sock.nl")).unwrap();
+    let connect = || {
+        let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
+        socket.connect(&address).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        socket
+    };
+    let clients: Vec<_> = (0..64).map(|_| connect()).collect();
+    let one_more = connect();
+    let mut room = [std::mem::MaybeUninit::uninit(); 1];
+    assert_eq!(one_more.recv(&mut room).unwrap(), 0, "it is turned away");
+    desk.uvsd.wait_for_line("a client is turned away");
+    drop(clients);
+    let served = eventually(PATIENCE, || (desk.ipvsadm("-Ln").1 == 0).then_some(()));
+    assert!(served.is_some());
+}
+
 /// Two servers, a third for emergencies, and the director's kernel with the director's addresses, as it checks servers.
 fn scene(more: &str) -> Scene {
     let configuration = Configuration {

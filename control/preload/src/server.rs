@@ -18,6 +18,11 @@ const FILE: u16 = 0x5f01;
 const REQUEST: u16 = 1;
 const ACK: u16 = 4;
 const HEADER: usize = 16;
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "families are small; the C library has two types for them"
+)]
+const FAMILY: libc::sa_family_t = libc::AF_UNIX as libc::sa_family_t;
 
 /// The path of uvsd's socket.
 fn path() -> Option<&'static [u8]> {
@@ -29,7 +34,7 @@ fn path() -> Option<&'static [u8]> {
 fn address(path: &[u8]) -> Option<(sockaddr_un, socklen_t)> {
     // SAFETY: all bytes of it may be 0.
     let mut address: sockaddr_un = unsafe { std::mem::zeroed() };
-    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    address.sun_family = FAMILY;
     // The last byte stays 0.
     let room = address.sun_path.split_last_mut()?.1;
     if path.is_empty() || path.len() > room.len() {

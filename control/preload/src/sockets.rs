@@ -19,7 +19,14 @@ const LOOKED_AT: usize = 128;
 /// Socket options of IPVS, to set and to get. Source: Linux include/uapi/linux/ip_vs.h (`IP_VS_BASE_CTL`).
 const OPTIONS: std::ops::Range<c_int> = 64 + 1024 + 64..64 + 1024 + 64 + 64;
 
-const NETLINK_ADDRESS: usize = size_of::<sockaddr_nl>();
+/// Bytes of an address of netlink.
+const NETLINK_ADDRESS: socklen_t = 12;
+const _: () = assert!(size_of::<sockaddr_nl>() == 12);
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "families are small; the C library has two types for them"
+)]
+const FAMILY: libc::sa_family_t = libc::AF_NETLINK as libc::sa_family_t;
 
 /// Whether a message asks nlctrl for family "IPVS", or for all families: the kernel's answer would lead to the kernel's IPVS.
 fn asks_for_ipvs(message: &[u8]) -> bool {
@@ -155,7 +162,7 @@ unsafe fn looked_at<'m>(data: *const c_void, len: size_t) -> &'m [u8] {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller gives a message, or null.
-    let room = unsafe { message.as_ref() }.map_or(0, |message| message.msg_namelen as usize);
+    let room = unsafe { message.as_ref() }.map_or(0, |message| message.msg_namelen);
     // SAFETY: the caller keeps the contract.
     let got = unsafe { next::recvmsg(fd, message, flags) };
     if got > 0 && room >= NETLINK_ADDRESS && is_of_uvsd(fd) {
@@ -163,7 +170,7 @@ unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> s
         let message = unsafe { &mut *message };
         // SAFETY: the caller has room for `room` bytes there.
         if unsafe { put_kernel(message.msg_name) } {
-            message.msg_namelen = NETLINK_ADDRESS as socklen_t;
+            message.msg_namelen = NETLINK_ADDRESS;
         }
     }
     got
@@ -181,14 +188,14 @@ unsafe extern "C" fn recvfrom(
     from_len: *mut socklen_t,
 ) -> ssize_t {
     // SAFETY: the caller gives a length, or null.
-    let room = unsafe { from_len.as_ref() }.map_or(0, |len| *len as usize);
+    let room = unsafe { from_len.as_ref() }.map_or(0, |len| *len);
     // SAFETY: the caller keeps the contract.
     let got = unsafe { next::recvfrom(fd, data, len, flags, from, from_len) };
     if got > 0 && room >= NETLINK_ADDRESS && is_of_uvsd(fd) {
         // SAFETY: the caller has room for `room` bytes there.
         if unsafe { put_kernel(from.cast::<c_void>()) } {
             // SAFETY: it is not null, or there would be no room.
-            unsafe { *from_len = NETLINK_ADDRESS as socklen_t };
+            unsafe { *from_len = NETLINK_ADDRESS };
         }
     }
     got
@@ -204,7 +211,7 @@ unsafe fn put_kernel(to: *mut c_void) -> bool {
     }
     // SAFETY: all bytes of it may be 0: the kernel's port is.
     let mut kernel: sockaddr_nl = unsafe { std::mem::zeroed() };
-    kernel.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+    kernel.nl_family = FAMILY;
     // SAFETY: the caller says that there is room; it need not be aligned.
     unsafe { to.cast::<sockaddr_nl>().write_unaligned(kernel) };
     true
