@@ -115,7 +115,12 @@ fn a_capture_into_a_pipe_is_read_as_it_comes() {
         .spawn()
         .unwrap();
     std::thread::sleep(Duration::from_millis(300));
-    client::ask(scene.client(), scene.virtual_address(HTTP_PORT), "name", 4);
+    drop(client::ask(
+        scene.client(),
+        scene.virtual_address(HTTP_PORT),
+        "name",
+        4,
+    ));
     let lines = text(&wait(reader));
     assert_eq!(lines.lines().count(), 6, "{lines}");
     assert!(wait(capture).status.success());
@@ -129,7 +134,12 @@ fn lines_say_what_became_of_packets() {
         .spawn()
         .unwrap();
     std::thread::sleep(Duration::from_millis(300));
-    client::ask(scene.client(), scene.virtual_address(HTTP_PORT), "name", 2);
+    drop(client::ask(
+        scene.client(),
+        scene.virtual_address(HTTP_PORT),
+        "name",
+        2,
+    ));
     let lines = text(&wait(capture));
     let virtual_server = scene.virtual_address(HTTP_PORT).to_string();
     for wanted in [
@@ -198,7 +208,12 @@ fn scrape(namespace: &Namespace, file: &PathBuf) -> String {
 #[test]
 fn prometheus_accepts_the_metrics_and_the_rules() {
     let scene = scene("[metrics]\n");
-    client::ask(scene.client(), scene.virtual_address(HTTP_PORT), "name", 10);
+    drop(client::ask(
+        scene.client(),
+        scene.virtual_address(HTTP_PORT),
+        "name",
+        10,
+    ));
     let file = scene.folder().join("metrics");
     let page = scrape(&scene.topology.director, &file);
     let service = format!(
