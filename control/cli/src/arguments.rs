@@ -53,6 +53,7 @@ pub enum Command {
         )]
         words: Vec<String>,
     },
+    /// What looks at a director's configuration or changes it.
     #[command(flatten)]
     Configure(configure::Command),
 }
