@@ -39,7 +39,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Pages of a command, its commands and theirs.
 fn write_pages(command: &Command, date: &str, folder: &Path) -> std::io::Result<()> {
-    for below in command.get_subcommands() {
+    let below = command.get_subcommands();
+    for below in below.filter(|below| below.get_name() != "help") {
         write_pages(below, date, folder)?;
     }
     write_page(command, "1", date, folder)

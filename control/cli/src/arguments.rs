@@ -74,7 +74,7 @@ pub enum Command {
         )]
         words: Vec<String>,
     },
-    /// What a running director is told, as a person types it.
+    /// What looks at a director's configuration or changes it.
     #[command(flatten)]
     Configure(configure::Command),
 }

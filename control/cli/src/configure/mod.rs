@@ -51,7 +51,7 @@ pub enum Command {
     Plan(whole::Plan),
     /// Let a running director take a configuration file over: whole or not at all, without a restart.
     ///
-    /// What is fixed at the start ([director], [dpdk], drivers of ports) holds after a restart with the file.
+    /// What is fixed at the start (`director`, `dpdk`, drivers of ports) holds after a restart with the file.
     Apply(whole::Apply),
     /// Keep a change that was made with --confirm-within.
     Confirm(whole::Confirm),

@@ -173,7 +173,7 @@ pub struct MarkSet {
 
 /// Protocols that have ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum MarkProtocol {
+pub(super) enum MarkProtocol {
     /// TCP.
     Tcp,
     /// UDP.

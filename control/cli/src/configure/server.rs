@@ -60,7 +60,7 @@ pub struct Set {
 
 /// What packets are wrapped in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Tunnel {
+pub(super) enum Tunnel {
     /// An IP header.
     Ipip,
     /// GRE.
@@ -71,7 +71,7 @@ pub enum Tunnel {
 
 /// The checksum of what packets are wrapped in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Checksum {
+pub(super) enum Checksum {
     /// None.
     None,
     /// Over the packet.

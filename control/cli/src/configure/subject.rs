@@ -118,7 +118,7 @@ pub(super) fn end_text(address: &str, port: u32) -> String {
 
 /// A span of time, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span(pub(super) i64);
+pub(super) struct Span(pub(super) i64);
 
 impl FromStr for Span {
     type Err = String;

@@ -213,7 +213,7 @@ fn news(change: &v1::WatchConfigurationResponse) -> String {
 
 /// In which words a configuration is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub(super) enum Format {
     /// As the file that uvsd starts with (uvs.toml(5)).
     Toml,
     /// As rules for `ipvsadm -R`: services, servers, timeouts.

@@ -69,7 +69,8 @@ fn role(verb: Verb, value: Option<String>) -> Result<Role, Mistake> {
             Ok(Role::Backup)
         }
         (Verb::StartDaemon, _) => Err(Mistake::IllegalValue("start-daemon parameter")),
-        (Verb::StopDaemon, _) => Err(Mistake::IllegalValue("stop-daemon parameter")),
+        // ipvsadm 1.31 says so.
+        (Verb::StopDaemon, _) => Err(Mistake::IllegalValue("start_daemon")),
         _ => Ok(Role::Master),
     }
 }

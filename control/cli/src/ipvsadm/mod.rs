@@ -10,6 +10,7 @@
 mod address;
 pub mod arguments;
 mod carry;
+mod counts;
 mod help;
 pub mod listing;
 mod local;
