@@ -86,17 +86,24 @@ fn options(folder: &TempDir, address: String, own: &str) -> Options {
     }
 }
 
+fn asked(connect: Options) -> show::StatusOptions {
+    show::StatusOptions {
+        connect,
+        json: false,
+    }
+}
+
 #[test]
 fn a_director_elsewhere_answers_over_tls_and_failures_say_what_is_accepted() {
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path());
     let port = serve(folder.path());
     let address = format!("https://localhost:{port}");
-    let status = show::status(&options(&folder, address.clone(), "look")).unwrap();
+    let status = show::status(&asked(options(&folder, address.clone(), "look"))).unwrap();
     assert!(status.contains("port lan: memory"), "{status}");
     let error = |address: &str, own: &str| {
         let options = options(&folder, address.to_owned(), own);
-        show::status(&options).unwrap_err().to_string()
+        show::status(&asked(options)).unwrap_err().to_string()
     };
     let another = error(&address, "stranger");
     assert!(
