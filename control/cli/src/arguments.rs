@@ -55,5 +55,5 @@ pub enum Command {
     },
     /// What looks at a director's configuration or changes it.
     #[command(flatten)]
-    Configure(configure::Command),
+    Configure(Box<configure::Command>),
 }

@@ -178,7 +178,11 @@ impl server::Configuration for ConfigurationService {
             revision,
             state: Some(write::state(&configuration)),
             pending: pending.map(write::pending),
-            file: file.then(|| configuration.to_toml()).unwrap_or_default(),
+            file: if file {
+                configuration.to_toml()
+            } else {
+                String::new()
+            },
         }))
     }
 
