@@ -76,7 +76,7 @@ pub enum Command {
     },
     /// What looks at a director's configuration or changes it.
     #[command(flatten)]
-    Configure(configure::Command),
+    Configure(Box<configure::Command>),
 }
 
 #[cfg(test)]
