@@ -9,6 +9,7 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where the director listens.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Options {
     /// The control socket of uvsd (`director.control` in its configuration).
     #[arg(
