@@ -14,6 +14,7 @@
 use crate::config::{Granularity, Listen};
 use crate::connections::{self, ConnectionView, Filter};
 use crate::director::Director;
+use crate::rates::Rates;
 use crate::status::{ServerStatus, ServiceStatus};
 use crate::traffic::Traffic;
 use conntrack::Method;
@@ -62,7 +63,10 @@ impl File {
     pub fn write(self, director: &Director, out: &mut impl Write) -> io::Result<()> {
         match self {
             File::Services => services(&director.services(), director.settings.connections, out),
-            File::Statistics => statistics(&director.traffic(), out),
+            File::Statistics => {
+                let (traffic, rates) = director.total();
+                statistics(&traffic, &rates, out)
+            }
             File::Connections => all_connections(director, out),
         }
     }
@@ -158,7 +162,7 @@ fn groups(address: Ipv6Addr) -> String {
         .join(":")
 }
 
-fn statistics(total: &Traffic, out: &mut impl Write) -> io::Result<()> {
+fn statistics(total: &Traffic, rates: &Rates, out: &mut impl Write) -> io::Result<()> {
     writeln!(
         out,
         "   Total Incoming Outgoing         Incoming         Outgoing"
@@ -173,7 +177,14 @@ fn statistics(total: &Traffic, out: &mut impl Write) -> io::Result<()> {
         out,
         " Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s"
     )?;
-    row(&Traffic::default(), out)
+    let rates = Traffic {
+        connections: rates.connections,
+        in_packets: rates.in_packets,
+        in_bytes: rates.in_bytes,
+        out_packets: rates.out_packets,
+        out_bytes: rates.out_bytes,
+    };
+    row(&rates, out)
 }
 
 fn row(of: &Traffic, out: &mut impl Write) -> io::Result<()> {

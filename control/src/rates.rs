@@ -4,7 +4,7 @@
 //! ip_vs_ctl.c (`ip_vs_zero_stats`: counters and rates become 0, what counts connections that are there does not).
 
 use crate::compile::{Compiler, ServerKey};
-use crate::config::{Configuration, Listen};
+use crate::config::{Configuration, Listen, Service};
 use crate::director::Director;
 use crate::traffic::Traffic;
 use std::collections::HashMap;
@@ -108,6 +108,8 @@ fn fell(before: Traffic, now: Traffic) -> bool {
 pub(crate) struct Accounts {
     services: HashMap<Listen, Account>,
     servers: HashMap<ServerKey, Account>,
+    /// Of everything, also of services and servers that are gone.
+    total: Account,
     ticked: Option<Instant>,
 }
 
@@ -122,17 +124,21 @@ impl Accounts {
         shown(&self.servers, key, counted)
     }
 
-    /// Estimates, if it is time.
-    fn tick(&mut self, now: Instant, configuration: &Configuration, compiler: &Compiler) {
+    /// How long it is since the last estimate, if it is time for another.
+    fn is_due(&mut self, now: Instant) -> Option<Duration> {
         let elapsed = match self.ticked {
             Some(ticked) => now.saturating_duration_since(ticked),
             // Whoever counts from 0 has counted for a tick.
             None => TICK,
         };
-        if elapsed < TICK {
-            return;
-        }
-        self.ticked = Some(now);
+        (elapsed >= TICK).then(|| {
+            self.ticked = Some(now);
+            elapsed
+        })
+    }
+
+    /// Estimates over the time that has passed.
+    fn tick(&mut self, elapsed: Duration, configuration: &Configuration, compiler: &Compiler) {
         let services = compiler.services_traffic();
         self.services
             .retain(|listen, _| services.contains_key(listen));
@@ -154,12 +160,10 @@ impl Accounts {
         }
     }
 
-    /// Sets the counters of a service and its servers to 0.
-    fn zero(&mut self, listen: Listen, configuration: &Configuration, compiler: &Compiler) {
-        let services = compiler.services_traffic();
-        let counted = services.get(&listen).copied().unwrap_or_default();
-        self.services.entry(listen).or_default().zero(counted);
-        for key in server_keys(configuration).filter(|key| key.0 == listen) {
+    /// Sets the counters of a service, which has counted so much, and of its servers to 0.
+    fn zero(&mut self, service: &Service, counted: Traffic, compiler: &Compiler) {
+        self.services.entry(service.listen).or_default().zero(counted);
+        for key in keys_of(service) {
             if let Some((_, _, counted)) = compiler.server_facts(&key) {
                 self.servers.entry(key).or_default().zero(counted);
             }
@@ -179,10 +183,12 @@ fn shown<K: Hash + Eq>(
 }
 
 fn server_keys(configuration: &Configuration) -> impl Iterator<Item = ServerKey> {
-    configuration.services.iter().flat_map(|service| {
-        let servers = service.servers.iter();
-        servers.map(|server| (service.listen, server.address))
-    })
+    configuration.services.iter().flat_map(keys_of)
+}
+
+fn keys_of(service: &Service) -> impl Iterator<Item = ServerKey> {
+    let servers = service.servers.iter();
+    servers.map(|server| (service.listen, server.address))
 }
 
 impl Director {
@@ -190,7 +196,18 @@ impl Director {
     pub(crate) fn estimate(&self, now: Instant) {
         let current = self.current.lock();
         let mut accounts = self.accounts.lock();
-        accounts.tick(now, &current.configuration, &current.compiler);
+        let Some(elapsed) = accounts.is_due(now) else {
+            return;
+        };
+        accounts.tick(elapsed, &current.configuration, &current.compiler);
+        accounts.total.tick(self.traffic(), elapsed);
+    }
+
+    /// Everything that was exchanged since it was zeroed, and how much a second.
+    #[must_use]
+    pub fn total(&self) -> (Traffic, Rates) {
+        let accounts = self.accounts.lock();
+        (accounts.total.since_zero(self.traffic()), accounts.total.rates())
     }
 
     /// Sets the counters of a service and its servers to 0, or those of all. What counts connections that are there
@@ -198,15 +215,19 @@ impl Director {
     pub fn zero_counters(&self, listen: Option<Listen>) -> bool {
         let current = self.current.lock();
         let mut accounts = self.accounts.lock();
+        let counted = current.compiler.services_traffic();
         let services = current.configuration.services.iter();
-        let listens: Vec<_> = services
-            .map(|service| service.listen)
-            .filter(|of| listen.is_none_or(|wanted| wanted == *of))
-            .collect();
-        for listen in &listens {
-            accounts.zero(*listen, &current.configuration, &current.compiler);
+        let meant = services.filter(|of| listen.is_none_or(|wanted| wanted == of.listen));
+        let mut is_there = listen.is_none();
+        for service in meant {
+            let counted = counted.get(&service.listen).copied().unwrap_or_default();
+            accounts.zero(service, counted, &current.compiler);
+            is_there = true;
         }
-        listen.is_none() || !listens.is_empty()
+        if listen.is_none() {
+            accounts.total.zero(self.traffic());
+        }
+        is_there
     }
 }
 

@@ -8,7 +8,7 @@ import threading
 
 import grpc
 from uvs.v1 import configuration_pb2 as c
-from uvs.v1 import configuration_pb2_grpc, director_pb2, director_pb2_grpc
+from uvs.v1 import configuration_pb2_grpc, connections_pb2, connections_pb2_grpc, director_pb2, director_pb2_grpc
 
 
 def service(port):
@@ -34,7 +34,20 @@ def refused(code, call, request):
     raise AssertionError(f"{request} was granted")
 
 
-def operate(configuration, director):
+def drain(connections, director):
+    """Takes the first server of port 8082 out of service; nobody uses it."""
+    key = service(8082).key
+    request = connections_pb2.DrainRequest(service=key, address="10.0.0.11", port=8082)
+    request.interval.FromMilliseconds(100)
+    told = list(connections.Drain(request, timeout=10))
+    assert told[-1].done and told[-1].active == 0 and told[-1].inactive == 0, told
+    listed = director.ListServices(director_pb2.ListServicesRequest()).services
+    servers = [of.servers for of in listed if of.key.port == 8082][0]
+    weights = {server.address: server.weight for server in servers}
+    assert weights == {"10.0.0.11": 0, "10.0.0.12": 2}, weights
+
+
+def operate(configuration, connections, director):
     before = configuration.GetConfiguration(c.GetConfigurationRequest())
     news = configuration.WatchConfiguration(c.WatchConfigurationRequest())
     first = next(news)
@@ -44,7 +57,7 @@ def operate(configuration, director):
     def watch():
         for change in news:
             seen.append(change)
-            if len(seen) == 3:
+            if len(seen) == 4:
                 return
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -76,6 +89,7 @@ def operate(configuration, director):
     assert "edits.edits[0].create_service.servers[0].weight" in told, told
     listed = director.ListServices(director_pb2.ListServicesRequest()).services
     assert {8081, 8082} <= {service.key.port for service in listed}, listed
+    drain(connections, director)
     # Back to what there was.
     configuration.Change(c.ChangeRequest(state=before.state))
     after = configuration.GetConfiguration(c.GetConfigurationRequest())
@@ -83,7 +97,7 @@ def operate(configuration, director):
 
     watcher.join(10)
     revisions = [change.revision - before.revision for change in seen]
-    assert revisions == [1, 2, 3], seen
+    assert revisions == [1, 2, 3, 4], seen
     assert seen[1].plan.services[0].key.port == 8082, seen[1]
     assert seen[1].actor == "uid 0 (root)", seen[1]
 
@@ -94,7 +108,8 @@ def main():
         configuration = configuration_pb2_grpc.ConfigurationStub(channel)
         director = director_pb2_grpc.DirectorStub(channel)
         if way == "operate":
-            operate(configuration, director)
+            connections = connections_pb2_grpc.ConnectionsStub(channel)
+            operate(configuration, connections, director)
             return
         denied = grpc.StatusCode.PERMISSION_DENIED
         changes = [
