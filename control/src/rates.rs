@@ -162,7 +162,10 @@ impl Accounts {
 
     /// Sets the counters of a service, which has counted so much, and of its servers to 0.
     fn zero(&mut self, service: &Service, counted: Traffic, compiler: &Compiler) {
-        self.services.entry(service.listen).or_default().zero(counted);
+        self.services
+            .entry(service.listen)
+            .or_default()
+            .zero(counted);
         for key in keys_of(service) {
             if let Some((_, _, counted)) = compiler.server_facts(&key) {
                 self.servers.entry(key).or_default().zero(counted);
@@ -207,7 +210,10 @@ impl Director {
     #[must_use]
     pub fn total(&self) -> (Traffic, Rates) {
         let accounts = self.accounts.lock();
-        (accounts.total.since_zero(self.traffic()), accounts.total.rates())
+        (
+            accounts.total.since_zero(self.traffic()),
+            accounts.total.rates(),
+        )
     }
 
     /// Sets the counters of a service and its servers to 0, or those of all. What counts connections that are there

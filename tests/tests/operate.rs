@@ -42,7 +42,8 @@ struct Python {
 impl Python {
     fn new() -> Python {
         let folder = tempfile::tempdir().unwrap();
-        let files = ["director", "configuration", "connections"].map(|name| format!("uvs/v1/{name}.proto"));
+        let files =
+            ["director", "configuration", "connections"].map(|name| format!("uvs/v1/{name}.proto"));
         let made = Command::new("protoc")
             .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../control/proto"))
             .arg("-I.")

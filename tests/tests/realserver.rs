@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "helpers panic as their tests do")]
 
 use cli::lab::{Family, Host, Method, Namespace, Prefix, link};
-use e2e::{Configuration, HTTP_PORT, Output, Process, Scene, Server, client, eventually};
+use e2e::{
+    Configuration, HTTP_PORT, Output, Process, Scene, Server, client, eventually, executable,
+};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -95,6 +97,59 @@ fn uvs_dr_makes_a_host_a_real_server() {
     let _ = script("start").success();
     let again = eventually(PATIENCE, || serves().then_some(()));
     assert!(again.is_some(), "not after uvs-dr start");
+}
+
+/// What `uvs doctor` tells in the director's place.
+fn doctor(scene: &Scene) -> Output {
+    let uvs = executable().with_file_name("uvs");
+    let file = scene.folder().join("uvs.toml");
+    let arguments = ["doctor", "--config", file.to_str().unwrap()];
+    let uvs = uvs.to_str().unwrap();
+    Process::start(&scene.topology.director, uvs, &arguments).finish(PATIENCE)
+}
+
+#[test]
+fn the_doctor_finds_a_real_server_that_answers_for_the_virtual_address() {
+    let scene = Scene::new(Configuration::new(Method::Dr, Family::V4, 1), 2);
+    let told = doctor(&scene);
+    assert!(
+        told.stdout
+            .contains("nobody else answers ARP for 1 virtual address"),
+        "{told:?}"
+    );
+    assert!(
+        told.stdout.contains("2 servers on the link of port lan"),
+        "{told:?}"
+    );
+    let server = &scene.topology.servers[0].namespace;
+    server.sysctl("net.ipv4.conf.all.arp_ignore", "0").unwrap();
+    let told = doctor(&scene);
+    assert_eq!(told.status.code(), Some(1), "{told:?}");
+    let vip = scene.virtual_address(HTTP_PORT).ip();
+    let finding = format!("answers ARP for the virtual address {vip}");
+    assert!(told.stdout.contains(&finding), "{told:?}");
+}
+
+#[test]
+fn the_doctor_finds_a_server_by_nat_whose_answers_go_elsewhere() {
+    let scene = Scene::new(Configuration::new(Method::Nat, Family::V4, 1), 1);
+    let vip = scene.virtual_address(HTTP_PORT);
+    let answer = client::try_ask(scene.client(), vip, "name", 1);
+    assert!(answer.status.success(), "{answer:?}");
+    assert!(!doctor(&scene).stdout.contains("none came back"));
+
+    let scene = Scene::new(Configuration::new(Method::Nat, Family::V4, 1), 1);
+    let server = &scene.topology.servers[0].namespace;
+    let _ = run(server, "ip", &["route", "delete", "default"]).success();
+    scene.client().run(|| {
+        for _ in 0..12 {
+            let tried = TcpStream::connect_timeout(&vip, Duration::from_millis(20));
+            assert!(tried.is_err(), "the server has no way back");
+        }
+    });
+    let told = doctor(&scene);
+    let finding = "packets, and none came back by the director";
+    assert!(told.stdout.contains(finding), "{told:?}");
 }
 
 #[test]

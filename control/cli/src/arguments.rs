@@ -46,8 +46,9 @@ pub enum Command {
     Top(top::Options),
     /// Look at the machine: is it fit for the director, and what is to be done where it is not?
     ///
-    /// Huge pages, processors, the interfaces and devices of the configuration, and the kernel's settings. Needs no running
-    /// uvsd. Exit status 1 when something would keep the director from working.
+    /// Huge pages, processors, the interfaces and devices of the configuration, the kernel's settings, the way to each server, and
+    /// who else answers ARP for virtual addresses. Of a running uvsd: servers that do not answer. It need not run. Exit status 1
+    /// when something would keep the director from working.
     Doctor(doctor::Options),
     /// Say what a running director would do with a packet, and why. Nothing is changed.
     Explain(explain::Options),

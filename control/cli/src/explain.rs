@@ -139,7 +139,7 @@ fn as_json(answer: &v1::ExplainResponse) -> Value {
     })
 }
 
-fn service(key: &v1::ServiceKey) -> String {
+pub(crate) fn service(key: &v1::ServiceKey) -> String {
     if key.mark != 0 {
         let family = if key.mark_ipv6 { " ipv6" } else { "" };
         return format!("mark {}{family}", key.mark);

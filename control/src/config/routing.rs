@@ -33,7 +33,8 @@ impl Configuration {
     }
 
     /// The way to every destination: the subnets on the ports' links and the routes.
-    pub(crate) fn routing(&self) -> Routes {
+    #[must_use]
+    pub fn routing(&self) -> Routes {
         let mut routes = Routes::default();
         for (port, subnet) in self.subnets() {
             routes.insert(

@@ -1,7 +1,9 @@
 //! `uvs doctor`: is this machine fit for the director, and what is to be done where it is not?
 //!
-//! Each check reads files below a root folder (`/proc`, `/sys`) and the configuration, and yields findings; nothing is changed.
+//! Most checks read files below a root folder (`/proc`, `/sys`) and the configuration, and yield findings; one asks on the links
+//! (`arp.rs`), and some ask a running uvsd. Nothing is changed.
 
+mod arp;
 mod cpus;
 mod devices;
 mod interfaces;
@@ -9,6 +11,7 @@ mod kernel;
 mod machine;
 mod memory;
 mod report;
+mod servers;
 #[cfg(test)]
 mod tests;
 
@@ -62,9 +65,20 @@ pub fn run(options: &Options) -> Report {
         configuration.as_ref(),
         &mut report,
     );
+    if let Some(configuration) = &configuration {
+        servers::ways(configuration, &mut report);
+        arp::answered(configuration, &mut report);
+    }
     let of_configuration = configuration.map(|configuration| configuration.director.control);
     if let Some(socket) = options.socket.clone().or(of_configuration) {
-        let answer = show::fetch(&connect::Options::socket(&socket));
+        let connect = connect::Options::socket(&socket);
+        let answer = show::fetch(&connect);
+        if let Ok(status) = &answer {
+            servers::neighbours(status, &mut report);
+            if let Ok(services) = show::fetch_services(&connect) {
+                servers::answers(&services, &mut report);
+            }
+        }
         judge_uvsd(&socket, answer, &mut report);
     }
     report

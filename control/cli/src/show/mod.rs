@@ -53,16 +53,21 @@ pub(crate) fn fetch(options: &connect::Options) -> Result<v1::GetStatusResponse,
     })
 }
 
+/// Its services with their servers and counters.
+pub(crate) fn fetch_services(options: &connect::Options) -> Result<Vec<v1::Service>, ConnectError> {
+    let answer = ask(options, async |channel| {
+        let mut client = DirectorClient::new(channel);
+        client.list_services(v1::ListServicesRequest {}).await
+    });
+    Ok(answer?.services)
+}
+
 /// The text of `uvs list`.
 ///
 /// # Errors
 /// When the director does not answer.
 pub fn list(options: &ListOptions) -> Result<String, ConnectError> {
-    let answer = ask(&options.connect, async |channel| {
-        let mut client = DirectorClient::new(channel);
-        client.list_services(v1::ListServicesRequest {}).await
-    })?;
-    let services = &answer.services;
+    let services = &fetch_services(&options.connect)?;
     Ok(match (options.json, options.rate) {
         (true, _) => format!("{:#}\n", json::services(services)),
         (_, true) => listing::rates(services),
