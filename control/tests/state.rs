@@ -138,6 +138,16 @@ fn what_is_fixed_comes_from_the_file_and_the_rest_from_the_state() {
     assert_eq!(running.is(), (2, 2));
     let (configuration, ..) = running.manager.current();
     assert_eq!(configuration.director.connections, 200);
+    drop(running);
+    let metrics = "[metrics]\nservers = false\n[[service]]";
+    let running = bed.start_with("[[service]]", metrics);
+    assert_eq!(running.is(), (2, 2), "what is fixed loses nothing");
+    let (configuration, ..) = running.manager.current();
+    assert!(
+        configuration
+            .metrics
+            .is_some_and(|metrics| !metrics.servers)
+    );
 }
 
 #[test]

@@ -77,6 +77,7 @@ pub(super) fn origin(configuration: &Configuration) -> String {
         director: DirectorSettings::default(),
         dpdk: DpdkSettings::default(),
         access: AccessSettings::default(),
+        metrics: None,
         ..configuration.clone()
     };
     for port in &mut changeable.ports {
@@ -91,6 +92,7 @@ pub(super) fn merged(file: &Configuration, state: &Configuration) -> Configurati
         director: file.director.clone(),
         dpdk: file.dpdk.clone(),
         access: file.access.clone(),
+        metrics: file.metrics.clone(),
         ports: file.ports.clone(),
         ..state.clone()
     };
