@@ -4,14 +4,15 @@ use crate::case::{BenchError, Case, Share, Size};
 use crate::director::{Director, PORT, port_info};
 use crate::place::Ip;
 use crate::roofline::{Floor, Memory, pass};
+use crate::step::Step;
 use crate::traffic::{Records, Traffic};
 use conntrack::Ticks;
 use dataplane::port::memory::SourcePort;
 use dataplane::worker::Worker;
 use hdrhistogram::Histogram;
 use nix::time::{ClockId, clock_gettime};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 /// How long the director is measured before the floor's turn comes, so that what disturbs the machine disturbs both.
@@ -31,7 +32,7 @@ pub(crate) struct Shared<'a> {
     pub(crate) case: &'a Case,
     pub(crate) director: &'a Director,
     pub(crate) stop: &'a (dyn Fn() -> bool + Sync),
-    pub(crate) barrier: Barrier,
+    pub(crate) step: Step,
     /// What the first worker decided while the others waited.
     pub(crate) goes_on: AtomicBool,
     epoch: Instant,
@@ -49,7 +50,7 @@ impl<'a> Shared<'a> {
             case,
             director,
             stop,
-            barrier: Barrier::new(usize::from(case.workers)),
+            step: Step::new(usize::from(case.workers)),
             goes_on: AtomicBool::new(true),
             epoch: Instant::now(),
             ahead: AtomicU32::new(0),
@@ -82,11 +83,11 @@ impl<'a> Shared<'a> {
 
     /// Lets the first worker decide for all; everybody waits for it.
     pub(crate) fn agree<F: Ip>(&self, member: &Member<F>, decide: impl FnOnce() -> bool) -> bool {
-        self.barrier.wait();
+        self.step.wait();
         if member.is_first() {
             self.goes_on.store(decide(), Relaxed);
         }
-        self.barrier.wait();
+        self.step.wait();
         self.goes_on.load(Relaxed)
     }
 }
@@ -171,7 +172,7 @@ impl<F: Ip> Member<F> {
         if self.is_first() {
             shared.director.confirm(shared.ticks(Instant::now()));
         }
-        shared.barrier.wait();
+        shared.step.wait();
         let come_before = self.traffic().come();
         let busy_before = self.share.busy;
         let cpu_start = cpu_time();
@@ -216,12 +217,12 @@ impl<F: Ip> Member<F> {
 
     /// Measures the floor, if it is wanted, and the port alone.
     pub(crate) fn measure_floor(&mut self, shared: &Shared<'_>) {
-        shared.barrier.wait();
+        shared.step.wait();
         let spare = &mut self.spare;
         if let Some(floor) = &mut self.floor {
             self.of_floor.add(timed(FLOOR_SLICE, || floor.round(spare)));
         }
-        shared.barrier.wait();
+        shared.step.wait();
         self.of_port.add(timed(PORT_SLICE, || pass(spare)));
     }
 }
@@ -262,6 +263,7 @@ pub(crate) fn cpu_time() -> Duration {
 
 /// Lets every worker do something in a thread of its own, all at the same time.
 pub(crate) fn together<F: Ip, T: Send>(
+    shared: &Shared<'_>,
     crew: &mut [Member<F>],
     work: impl Fn(&mut Member<F>) -> T + Sync,
 ) -> Vec<T> {
@@ -269,7 +271,12 @@ pub(crate) fn together<F: Ip, T: Send>(
         let work = &work;
         let threads: Vec<_> = crew
             .iter_mut()
-            .map(|member| scope.spawn(move || work(member)))
+            .map(|member| {
+                scope.spawn(move || {
+                    let _watched = shared.step.watched();
+                    work(member)
+                })
+            })
             .collect();
         let ended = threads.into_iter().map(|thread| {
             let result = thread.join();
@@ -290,7 +297,7 @@ pub(crate) fn play<F: Ip>(
         let len = Size::Bytes(64).longest_in_memory(F::FAMILY);
         member.listen_to(traffic, Traffic::once(Arc::default()), len);
     }
-    together(crew, |member| {
+    together(shared, crew, |member| {
         member.measure(shared, Until::End, 0.0);
         member.reset();
     });

@@ -22,6 +22,7 @@ mod looping;
 mod place;
 mod roofline;
 mod run;
+mod step;
 mod traffic;
 
 pub use case::{

@@ -164,7 +164,7 @@ fn make_connections<F: Ip>(shared: &Shared<'_>, crew: &mut [Member<F>]) -> Resul
         member.listen_to(Traffic::once(syns), of_floor, len);
     }
     let start = Instant::now();
-    let fills = together(crew, |member| {
+    let fills = together(shared, crew, |member| {
         let mut fills = 0_u64;
         loop {
             member.traffic().rewind();
@@ -201,23 +201,24 @@ fn make_connections<F: Ip>(shared: &Shared<'_>, crew: &mut [Member<F>]) -> Resul
 /// Lets all connections time out, on all workers.
 fn forget_connections<F: Ip>(shared: &Shared<'_>, member: &mut Member<F>) {
     let start = shared.ticks(Instant::now());
-    shared.barrier.wait();
+    shared.step.wait();
     if member.is_first() {
         shared.skip(UNTIL_FORGOTTEN);
     }
-    shared.barrier.wait();
+    shared.step.wait();
     for step in (0..UNTIL_FORGOTTEN.0).step_by(STEP) {
         member.round(start.after(Ticks(step)));
     }
     let table = F::table(&shared.director.tables);
     while table.statistics().entries > 0 && !(shared.stop)() {
+        shared.step.check();
         member.round(shared.ticks(Instant::now()));
     }
-    shared.barrier.wait();
+    shared.step.wait();
     for _ in 0..ROUNDS_UNTIL_FREE {
         member.round(shared.ticks(Instant::now()));
     }
-    shared.barrier.wait();
+    shared.step.wait();
 }
 
 /// Measures established traffic in slices, the floor's and the port's between the director's.
@@ -226,7 +227,7 @@ fn forward<F: Ip>(shared: &Shared<'_>, crew: &mut [Member<F>]) -> Result<(), Ben
     let before = director.received_and_forwarded();
     let rate = f64::from(case.new_flows_per_second) / f64::from(case.workers);
     let slice = SLICE.min(case.time);
-    together(crew, |member| {
+    together(shared, crew, |member| {
         member.measure(shared, Until::Passed(case.time / WARM_UP), 0.0);
         member.measure_floor(shared);
         member.reset();
