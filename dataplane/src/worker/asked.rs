@@ -5,6 +5,8 @@
 //! is answered with a RST, and goes on as a RST. The connection is in state CLOSE then, and whatever else comes in its last
 //! seconds is treated alike, since an end that does not believe a RST asks again.
 //!
+//! When uvsd starts anew meanwhile, a connection whose RST has not been sent yet goes on as if nobody had asked (`takeover.rs`).
+//!
 //! Source: RFC 9293 §3.10.7, RFC 5961 §3.2 (RSTs that are not believed).
 
 use super::connection::Found;

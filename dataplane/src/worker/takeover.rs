@@ -4,6 +4,7 @@
 //! beside the table has to be there. Checksum differences follow from the addresses and are made anew.
 
 use super::family::Ip;
+use super::asked::RESET;
 use super::helped::{self, EXPECTED, HELPED};
 use super::persistence::CALLS_OF_ONE_PLACE;
 use super::{Flows, Tables};
@@ -153,6 +154,8 @@ impl Judge<'_> {
         if !has_all {
             return Err(Cause::Helper);
         }
+        // Who asked for a reset is gone with the process before, and nothing else in the file tells that somebody did.
+        entry.clear_flags(RESET);
         self.has_helped |= entry.flags() & (HELPED | EXPECTED) != 0;
         let burden = &mut self.burdens[number];
         *match () {
