@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 fn package(folder: &Path) -> PathBuf {
     let release = folder.join("target/release");
     std::fs::create_dir_all(&release).unwrap();
-    for name in ["uvsd", "uvs"] {
+    for name in ["uvsd", "uvs", "libuvs_ipvs.so"] {
         std::fs::copy(executable().with_file_name(name), release.join(name)).unwrap();
     }
     let mut manuals = cargo(&["run", "--quiet", "-p", "cli", "--example", "manuals", "--"]);

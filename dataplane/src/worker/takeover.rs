@@ -3,8 +3,8 @@
 //! Their servers have to be those of the directory under their numbers, and what helpers and persistence remembered
 //! beside the table has to be there. Checksum differences follow from the addresses and are made anew.
 
-use super::family::Ip;
 use super::asked::RESET;
+use super::family::Ip;
 use super::helped::{self, EXPECTED, HELPED};
 use super::persistence::CALLS_OF_ONE_PLACE;
 use super::{Flows, Tables};

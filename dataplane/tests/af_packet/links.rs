@@ -61,6 +61,28 @@ fn an_interface_that_was_down_goes_on() {
     assert_eq!(receive_numbers(&mut left, 1), [3]);
 }
 
+/// That an interface has gone down is told once, to whoever asks next: also to him who asks for a long frame.
+#[test]
+fn long_frames_that_wait_while_the_link_goes_down_keep_their_place() {
+    let (a, b, mut left, mut right) = pair();
+    a.ip("link set left0 mtu 9000");
+    b.ip("link set right0 mtu 9000");
+    let to = right.info().mac;
+    for numbers in [0..10, 10..20] {
+        idle(&mut left);
+        for number in numbers.clone() {
+            assert!(left.send(&numbered(to, 9014, number), &Offload::NONE));
+        }
+        left.flush();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        b.ip("link set right0 down");
+        let received = receive_numbers(&mut right, 10);
+        assert!(received.iter().copied().eq(numbers), "{received:?}");
+        b.ip("link set right0 up");
+    }
+    assert_eq!(right.counters().receive_missed, 0);
+}
+
 #[test]
 fn an_interface_that_was_replaced_goes_on() {
     for workers in [1, 2] {

@@ -30,6 +30,8 @@ pub(super) struct Interface {
 
 /// Frames that are handed to the kernel in one call.
 pub(super) const SEND_MAX: usize = 64;
+/// Errors of the interface that may come between two tries to receive.
+const ERRORS_IN_BETWEEN: u32 = 4;
 /// The longest name of an interface, bytes.
 pub(super) const NAME_LEN_MAX: usize = libc::IFNAMSIZ - 1;
 
@@ -150,9 +152,25 @@ impl PacketSocket {
     /// Takes the first frame from the socket's queue, its virtio-net header in front; how long it is, even if that is more
     /// than fits.
     ///
+    /// That the interface has gone down is told to whoever calls next, once, instead of what he asks for: the frame is still there
+    /// then, and is asked for again. Otherwise each later frame would be taken for the one behind it.
+    ///
     /// # Errors
     /// When there is none.
     pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut received = self.receive_once(buffer);
+        for _ in 0..ERRORS_IN_BETWEEN {
+            match &received {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                    received = self.receive_once(buffer);
+                }
+                _ => break,
+            }
+        }
+        received
+    }
+
+    fn receive_once(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let (fd, flags) = (self.fd.as_raw_fd(), libc::MSG_DONTWAIT | libc::MSG_TRUNC);
         // SAFETY: `buffer` is writable for its length during the call.
         let len = unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags) };
