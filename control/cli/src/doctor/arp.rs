@@ -5,7 +5,7 @@ use conntrack::Method;
 use control::config::{Configuration, Listen, PortSettings};
 use dataplane::frame::Offload;
 use dataplane::packet::arp::{self, Operation};
-use dataplane::packet::wire::{ETHER_TYPE_ARP, read_u16};
+use dataplane::packet::wire::ETHER_TYPE_ARP;
 use dataplane::port::{Burst, Mac, Port, PortId, af_packet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -127,7 +127,7 @@ fn probe(
 
 /// Who says of himself that he has which address.
 fn answer(frame: &[u8]) -> Option<(Ipv4Addr, Mac)> {
-    let is_arp = frame.len() > 14 && read_u16(frame, 12) == ETHER_TYPE_ARP;
+    let is_arp = frame.get(12..14) == Some(&ETHER_TYPE_ARP.to_be_bytes()[..]);
     let arp = arp::parse(frame).ok().filter(|_| is_arp)?;
     (arp.operation == Operation::Reply).then_some((arp.sender, arp.sender_mac))
 }
