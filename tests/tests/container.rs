@@ -143,7 +143,10 @@ fn the_debian_package_installs_runs_and_goes() {
     let mut verify = Command::new("systemd-analyze");
     verify.args(["verify", "--man=no"]).arg(&unit);
     let said = e2e::Process::spawn(verify).finish(PATIENCE);
-    assert_eq!((said.status.code(), said.stderr.as_str()), (Some(0), ""));
+    // The machine's other units may have faults of their own.
+    let ours = said.stderr.lines().filter(|line| line.contains("uvsd"));
+    assert_eq!(said.status.code(), Some(0), "{said:?}");
+    assert_eq!(ours.collect::<Vec<_>>(), [""; 0]);
     let mut security = Command::new("systemd-analyze");
     security
         .args(["security", "--offline=yes", "--threshold=35"])

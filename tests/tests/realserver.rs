@@ -132,13 +132,21 @@ fn the_doctor_finds_a_real_server_that_answers_for_the_virtual_address() {
 
 #[test]
 fn the_doctor_finds_a_server_by_nat_whose_answers_go_elsewhere() {
-    let scene = Scene::new(Configuration::new(Method::Nat, Family::V4, 1), 1);
+    let only = || Configuration {
+        servers: vec![Server {
+            index: 0,
+            weight: 1,
+        }],
+        ..Configuration::new(Method::Nat, Family::V4, 1)
+    };
+    let scene = Scene::new(only(), 1);
     let vip = scene.virtual_address(HTTP_PORT);
     let answer = client::try_ask(scene.client(), vip, "name", 1);
     assert!(answer.status.success(), "{answer:?}");
     assert!(!doctor(&scene).stdout.contains("none came back"));
 
-    let scene = Scene::new(Configuration::new(Method::Nat, Family::V4, 1), 1);
+    drop(scene);
+    let scene = Scene::new(only(), 1);
     let server = &scene.topology.servers[0].namespace;
     let _ = run(server, "ip", &["route", "delete", "default"]).success();
     scene.client().run(|| {
