@@ -155,6 +155,7 @@ method = "nat"
 server = [{ address = "10.1.0.11" }]
 [[service]]
 listen = "tcp [fd00::1]:80"
+method = "nat"
 "#;
         let configuration = Configuration::parse("t", text).unwrap().configuration;
         let of_port = |number: u16| {
