@@ -95,7 +95,8 @@ pub(crate) struct Referred {
 /// Shows every connection that `filter` lets through, IPv4 first, until `visit` breaks off. In no order; the tables go on
 /// changing meanwhile: what was there all the time is shown once, the rest once or not.
 ///
-/// Takes some ten nanoseconds for each connection, so it is for threads that may be busy (`spawn_blocking`).
+/// A walk over a million takes 22 ms and costs a worker that is busy meanwhile 4.5 % (`conntrack/examples/walk.rs`), so it is for
+/// threads that may be busy (`spawn_blocking`).
 pub fn for_each(
     director: &Director,
     filter: &Filter,
