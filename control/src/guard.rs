@@ -23,13 +23,12 @@ pub use audit::{Audit, Record, Told};
 pub use caller::Caller;
 pub use incoming::{CONNECTIONS, CONNECTIONS_PER_CALLER, Incoming, Io, UNKNOWN_CONNECTIONS};
 pub use layer::{GuardLayer, Guarded};
-pub use role::{Role, Roles, needed};
+pub use role::{Role, Roles, WrittenBy, needed};
 pub use tls::{Tls, TlsError};
 
 use crate::manage::Actor;
 use bucket::Buckets;
 use parking_lot::{Mutex, RwLock};
-use role::WrittenBy;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::{Code, Status};
@@ -119,14 +118,21 @@ impl Guard {
                 "no role allows {path}: there is no such method; accepted: those of uvs.v1, which the reflection service lists"
             )),
         };
-        // Whoever is refused over and over does not fill the disk; how often is counted.
-        if self.refusals.lock().take(&actor.name, now).is_ok() {
-            self.audit
-                .write(&Record::of(&actor, path, Told::failed(&refused)));
+        self.refuse(&actor, path, Told::failed(&refused));
+        Err(Box::new(refused))
+    }
+
+    /// Writes down that somebody was refused, and why. Whoever is refused over and over does not fill the disk: how often is
+    /// counted, and false returned.
+    pub fn refuse(&self, actor: &Actor, path: &str, told: Told) -> bool {
+        let is_seldom = self.refusals.lock().take(&actor.name, Instant::now());
+        let is_written = is_seldom.is_ok();
+        if is_written {
+            self.audit.write(&Record::of(actor, path, told));
         } else {
             self.audit.skip();
         }
-        Err(Box::new(refused))
+        is_written
     }
 }
 

@@ -25,7 +25,7 @@ mod wire;
 pub use socket::serve;
 
 use crate::config::{Configuration, Listen, Service, TimeoutSettings, keys};
-use crate::guard::{Role, Roles};
+use crate::guard::{self, Role, Roles, WrittenBy};
 use crate::manage::{Actor, Edit, Manager, Terms, Wish};
 use crate::proc::File;
 use crate::status::ServiceStatus;
@@ -55,6 +55,8 @@ pub struct Answer {
     pub datagrams: Vec<Vec<u8>>,
     /// An open file that goes with the first of them.
     pub file: Option<OwnedFd>,
+    /// What is to be written into the audit log, beside changes: the method of `uvs.v1` that does the same, and why it was refused.
+    pub noted: Vec<(&'static str, Option<String>)>,
 }
 
 /// What a message leads to, beside messages of its own.
@@ -83,6 +85,7 @@ impl Netlink {
     pub fn answer(&self, datagram: &[u8], actor: &Actor, roles: Roles) -> Answer {
         let mut writer = Writer::default();
         let mut file = None;
+        let mut noted = Vec::new();
         for asked in wire::messages(datagram) {
             let Header { kind, flags, .. } = asked.header;
             let is_request = flags & message::REQUEST != 0 && kind >= message::FIRST_TYPE;
@@ -91,6 +94,9 @@ impl Netlink {
                 false => Ok(Reply::Done),
                 true => self.request(&asked, actor, roles, &mut writer),
             };
+            if is_request && let Some(note) = note(&asked, &reply) {
+                noted.push(note);
+            }
             let code = match reply {
                 Ok(Reply::Done) if flags & message::ACK != 0 => 0,
                 Ok(Reply::Done) => continue,
@@ -115,6 +121,7 @@ impl Netlink {
         Answer {
             datagrams: writer.finish(),
             file,
+            noted,
         }
     }
 
@@ -349,6 +356,37 @@ fn reply_to(asked: &Message<'_>, kind: u16, flags: u16) -> Header {
         kind,
         flags,
         ..asked.header
+    }
+}
+
+/// What the audit log is to tell of a request: refusals, looks at connections, counters that begin anew.
+fn note(
+    asked: &Message<'_>,
+    reply: &Result<Reply, Refusal>,
+) -> Option<(&'static str, Option<String>)> {
+    let (&[command, ..], attributes) = asked.payload().split_first_chunk::<4>()?;
+    let shows_connections = || {
+        let file = Attributes::parse(attributes).and_then(files::named);
+        matches!(file, Ok(File::Connections))
+    };
+    let method = match asked.header.kind {
+        numbers::FILE if shows_connections() => "/uvs.v1.Connections/ListConnections",
+        numbers::FAMILY => match command {
+            command::ZERO => "/uvs.v1.Director/ZeroCounters",
+            command::GET_SERVICE
+            | command::GET_DEST
+            | command::GET_DAEMON
+            | command::GET_CONFIG
+            | command::GET_INFO => "/uvs.v1.Director/ListServices",
+            _ => "/uvs.v1.Configuration/Change",
+        },
+        _ => "/uvs.v1.Director/ListServices",
+    };
+    let is_written = guard::needed(method).is_some_and(|(_, by)| by == WrittenBy::Guard);
+    match reply {
+        Err(refusal @ Refusal::Forbidden(_)) => Some((method, Some(refusal.to_string()))),
+        Ok(_) if is_written => Some((method, None)),
+        _ => None,
     }
 }
 

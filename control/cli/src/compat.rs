@@ -4,6 +4,7 @@
 //!   uvs compat ─ is uvsd there? is the program one that can be preloaded? ─▶ LD_PRELOAD, UVS_IPVS ─▶ exec
 //! ```
 
+use crate::connect;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::env;
 use std::ffi::OsString;
@@ -29,9 +30,10 @@ const PROGRAM_HEADERS: u16 = 256;
 /// The arguments of `uvs compat`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// uvsd's socket for clients of the kernel's IPVS (`director.netlink`).
-    #[arg(long, value_name = "PATH", default_value = "/run/uvs/uvs.sock.nl")]
-    pub netlink: PathBuf,
+    /// uvsd's socket for clients of the kernel's IPVS (`director.netlink`); by default that of UVS_SOCKET with .nl behind it, or
+    /// /run/uvs/uvs.sock.nl.
+    #[arg(long, value_name = "PATH")]
+    pub netlink: Option<PathBuf>,
     /// The library that is preloaded; by default it is looked for beside uvs, then in /usr/lib/uvs.
     #[arg(long, value_name = "FILE")]
     pub library: Option<PathBuf>,
@@ -107,21 +109,32 @@ fn prepare(options: &Options) -> Result<(PathBuf, Command), CompatError> {
     let library = library(options.library.as_deref())?;
     let program = find(Path::new(program))?;
     preloadable(&program, SCRIPTS)?;
-    reach(&options.netlink)?;
+    let netlink = socket(options.netlink.as_deref(), env::var_os("UVS_SOCKET"));
+    reach(&netlink)?;
     let mut preload = library.into_os_string();
     if let Some(before) = env::var_os("LD_PRELOAD").filter(|before| !before.is_empty()) {
         preload.push(":");
         preload.push(before);
     }
-    let netlink = std::path::absolute(&options.netlink);
-    let netlink = netlink.map_err(|error| CompatError::NoDirector {
-        path: options.netlink.clone(),
+    let netlink = std::path::absolute(&netlink).map_err(|error| CompatError::NoDirector {
+        path: netlink,
         error,
     })?;
     let mut command = Command::new(&program);
     command.args(arguments).env("LD_PRELOAD", preload);
     command.env("UVS_IPVS", netlink);
     Ok((program, command))
+}
+
+/// The socket that was named, or the one beside the control socket.
+fn socket(named: Option<&Path>, control: Option<OsString>) -> PathBuf {
+    if let Some(named) = named {
+        return named.to_owned();
+    }
+    let mut path = control.filter(|path| !path.is_empty());
+    let path = path.get_or_insert_with(|| connect::SOCKET.into());
+    path.push(".nl");
+    PathBuf::from(&*path)
 }
 
 /// Whether uvsd lets us in.
@@ -272,9 +285,20 @@ mod tests {
     }
 
     #[test]
+    fn the_socket_is_the_one_beside_the_control_socket() {
+        let path = |named: Option<&str>, control: Option<&str>| {
+            socket(named.map(Path::new), control.map(Into::into))
+        };
+        assert_eq!(path(None, None), Path::new("/run/uvs/uvs.sock.nl"));
+        assert_eq!(path(None, Some("")), Path::new("/run/uvs/uvs.sock.nl"));
+        assert_eq!(path(None, Some("/run/b.sock")), Path::new("/run/b.sock.nl"));
+        assert_eq!(path(Some("/n"), Some("/run/b.sock")), Path::new("/n"));
+    }
+
+    #[test]
     fn what_is_missing_is_told() {
         let options = |command: &str, library: Option<PathBuf>| Options {
-            netlink: PathBuf::from("/nowhere/uvs.sock.nl"),
+            netlink: Some(PathBuf::from("/nowhere/uvs.sock.nl")),
             library,
             command: vec![command.into()],
         };

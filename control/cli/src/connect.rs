@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
+/// Where a director listens unless its configuration says otherwise.
+pub(crate) const SOCKET: &str = "/run/uvs/uvs.sock";
 /// How long a director may take to answer.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -16,7 +18,7 @@ pub struct Options {
         long,
         value_name = "PATH",
         env = "UVS_SOCKET",
-        default_value = "/run/uvs/uvs.sock"
+        default_value = SOCKET
     )]
     pub socket: PathBuf,
     /// A uvsd elsewhere, such as `https://director:7443` (`access.tls.listen` in its configuration); in place of the socket.
@@ -72,7 +74,7 @@ impl Options {
 pub enum ConnectError {
     /// Nobody listens at the socket.
     #[error(
-        "{}: {error}; accepted: the control socket of a running uvsd (--socket)", .path.display()
+        "{}: {error}; accepted: the control socket of a running uvsd (--socket){}", .path.display(), hint(.error)
     )]
     Unreachable {
         /// The socket.
@@ -101,11 +103,20 @@ pub enum ConnectError {
         error: std::io::Error,
     },
     /// The director refused, or broke off.
-    #[error("the director answered: {}", .0.message())]
+    #[error("{}", answered(.0))]
     Refused(#[from] Box<tonic::Status>),
     /// There is no runtime to ask with.
     #[error("no runtime: {0}")]
     Runtime(#[from] std::io::Error),
+}
+
+/// What else a user can do who is not let in.
+fn hint(error: &str) -> &'static str {
+    if error.starts_with("Permission denied") {
+        ", for root and the members of its group (access.group in uvsd's configuration)"
+    } else {
+        ""
+    }
 }
 
 /// Connects, and waits for the answer to one request: `ask(options, async |channel| DirectorClient::new(channel).get_status(…).await)`.
@@ -121,6 +132,17 @@ pub fn ask<T>(
         let answer = answer.map_err(|status| refused(options, status))?;
         Ok(answer.into_inner())
     })
+}
+
+/// What a status says: the director's word, or that it is gone.
+pub(crate) fn answered(status: &tonic::Status) -> String {
+    broken(status).unwrap_or_else(|| format!("the director answered: {}", status.message()))
+}
+
+/// Where a call broke off before the director had said all, how that came.
+pub(crate) fn broken(status: &tonic::Status) -> Option<String> {
+    let error = std::error::Error::source(status).map(innermost)?;
+    Some(format!("the connection to the director broke: {error}"))
 }
 
 /// Why a call was not answered as hoped: by the director's word, or because it could not be reached any more. With TLS it is told

@@ -2,6 +2,8 @@
 
 use crate::connect::{self, ConnectError};
 use crate::endpoint;
+use crate::json;
+use crate::output::{self, OutputError};
 use proto::v1;
 use proto::v1::connections_client::ConnectionsClient;
 use std::io::{self, IsTerminal, Write};
@@ -28,6 +30,23 @@ pub struct Options {
     /// What becomes of those that are left then.
     #[arg(long, value_enum, default_value_t = Then::Keep)]
     pub then: Then,
+    /// As JSON: an object on a line for each time that something is told, the last with "done".
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Why it did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum DrainError {
+    /// The director.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// What cannot be written.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// The director went.
+    #[error("the director tells no more: {0} left, weight 0; what --then says is not done")]
+    Cut(String),
 }
 
 /// What becomes of connections that outlive the deadline.
@@ -63,29 +82,46 @@ impl Options {
     }
 }
 
-/// Drains, telling how it goes on standard error if that is a terminal, and the end in `out`.
+/// Drains, telling how it goes on standard error if that is a terminal, and the end in `out`; as JSON all of it there.
 ///
 /// # Errors
 /// When the director does not do it.
-pub fn run(options: &Options, out: &mut impl Write) -> Result<(), ConnectError> {
-    let shows = io::stderr().is_terminal();
+pub fn run(options: &Options, out: &mut impl Write) -> Result<(), DrainError> {
+    let shows = !options.json && io::stderr().is_terminal();
     let last = connect::run(&options.connect, async |channel| {
         let mut client = ConnectionsClient::new(channel);
-        let stream = client.drain(options.message()).await.map_err(Box::new)?;
+        let refused = |status| connect::refused(&options.connect, status);
+        let stream = client.drain(options.message()).await.map_err(refused)?;
         let mut stream = stream.into_inner();
         let mut last = v1::DrainResponse::default();
-        while let Some(told) = stream.message().await.map_err(Box::new)? {
+        loop {
+            let message = stream.message().await;
             if shows {
-                eprint!("\r\x1b[Kdraining: {}", left(&told));
+                eprint!("\r\x1b[K");
+            }
+            let told = match message {
+                Ok(Some(told)) => told,
+                Ok(None) => return Ok(last),
+                // It was there before: what holds is worth more than the socket's name.
+                Err(status) if connect::broken(&status).is_some() => return Ok(last),
+                Err(status) => return Err(DrainError::Connect(refused(status))),
+            };
+            if shows && !told.done {
+                eprint!("draining: {}", left(&told));
+            }
+            if options.json {
+                output::tell(out, &format!("{}\n", json::of("DrainResponse", &told)))?;
             }
             last = told;
         }
-        if shows {
-            eprint!("\r\x1b[K");
-        }
-        Ok::<_, ConnectError>(last)
     })?;
-    writeln!(out, "{}", summary(&last)).map_err(ConnectError::Runtime)
+    if !last.done {
+        return Err(DrainError::Cut(left(&last)));
+    }
+    if !options.json {
+        output::tell(out, &format!("{}\n", summary(&last)))?;
+    }
+    Ok(())
 }
 
 /// What a server still has, in words.
@@ -102,18 +138,11 @@ fn summary(told: &v1::DrainResponse) -> String {
         0 => String::new(),
         ended => format!(", {ended} ended at the deadline"),
     };
-    if told.done {
-        format!(
-            "drained (revision {}){ended}: {} left",
-            told.revision,
-            left(told)
-        )
-    } else {
-        format!(
-            "the director stopped telling: {} left, weight 0",
-            left(told)
-        )
-    }
+    format!(
+        "drained (revision {}){ended}: {} left",
+        told.revision,
+        left(told)
+    )
 }
 
 #[cfg(test)]
@@ -135,13 +164,9 @@ mod tests {
             "drained (revision 7), 3 ended at the deadline: 2 active, 1 inactive left"
         );
         let cut = v1::DrainResponse {
-            done: false,
             persistent: 4,
             ..told
         };
-        assert!(
-            summary(&cut)
-                .starts_with("the director stopped telling: 2 active, 1 inactive, 4 persistent")
-        );
+        assert_eq!(left(&cut), "2 active, 1 inactive, 4 persistent");
     }
 }

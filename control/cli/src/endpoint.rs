@@ -64,6 +64,16 @@ pub fn server(text: &str) -> Result<(IpAddr, u16), String> {
         })
 }
 
+/// One end of a packet: an address and a port.
+///
+/// # Errors
+/// When it is none.
+pub fn packet_end(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "not an address with its port; accepted: 10.0.0.9:40000, [fd00::9]:40000".to_owned()
+    })
+}
+
 /// A network or an address, and a port; either may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct End {

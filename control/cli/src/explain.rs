@@ -1,6 +1,7 @@
 //! `uvs explain`: what a running director would do with a packet, and why.
 
 use crate::connect::{self, ConnectError, ask};
+use crate::endpoint;
 use proto::v1;
 use proto::v1::connections_client::ConnectionsClient;
 use serde_json::{Value, json};
@@ -14,10 +15,10 @@ pub struct Options {
     #[arg(value_name = "PROTOCOL")]
     protocol: Protocol,
     /// Who sends it, such as 10.0.0.9:40000 or [fd00::9]:40000.
-    #[arg(value_name = "SOURCE")]
+    #[arg(value_name = "SOURCE", value_parser = endpoint::packet_end)]
     source: SocketAddr,
     /// To whom, such as 10.0.0.100:80.
-    #[arg(value_name = "DESTINATION")]
+    #[arg(value_name = "DESTINATION", value_parser = endpoint::packet_end)]
     destination: SocketAddr,
     /// The director's port (NIC) that it comes in by; otherwise the one where the way to its sender leads.
     #[arg(

@@ -15,6 +15,7 @@ pub mod explain;
 pub mod ipvsadm;
 mod json;
 pub mod lab;
+pub mod output;
 mod remote;
 pub mod replay;
 pub mod show;

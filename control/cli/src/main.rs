@@ -5,11 +5,10 @@ use cli::arguments::{Arguments, Command};
 use cli::demo::{self, Interrupt};
 use cli::ipvsadm::{self, Called, Streams};
 use cli::{
-    bench, capture, compat, configure, connect, connections, doctor, drain, explain, lab, replay,
-    show, top,
+    bench, capture, compat, configure, connect, connections, doctor, drain, explain, lab, output,
+    replay, show, top,
 };
 use std::error::Error;
-use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -20,13 +19,13 @@ fn main() -> ExitCode {
         Command::Demo(options) => run_demo(&options),
         Command::Replay(options) => run_replay(&options),
         Command::Bench(options) => run_bench(&options),
-        Command::Status(options) => show::status(&options).map_err(Into::into).map(print),
-        Command::List(options) => show::list(&options).map_err(Into::into).map(print),
+        Command::Status(options) => show::status(&options).map_err(Into::into).and_then(print),
+        Command::List(options) => show::list(&options).map_err(Into::into).and_then(print),
         Command::Connections(options) => told(connections::run(&options, &mut std::io::stdout())),
         Command::Drain(options) => told(drain::run(&options, &mut std::io::stdout())),
         Command::Top(options) => told(top::run(&options)),
-        Command::Doctor(options) => Ok(run_doctor(&options)),
-        Command::Explain(options) => explain::run(&options).map_err(Into::into).map(print),
+        Command::Doctor(options) => run_doctor(&options),
+        Command::Explain(options) => explain::run(&options).map_err(Into::into).and_then(print),
         Command::Capture(options) => run_capture(&options),
         Command::Compat(options) => Err(compat::run(&options).into()),
         Command::Ipvsadm { .. } => unreachable!("its arguments are its own: see `run_ipvsadm`"),
@@ -75,7 +74,7 @@ fn run_demo(options: &demo::Options) -> Result<ExitCode, Box<dyn Error>> {
     } else {
         report.to_string()
     };
-    print(text);
+    print(text)?;
     Ok(match interrupt.signal() {
         Some(signal) => ExitCode::from(128 + signal),
         None if report.passed() => ExitCode::SUCCESS,
@@ -86,25 +85,25 @@ fn run_demo(options: &demo::Options) -> Result<ExitCode, Box<dyn Error>> {
 fn run_bench(options: &bench::Options) -> Result<ExitCode, Box<dyn Error>> {
     let interrupt = Interrupt::catch()?;
     let report = bench::run(options, &interrupt)?;
-    let code = print(report.to_string());
+    let code = print(report.to_string())?;
     Ok(interrupt
         .signal()
         .map_or(code, |signal| ExitCode::from(128 + signal)))
 }
 
-fn run_doctor(options: &doctor::Options) -> ExitCode {
+fn run_doctor(options: &doctor::Options) -> Result<ExitCode, Box<dyn Error>> {
     let report = doctor::run(options);
     let text = if options.json {
         format!("{:#}\n", report.json())
     } else {
         report.to_string()
     };
-    print(text);
-    if report.passed() {
+    print(text)?;
+    Ok(if report.passed() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    }
+    })
 }
 
 fn run_capture(options: &capture::Options) -> Result<ExitCode, Box<dyn Error>> {
@@ -118,11 +117,10 @@ fn run_replay(options: &replay::Options) -> Result<ExitCode, Box<dyn Error>> {
     for warning in warnings {
         eprintln!("uvs: {warning}");
     }
-    Ok(print(report.to_string()))
+    print(report.to_string())
 }
 
-/// Whoever reads the text may have closed the pipe; the exit status still tells the outcome.
-fn print(text: String) -> ExitCode {
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+fn print(text: String) -> Result<ExitCode, Box<dyn Error>> {
+    output::tell(&mut std::io::stdout(), &text)?;
+    Ok(ExitCode::SUCCESS)
 }

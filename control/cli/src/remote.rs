@@ -120,21 +120,21 @@ impl Remote {
         self.wait(async { client.roll_back(v1::RollBackRequest { revision }).await })
     }
 
-    /// Hands over every change from now on, until `told` has had enough or the director says no more.
+    /// Hands over every change from now on, until `told` has had enough or the director says no more: whether the latter.
     pub(crate) fn watch(
         &self,
         mut told: impl FnMut(v1::WatchConfigurationResponse) -> bool,
-    ) -> Answer<()> {
+    ) -> Answer<bool> {
         let mut client = self.configuration_client();
         let request = v1::WatchConfigurationRequest::default();
         self.runtime.block_on(async {
             let mut news = client.watch_configuration(request).await?.into_inner();
             while let Some(message) = news.message().await? {
                 if !told(message) {
-                    break;
+                    return Ok(false);
                 }
             }
-            Ok(())
+            Ok(true)
         })
     }
 

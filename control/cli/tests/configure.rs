@@ -216,6 +216,10 @@ fn what_is_wrong_is_told_with_what_is_accepted() {
             "address remove lan 10.2.0.1/24",
             vec!["accepted: 10.1.0.1/24"],
         ),
+        (
+            "drain 10.0.0.100:81 10.1.0.11",
+            vec!["no service tcp 10.0.0.100:81; the nearest is tcp 10.0.0.100:80"],
+        ),
         ("confirm", vec!["no change waits for its confirmation"]),
         (
             "route add 10.9.0.0/16 --via 10.1.0.254 --expect-revision 77",
@@ -337,6 +341,125 @@ fn changes_are_watched() {
         news["plan"]["services"][0]["key"]["protocol"],
         "PROTOCOL_UDP"
     );
+}
+
+#[test]
+fn a_stream_says_so_when_its_director_goes() {
+    let mut bed = Shell::new();
+    bed.ok("service add tcp 10.0.0.100:80 --method nat");
+    let start = |line: &str| {
+        let mut command = bed.command(line);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let mut watch = start("watch");
+    let mut first = [0; 10];
+    std::io::Read::read_exact(watch.stdout.as_mut().unwrap(), &mut first).unwrap();
+    bed.bed.stop();
+    let output = watch.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        told.starts_with("uvs: the connection to the director broke: ")
+            || told.starts_with("uvs: the director tells no more: "),
+        "{told}"
+    );
+}
+
+/// Whoever reads may have had enough; a disk that is full is told.
+#[test]
+fn a_closed_pipe_is_no_failure_and_a_full_disk_is_one() {
+    let bed = Shell::new();
+    bed.ok("service add tcp 10.0.0.100:80 --method nat");
+    bed.ok("server add tcp 10.0.0.100:80 10.1.0.11");
+    for line in [
+        "status",
+        "list",
+        "service show --json",
+        "connections",
+        "connections --json",
+        "connections count",
+        "timeout show",
+        "export",
+        "export --format ipvsadm",
+        "drain 10.0.0.100:80 10.1.0.11",
+        "drain 10.0.0.100:80 10.1.0.11 --json",
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = bed.command(line).stdout(writer).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            (output.status.code(), told.as_str()),
+            (Some(0), ""),
+            "{line}"
+        );
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let output = bed.command(line).stdout(full.unwrap()).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{line}");
+        assert!(
+            told.contains("standard output: No space left"),
+            "{line}: {told}"
+        );
+    }
+}
+
+#[test]
+fn every_answer_comes_as_json_too() {
+    let bed = Shell::new();
+    bed.ok("service add tcp 10.0.0.100:80 --method nat");
+    bed.ok("server add tcp 10.0.0.100:80 10.1.0.11");
+    for line in [
+        "status",
+        "list",
+        "connections",
+        "connections count",
+        "connections kill --all",
+        "explain tcp 10.1.0.9:4000 10.0.0.100:80",
+        "export",
+        "drain 10.0.0.100:80 10.1.0.11",
+        "service show",
+        "server show",
+        "pool show",
+        "route show",
+        "mark show",
+        "address show",
+        "timeout show",
+        "ipvs show",
+        "service set tcp 10.0.0.100:80 --scheduler rr",
+        "server set tcp 10.0.0.100:80 10.1.0.11 --weight 5 --dry-run",
+    ] {
+        let text = bed.ok(&format!("{line} --json"));
+        let read = serde_json::from_str::<Value>(&text);
+        assert!(read.is_ok(), "{line}: {read:?}\n{text}");
+    }
+    let state: Value = serde_json::from_str(&bed.ok("export --json")).unwrap();
+    assert_eq!(state["state"]["services"][0]["scheduler"], "rr");
+    let drained: Value =
+        serde_json::from_str(&bed.ok("drain 10.0.0.100:80 10.1.0.11 --json")).unwrap();
+    assert_eq!(
+        (&drained["done"], &drained["active"]),
+        (&true.into(), &0.into())
+    );
+}
+
+#[test]
+fn words_that_other_programs_have_for_it_do_as_well() {
+    let bed = Shell::new();
+    bed.ok("service add tcp 10.0.0.100:80 --method nat");
+    bed.ok("server add tcp 10.0.0.100:80 10.1.0.11");
+    bed.ok("server edit tcp 10.0.0.100:80 10.1.0.11 --weight 7");
+    for line in [
+        "server show",
+        "server list tcp 10.0.0.100:80",
+        "service list",
+    ] {
+        assert!(bed.ok(line).contains("weight 7"), "{line}");
+    }
+    bed.ok("server delete tcp 10.0.0.100:80 10.1.0.11");
+    bed.ok("service rm tcp 10.0.0.100:80");
+    assert_eq!(bed.ok("service list"), "");
 }
 
 #[test]

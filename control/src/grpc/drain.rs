@@ -145,7 +145,7 @@ fn set_weight(manager: &Manager, asked: Asked, actor: &Actor) -> Result<u64, Sta
         let Some(mut server) = server else {
             let servers = service.map(|service| service.servers.iter().map(|one| one.address));
             let error = match servers {
-                None => EditError::NoService(listen, None),
+                None => EditError::no_service(&configuration.services, listen),
                 Some(servers) => EditError::NoServer(listen, address, servers.collect()),
             };
             return Err(Status::not_found(error.to_string()));

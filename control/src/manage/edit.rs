@@ -89,6 +89,14 @@ fn known(names: &[String]) -> String {
     }
 }
 
+impl EditError {
+    /// That a service is not among these.
+    #[must_use]
+    pub fn no_service(services: &[Service], listen: Listen) -> EditError {
+        EditError::NoService(listen, nearest(services, listen))
+    }
+}
+
 impl Edit {
     /// The service that it is about.
     #[must_use]
@@ -268,7 +276,7 @@ fn service_of(
     let services = &mut configuration.services;
     match services.iter().position(|service| service.listen == listen) {
         Some(place) => Ok(&mut services[place]),
-        None => Err(EditError::NoService(listen, nearest(services, listen))),
+        None => Err(EditError::no_service(services, listen)),
     }
 }
 

@@ -73,7 +73,11 @@ impl Refusal {
 
     /// Whether an operator would not know why from the number alone.
     pub(super) fn is_telling(&self) -> bool {
-        !matches!(self.errno(), Errno::NOENT | Errno::SRCH | Errno::EXIST)
+        !matches!(
+            self.errno(),
+            // Who may not is told with the audit log.
+            Errno::NOENT | Errno::SRCH | Errno::EXIST | Errno::PERM
+        )
     }
 }
 

@@ -1,7 +1,7 @@
 //! The Unix socket of whole datagrams, and who is on its other end.
 
 use super::{Answer, Netlink};
-use crate::guard::{Caller, Guard};
+use crate::guard::{Caller, Guard, Record, Told};
 use crate::manage::Actor;
 use rustix::fd::AsFd;
 use rustix::io::Errno;
@@ -76,11 +76,27 @@ async fn talk(netlink: Arc<Netlink>, guard: &Guard, client: UnixStream) -> io::R
             return Ok(());
         }
         let datagram = room.get(..len).ok_or(Errno::MSGSIZE)?.to_vec();
-        let (netlink, actor) = (Arc::clone(&netlink), Arc::clone(&actor));
+        let (netlink, asker) = (Arc::clone(&netlink), Arc::clone(&actor));
         let roles = guard.roles(&caller);
         // A change may wait for others, and a table of connections takes a while.
-        let answer = tokio::task::spawn_blocking(move || netlink.answer(&datagram, &actor, roles));
-        send(&client, &answer.await.map_err(io::Error::other)?).await?;
+        let answer = tokio::task::spawn_blocking(move || netlink.answer(&datagram, &asker, roles));
+        let answer = answer.await.map_err(io::Error::other)?;
+        write_down(&answer, guard, &actor);
+        send(&client, &answer).await?;
+    }
+}
+
+/// Into the audit log; refusals into uvsd's own, too.
+fn write_down(answer: &Answer, guard: &Guard, actor: &Actor) {
+    for (method, refused) in &answer.noted {
+        let Some(message) = refused else {
+            guard.audit().write(&Record::of(actor, method, Told::Done));
+            continue;
+        };
+        let told = Told::failed(&tonic::Status::permission_denied(message));
+        if guard.refuse(actor, method, told) {
+            tracing::info!("netlink, {}: refused: {message}", actor.name);
+        }
     }
 }
 

@@ -164,9 +164,14 @@ fn a_viewer_lists_and_changes_nothing_and_an_operator_sees_no_clients() {
     let roles = Roles::default().with(Role::Operator);
     let answer = netlink.answer(&file, &Actor::of_uvsd("test"), roles);
     assert_eq!(code(&answer.datagrams[0]), forbidden);
+    let connections = "/uvs.v1.Connections/ListConnections";
+    let (method, why) = &answer.noted[0];
+    assert_eq!(*method, connections);
+    assert!(why.as_ref().unwrap().contains("needs the role capture"));
     let roles = roles.with(Role::Capture);
     let answer = netlink.answer(&file, &Actor::of_uvsd("test"), roles);
     assert!(answer.file.is_some());
+    assert_eq!(answer.noted, [(connections, None)], "a look is noted, too");
 }
 
 #[test]

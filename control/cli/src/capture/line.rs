@@ -1,4 +1,4 @@
-//! A packet in a line.
+//! A packet in a line: of text, or of JSON.
 
 use dataplane::frame::Offload;
 use dataplane::packet::{Packet, Parsed, TcpFlags, arp, parse};
@@ -6,17 +6,22 @@ use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPa
 use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption;
 use pcap_file::pcapng::blocks::opt_common::CommonOption;
 use pcap_file::pcapng::{Block, PcapNgParseError, PcapNgParser};
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Reads the blocks of a file as they come.
-#[derive(Default)]
 pub(super) struct Lines {
     parser: Option<PcapNgParser>,
+    json: bool,
 }
 
 impl Lines {
+    pub(super) fn new(json: bool) -> Lines {
+        Lines { parser: None, json }
+    }
+
     /// Lines for the packets in whole blocks of a file.
     pub(super) fn of(&mut self, mut blocks: &[u8]) -> Result<String, Box<PcapNgParseError>> {
         let mut text = String::new();
@@ -38,31 +43,72 @@ impl Lines {
                     InterfaceDescriptionOption::IfName(name) => Some(&**name),
                     _ => None,
                 });
+                let seen = Seen::of(&packet, name.unwrap_or("?"));
                 // Writing to a String cannot fail.
-                let _ = writeln!(text, "{}", line(&packet, name.unwrap_or("?")));
+                let _ = match self.json {
+                    true => writeln!(text, "{}", seen.json()),
+                    false => writeln!(text, "{}", seen.line()),
+                };
             }
         }
         Ok(text)
     }
 }
 
-fn line(packet: &EnhancedPacketBlock<'_>, port: &str) -> String {
-    let mut direction = "?";
-    let mut comment = "";
-    for option in &packet.options {
-        match option {
-            EnhancedPacketOption::Flags(flags) if flags & 3 == 1 => direction = "in ",
-            EnhancedPacketOption::Flags(flags) if flags & 3 == 2 => direction = "out",
-            EnhancedPacketOption::Common(CommonOption::Comment(text)) => comment = text,
-            _ => {}
+/// What is told of a packet.
+struct Seen<'p> {
+    /// Since 1970.
+    time: Duration,
+    port: &'p str,
+    direction: &'static str,
+    what: String,
+    len: u32,
+    comment: &'p str,
+}
+
+impl<'p> Seen<'p> {
+    fn of(packet: &'p EnhancedPacketBlock<'_>, port: &'p str) -> Seen<'p> {
+        let mut seen = Seen {
+            time: packet.timestamp,
+            port,
+            direction: "?",
+            what: decode(&packet.data),
+            len: packet.original_len,
+            comment: "",
+        };
+        for option in &packet.options {
+            match option {
+                EnhancedPacketOption::Flags(flags) if flags & 3 == 1 => seen.direction = "in",
+                EnhancedPacketOption::Flags(flags) if flags & 3 == 2 => seen.direction = "out",
+                EnhancedPacketOption::Common(CommonOption::Comment(text)) => seen.comment = text,
+                _ => {}
+            }
         }
+        seen
     }
-    let what = decode(&packet.data);
-    let len = packet.original_len;
-    format!(
-        "{} {port} {direction} {what}, {len} bytes: {comment}",
-        time(packet.timestamp)
-    )
+
+    fn line(&self) -> String {
+        format!(
+            "{} {} {:<3} {}, {} bytes: {}",
+            time(self.time),
+            self.port,
+            self.direction,
+            self.what,
+            self.len,
+            self.comment
+        )
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "time_ns": u64::try_from(self.time.as_nanos()).unwrap_or(u64::MAX),
+            "port": self.port,
+            "direction": self.direction,
+            "packet": self.what,
+            "bytes": self.len,
+            "comment": self.comment,
+        })
+    }
 }
 
 /// The time of day, UTC.
@@ -144,6 +190,28 @@ fn flags(flags: TcpFlags) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_packet_is_told_in_words_and_as_json() {
+        let seen = Seen {
+            time: Duration::new(86_400 + 3_661, 5),
+            port: "wan",
+            direction: "in",
+            what: "TCP 10.0.0.9:4000 > 10.0.0.100:80 [S]".to_owned(),
+            len: 60,
+            comment: "dropped: no-server",
+        };
+        assert_eq!(
+            seen.line(),
+            "01:01:01.000000005 wan in  TCP 10.0.0.9:4000 > 10.0.0.100:80 [S], 60 bytes: dropped: no-server"
+        );
+        let told = seen.json();
+        assert_eq!(told["time_ns"], 90_061_000_000_005_u64);
+        assert_eq!(
+            (&told["direction"], &told["bytes"]),
+            (&json!("in"), &json!(60))
+        );
+    }
 
     #[test]
     fn times_are_of_the_day() {

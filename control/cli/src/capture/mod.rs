@@ -45,6 +45,9 @@ pub struct Options {
     /// port); dropped, or dropped REASON.
     #[arg(long, value_name = "WORDS", num_args = 1..)]
     filter: Vec<String>,
+    /// Print a JSON object for each packet, on a line of its own.
+    #[arg(long, conflicts_with = "write")]
+    json: bool,
     #[command(flatten)]
     connect: connect::Options,
 }
@@ -93,6 +96,7 @@ pub fn run(options: &Options) -> Result<String, CaptureError> {
     };
     connect::run(&options.connect, async |channel| {
         let mut stop = Stop::new().map_err(ConnectError::Runtime)?;
+        let refused = |status| connect::refused(&options.connect, status);
         let asked = CaptureClient::new(channel).capture_packets(request).await;
         let mut stream = asked.map_err(refused)?.into_inner();
         // Only now: where nobody captures, no file is overwritten.
@@ -101,7 +105,8 @@ pub fn run(options: &Options) -> Result<String, CaptureError> {
         loop {
             let message = tokio::select! {
                 () = stop.wanted() => break,
-                message = stream.message() => message.map_err(refused)?,
+                // What was captured before stays.
+                message = stream.message() => message.map_err(|status| ConnectError::Refused(Box::new(status)))?,
             };
             let Some(message) = message else {
                 break;
@@ -115,10 +120,6 @@ pub fn run(options: &Options) -> Result<String, CaptureError> {
             "{packets} packets, {missed} missed for want of room"
         ))
     })
-}
-
-fn refused(status: tonic::Status) -> ConnectError {
-    ConnectError::Refused(Box::new(status))
 }
 
 /// Ctrl-C and SIGTERM.
@@ -152,7 +153,7 @@ enum Sink {
 impl Sink {
     fn open(options: &Options) -> Result<Sink, CaptureError> {
         let Some(path) = &options.write else {
-            return Ok(Sink::Lines(Lines::default()));
+            return Ok(Sink::Lines(Lines::new(options.json)));
         };
         if path.as_os_str() == "-" {
             return Ok(Sink::File(path.clone(), Box::new(io::stdout())));

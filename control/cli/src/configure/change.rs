@@ -64,7 +64,6 @@ impl Changing {
                 table::changed(&changed)
             }
         };
-        print(&text);
-        Ok(())
+        print(&text)
     }
 }

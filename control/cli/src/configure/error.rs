@@ -1,6 +1,7 @@
 //! Why a command on the configuration is not done.
 
-use crate::connect::ConnectError;
+use crate::connect::{ConnectError, broken};
+use crate::output::OutputError;
 use control::config::{Mistakes, ReadError};
 use tonic::Status;
 
@@ -11,7 +12,7 @@ pub enum ConfigureError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The director refuses; each field that is wrong on a line.
-    #[error("the director answered: {}", crate::ipvsadm::told(.0))]
+    #[error("{}", broken(.0).unwrap_or_else(|| format!("the director answered: {}", crate::ipvsadm::told(.0))))]
     Refused(#[from] Box<Status>),
     /// A file is no configuration.
     #[error(transparent)]
@@ -54,6 +55,17 @@ pub enum ConfigureError {
         "the director's state is not understood: {0}; accepted: that of a uvsd of this version"
     )]
     State(#[from] control::grpc::messages::MessageError),
+    /// What the answer was cannot be written.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// The director has ended what was to go on.
+    #[error("the director tells no more: it has stopped, or starts anew")]
+    Ended,
+    /// A new service without the one thing that it needs.
+    #[error(
+        "the new service has no --method; accepted: --method nat, dr, tun or fullnat: how packets reach servers that do not say it themselves"
+    )]
+    NoMethod,
     /// Nothing waits to be confirmed.
     #[error("no change waits for its confirmation")]
     NothingPending,

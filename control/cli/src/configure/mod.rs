@@ -17,6 +17,7 @@ mod whole;
 pub use error::ConfigureError;
 
 use crate::connect;
+use crate::output;
 use crate::remote::Remote;
 use subject::Span;
 
@@ -121,8 +122,7 @@ pub fn run(command: &Command) -> Result<(), ConfigureError> {
     }
 }
 
-/// Whoever reads the text may have closed the pipe; the exit status still tells the outcome.
-fn print(text: &str) {
-    use std::io::Write;
-    let _ = std::io::stdout().write_all(text.as_bytes());
+fn print(text: &str) -> Result<(), ConfigureError> {
+    output::tell(&mut std::io::stdout(), text)?;
+    Ok(())
 }

@@ -13,8 +13,10 @@ pub enum Pool {
     /// Add a pool.
     Add(PoolSet),
     /// Give a pool other addresses or ports; what is not said stays.
+    #[command(alias = "edit")]
     Set(PoolSet),
     /// Remove a pool.
+    #[command(aliases = ["delete", "del", "rm"])]
     Remove {
         /// Its name.
         name: String,
@@ -22,6 +24,7 @@ pub enum Pool {
         changing: Changing,
     },
     /// Show the pools.
+    #[command(alias = "list")]
     Show(Asking),
 }
 
@@ -80,8 +83,10 @@ pub enum Route {
     /// Add a route.
     Add(RouteSet),
     /// Give a destination another way.
+    #[command(alias = "edit")]
     Set(RouteSet),
     /// Remove a route.
+    #[command(aliases = ["delete", "del", "rm"])]
     Remove {
         /// Its destination, such as 10.9.0.0/16.
         to: String,
@@ -89,6 +94,7 @@ pub enum Route {
         changing: Changing,
     },
     /// Show the routes.
+    #[command(alias = "list")]
     Show(Asking),
 }
 
@@ -134,6 +140,7 @@ pub enum Mark {
     /// Add a rule behind the others.
     Add(Box<MarkSet>),
     /// Remove a rule.
+    #[command(aliases = ["delete", "del", "rm"])]
     Remove {
         /// Its number, as `uvs mark show` tells.
         number: usize,
@@ -141,6 +148,7 @@ pub enum Mark {
         changing: Changing,
     },
     /// Show the rules with their numbers.
+    #[command(alias = "list")]
     Show(Asking),
 }
 
@@ -239,8 +247,10 @@ pub enum Address {
     /// Add addresses to a port.
     Add(AddressSet),
     /// Remove addresses from a port.
+    #[command(aliases = ["delete", "del", "rm"])]
     Remove(AddressSet),
     /// Show the addresses of the ports.
+    #[command(alias = "list")]
     Show(Asking),
 }
 
@@ -318,6 +328,7 @@ pub enum Timeout {
         changing: Changing,
     },
     /// Show the timeouts.
+    #[command(alias = "list")]
     Show(Asking),
 }
 
@@ -353,6 +364,7 @@ pub enum Ipvs {
         changing: Changing,
     },
     /// Show the values.
+    #[command(alias = "list")]
     Show(Asking),
 }
 
@@ -397,11 +409,10 @@ fn show(
     let answer = asking.remote()?.configuration(false)?;
     let state = answer.state.unwrap_or_default();
     if asking.json {
-        print(&format!("{:#}\n", json::of("State", &state)[field]));
+        print(&format!("{:#}\n", json::of("State", &state)[field]))
     } else {
-        print(&text(&state));
+        print(&text(&state))
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `uvs server`.
 
-use super::service::{Method, find};
+use super::service::{Method, Show, find};
 use super::subject::{Key, endpoint};
 use super::{Changing, ConfigureError};
 use proto::v1;
@@ -12,8 +12,10 @@ pub enum Command {
     /// Add a server to a service.
     Add(Set),
     /// Change settings of a server; what is not said stays.
+    #[command(alias = "edit")]
     Set(Set),
     /// Remove a server: its connections end, new ones go elsewhere.
+    #[command(aliases = ["delete", "del", "rm"])]
     Remove {
         #[command(flatten)]
         key: Key,
@@ -23,6 +25,9 @@ pub enum Command {
         #[command(flatten)]
         changing: Changing,
     },
+    /// Show services with their servers, as they are configured.
+    #[command(alias = "list")]
+    Show(Show),
 }
 
 /// Settings of a server.
@@ -169,6 +174,7 @@ impl Command {
                 });
                 changing.edit(vec![edit])
             }
+            Command::Show(asked) => asked.run(),
         }
     }
 }

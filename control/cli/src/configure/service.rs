@@ -12,8 +12,10 @@ pub enum Command {
     /// Add a service without servers.
     Add(Set),
     /// Change settings of a service; what is not said stays, and so do its servers.
+    #[command(alias = "edit")]
     Set(Set),
     /// Remove a service with its servers.
+    #[command(aliases = ["delete", "del", "rm"])]
     Remove {
         #[command(flatten)]
         key: Key,
@@ -21,16 +23,21 @@ pub enum Command {
         changing: Changing,
     },
     /// Show services as they are configured.
-    Show {
-        /// What kind of service; without it, all are shown.
-        #[arg(value_enum, value_name = "KIND", requires = "end")]
-        kind: Option<super::subject::Kind>,
-        /// Its address and port, or its mark.
-        #[arg(value_name = "ADDRESS:PORT|MARK")]
-        end: Option<String>,
-        #[command(flatten)]
-        asking: Asking,
-    },
+    #[command(alias = "list")]
+    Show(Show),
+}
+
+/// Services with their servers, as they are configured.
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    /// What kind of service; without it, all are shown.
+    #[arg(value_enum, value_name = "KIND", requires = "end")]
+    kind: Option<super::subject::Kind>,
+    /// Its address and port, or its mark.
+    #[arg(value_name = "ADDRESS:PORT|MARK")]
+    end: Option<String>,
+    #[command(flatten)]
+    asking: Asking,
 }
 
 /// Settings of a service.
@@ -180,8 +187,7 @@ impl Command {
         match self {
             Command::Add(set) => {
                 if set.settings.method.is_none() {
-                    let accepted = "--method nat, dr, tun or fullnat";
-                    return Err(super::subject::not_a("", "a service's method", accepted));
+                    return Err(ConfigureError::NoMethod);
                 }
                 let mut service = v1::ServiceSettings {
                     key: Some(set.key.message()?),
@@ -207,14 +213,18 @@ impl Command {
             Command::Remove { key, changing } => {
                 changing.edit(vec![Edit::DeleteService(key.message()?)])
             }
-            Command::Show { kind, end, asking } => {
-                let only = match (kind, end) {
-                    (Some(kind), Some(end)) => Some(Key::new(*kind, end.clone()).message()?),
-                    _ => None,
-                };
-                show(asking, only.as_ref())
-            }
+            Command::Show(asked) => asked.run(),
         }
+    }
+}
+
+impl Show {
+    pub(super) fn run(&self) -> Result<(), ConfigureError> {
+        let only = match (&self.kind, &self.end) {
+            (Some(kind), Some(end)) => Some(Key::new(*kind, end.clone()).message()?),
+            _ => None,
+        };
+        show(&self.asking, only.as_ref())
     }
 }
 
@@ -240,11 +250,10 @@ fn show(asking: &Asking, only: Option<&v1::ServiceKey>) -> Result<(), ConfigureE
         print(&format!(
             "{:#}\n",
             serde_json::Value::Array(services.collect())
-        ));
+        ))
     } else {
-        print(&table::services(&state.services));
+        print(&table::services(&state.services))
     }
-    Ok(())
 }
 
 /// A service of a state.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 /// What a service is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Kind {
+pub(super) enum Kind {
     /// TCP to an address.
     Tcp,
     /// UDP to an address.

@@ -3,6 +3,7 @@
 use super::{Asking, Changing, ConfigureError, print, table};
 use crate::ipvsadm::{self, Called, Rules, Streams, words_of};
 use crate::json;
+use crate::output;
 use crate::remote::{Remote, Terms, Wish};
 use control::config::{Accepted, Configuration, FILE_LEN};
 use control::grpc::messages::state_of;
@@ -29,8 +30,7 @@ impl Plan {
             json::text("PlanChangeResponse", &planned)
         } else {
             table::planned(&planned)
-        });
-        Ok(())
+        })
     }
 }
 
@@ -142,8 +142,7 @@ impl Confirm {
             json::text("ConfirmRequest", &v1::ConfirmRequest { revision })
         } else {
             format!("revision {revision} stays\n")
-        });
-        Ok(())
+        })
     }
 }
 
@@ -165,8 +164,7 @@ impl Rollback {
             json::text("RollBackResponse", &answer)
         } else {
             table::told(answer.revision, answer.plan.as_ref(), None)
-        });
-        Ok(())
+        })
     }
 }
 
@@ -182,21 +180,25 @@ fn waiting(remote: &Remote, said: Option<u64>) -> Result<u64, ConfigureError> {
 
 /// Tells every change: a line and its table, or a line of JSON.
 pub(super) fn watch(asking: &Asking) -> Result<(), ConfigureError> {
-    use std::io::Write;
-    let told = asking.remote()?.watch(|change| {
+    let mut failed = None;
+    let is_over = asking.remote()?.watch(|change| {
         let text = if asking.json {
             format!("{}\n", json::of("WatchConfigurationResponse", &change))
         } else {
             news(&change)
         };
-        let mut output = std::io::stdout();
+        let told = output::tell(&mut std::io::stdout(), &text);
+        told.unwrap_or_else(|error| {
+            failed = Some(error);
+            false
+        })
+    })?;
+    match failed {
+        Some(error) => Err(error.into()),
+        None if is_over => Err(ConfigureError::Ended),
         // Nobody listens any more: enough is said.
-        output
-            .write_all(text.as_bytes())
-            .and_then(|()| output.flush())
-            .is_ok()
-    });
-    Ok(told?)
+        None => Ok(()),
+    }
 }
 
 fn news(change: &v1::WatchConfigurationResponse) -> String {
@@ -224,34 +226,36 @@ pub(super) enum Format {
 #[derive(Debug, clap::Args)]
 pub struct Export {
     /// In which words.
-    #[arg(long, value_enum, default_value = "toml")]
+    #[arg(long, value_enum, default_value = "toml", conflicts_with = "json")]
     format: Format,
     #[command(flatten)]
-    connect: crate::connect::Options,
+    asking: Asking,
 }
 
 impl Export {
     pub(super) fn run(&self) -> Result<(), ConfigureError> {
-        let remote = Remote::connect(&self.connect)?;
+        if self.asking.json {
+            let answer = self.asking.remote()?.configuration(false)?;
+            return print(&json::text("GetConfigurationResponse", &answer));
+        }
         match self.format {
-            Format::Toml => print(&remote.configuration(true)?.file),
+            Format::Toml => print(&self.asking.remote()?.configuration(true)?.file),
             Format::Ipvsadm => {
-                drop(remote);
                 let words = ["-n", "--full"].map(str::to_owned);
-                let mut errors = Vec::new();
+                let (mut rules, mut errors) = (Vec::new(), Vec::new());
                 let mut streams = Streams {
                     input: &mut std::io::empty(),
-                    output: &mut std::io::stdout(),
+                    output: &mut rules,
                     errors: &mut errors,
                 };
-                let status = ipvsadm::run(Called::Save, &words, &self.connect, &mut streams);
+                let status = ipvsadm::run(Called::Save, &words, &self.asking.connect, &mut streams);
                 if status != 0 {
                     let why = String::from_utf8_lossy(&errors).trim().to_owned();
                     return Err(Box::new(tonic::Status::unknown(why)).into());
                 }
+                print(&String::from_utf8_lossy(&rules))
             }
         }
-        Ok(())
     }
 }
 
@@ -273,8 +277,7 @@ impl Import {
         if self.to_toml {
             let mut rules = Rules::none();
             take(&mut rules, &self.file, &text)?;
-            print(&tables(rules.configuration()));
-            return Ok(());
+            return print(&tables(rules.configuration()));
         }
         let remote = self.changing.asking.remote()?;
         let answer = remote.configuration(false)?;

@@ -4,9 +4,10 @@ mod listing;
 
 use crate::connect::{self, ConnectError};
 use crate::endpoint::{self, End};
+use crate::output::{self, OutputError};
 use proto::v1;
 use proto::v1::connections_client::ConnectionsClient;
-use std::io::{self, Write};
+use std::io::Write;
 use std::time::Duration;
 
 /// How long ending connections may take.
@@ -161,8 +162,8 @@ pub enum ConnectionsError {
     #[error("kill: which connections? accepted: a filter, such as --client 10.0.0.0/8, or --all")]
     Which,
     /// What cannot be written.
-    #[error("output: {0}")]
-    Output(#[from] io::Error),
+    #[error(transparent)]
+    Output(#[from] OutputError),
 }
 
 impl From<tonic::Status> for ConnectionsError {
@@ -207,10 +208,11 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<(), ConnectionsErr
                 ("killed", killed.into_inner().killed)
             }
         };
-        match options.json {
-            true => writeln!(out, "{{\"{word}\":{count}}}")?,
-            false => writeln!(out, "{count}")?,
-        }
+        let text = match options.json {
+            true => format!("{{\"{word}\":{count}}}\n"),
+            false => format!("{count}\n"),
+        };
+        output::tell(out, &text)?;
         Ok(())
     })
 }
@@ -222,8 +224,10 @@ async fn list(
 ) -> Result<(), ConnectionsError> {
     let mut listing = listing::Listing::new(json);
     while let Some(message) = stream.message().await? {
-        out.write_all(listing.part(&message.connections).as_bytes())?;
+        if !output::tell(out, &listing.part(&message.connections))? {
+            return Ok(());
+        }
     }
-    out.write_all(listing.end().as_bytes())?;
+    output::tell(out, &listing.end())?;
     Ok(())
 }

@@ -8,6 +8,7 @@ use proto::v1::connections_client::ConnectionsClient;
 use proto::v1::director_client::DirectorClient;
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
@@ -24,6 +25,7 @@ pub(super) struct Feed {
     news: Receiver<News>,
     drains: mpsc::Sender<Drain>,
     refused: SyncSender<News>,
+    thread: JoinHandle<()>,
 }
 
 impl Feed {
@@ -35,14 +37,20 @@ impl Feed {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("feed".to_owned())
             .spawn(move || runtime.block_on(follow(options, told, wanted)))?;
         Ok(Feed {
             news,
             drains,
             refused,
+            thread,
         })
+    }
+
+    /// Whether nothing will come any more: it has panicked.
+    pub(super) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
     }
 
     /// What has come since.
@@ -91,7 +99,7 @@ async fn watch(
     };
     let mut stream = match client.watch_statistics(request).await {
         Ok(stream) => stream.into_inner(),
-        Err(status) => return status.message().to_owned(),
+        Err(status) => return said(&status),
     };
     let patience = PATIENCE + Duration::from_millis(options.interval.into());
     loop {
@@ -104,13 +112,18 @@ async fn watch(
         };
         match message {
             Err(_) => return format!("nothing came for {} s", patience.as_secs()),
-            Ok(Err(status)) => return status.message().to_owned(),
+            Ok(Err(status)) => return said(&status),
             Ok(Ok(None)) => return "the director stops".to_owned(),
             Ok(Ok(Some(message))) => {
                 let _ = told.try_send(News::Statistics(Box::new(message)));
             }
         }
     }
+}
+
+/// The director's word, or that it is gone.
+fn said(status: &tonic::Status) -> String {
+    connect::broken(status).unwrap_or_else(|| status.message().to_owned())
 }
 
 async fn drain_one(channel: Channel, drain: Drain, told: SyncSender<News>) {
@@ -121,7 +134,7 @@ async fn drain_one(channel: Channel, drain: Drain, told: SyncSender<News>) {
         ..v1::DrainRequest::default()
     };
     let tell = |outcome: Result<v1::DrainResponse, tonic::Status>| {
-        let outcome = outcome.map_err(|status| status.message().to_owned());
+        let outcome = outcome.map_err(|status| said(&status));
         let _ = told.try_send(News::Drain(drain.clone(), outcome));
     };
     let mut stream = match ConnectionsClient::new(channel).drain(request).await {

@@ -1,6 +1,10 @@
 //! What is seen, and what keys do.
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
+#[path = "../../tests/bed/terminal.rs"]
+#[allow(dead_code, reason = "tests/top.rs uses the rest")]
+mod terminal;
+
 use super::model::{Action, Mode, Model, News};
 use super::view;
 use proto::v1;
@@ -329,4 +333,22 @@ fn keys_quit_select_and_explain() {
     );
     press(&mut model, "<g");
     assert_eq!(model.selected, 0);
+}
+
+#[test]
+#[ignore = "panics: the test below runs it in a terminal of its own"]
+fn panics() {
+    let _ = super::on_screen(|_| -> Result<(), _> { panic!("on purpose") });
+}
+
+#[test]
+fn a_panic_leaves_the_terminal_as_before_and_can_be_read() {
+    let mut terminal = terminal::Terminal::new(100, 24);
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "--ignored", "--nocapture", "top::tests::panics"]);
+    let mut child = terminal.spawn(&mut command);
+    assert!(!terminal.wait(&mut child).success());
+    assert!(terminal.was_other);
+    terminal.assert_as_before();
+    assert!(terminal.screen().contains("on purpose"));
 }

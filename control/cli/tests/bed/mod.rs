@@ -56,6 +56,15 @@ impl Bed {
         }
     }
 
+    /// The director's end; the folder stays.
+    pub(crate) fn stop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A test that fails has said why.
+            let _ = thread.join();
+        }
+    }
+
     /// The control socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("s")
@@ -64,10 +73,6 @@ impl Bed {
 
 impl Drop for Bed {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A test that fails has said why.
-            let _ = thread.join();
-        }
+        self.stop();
     }
 }
