@@ -23,7 +23,12 @@ impl Bed {
     /// A director of a configuration.
     pub(crate) fn new(text: &str) -> Bed {
         let configuration = Configuration::parse("f", text).unwrap().configuration;
-        let director = Arc::new(Director::start(configuration).unwrap());
+        Bed::of(Director::start(configuration).unwrap())
+    }
+
+    /// A director that runs already.
+    pub(crate) fn of(director: Director) -> Bed {
+        let director = Arc::new(director);
         let manager = Arc::new(Manager::new(Arc::clone(&director), 1));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
