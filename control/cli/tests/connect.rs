@@ -115,6 +115,19 @@ fn a_director_elsewhere_answers_over_tls_and_failures_say_what_is_accepted() {
         nobody.contains("you are san localhost, without any role"),
         "{nobody}"
     );
+    // Who answers is not who was asked for, or nobody vouches for him.
+    let other_name = error(&format!("https://127.0.0.1:{port}"), "look");
+    assert!(
+        other_name.contains("certificate") && other_name.contains("--address"),
+        "{other_name}"
+    );
+    let mut unknown = options(&folder, address.clone(), "look");
+    unknown.ca = Some(folder.path().join("other.crt"));
+    let unknown = show::status(&asked(unknown)).unwrap_err().to_string();
+    assert!(
+        unknown.contains("invalid peer certificate") && unknown.contains("--ca"),
+        "{unknown}"
+    );
     let plain = error(&format!("http://localhost:{port}"), "look");
     assert!(plain.contains("is no https:// address"), "{plain}");
     let missing = error(&address, "missing");
