@@ -36,6 +36,8 @@ pub enum Command {
     Status(show::StatusOptions),
     /// List a running director's services and real servers with their connections.
     List(show::ListOptions),
+    /// Let the counters of a running director's service, or of all, begin anew at 0.
+    Zero(show::ZeroOptions),
     /// List, count or end a running director's connections.
     Connections(connections::Options),
     /// Take a server out of service while its connections end by themselves.

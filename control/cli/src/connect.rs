@@ -1,13 +1,22 @@
 //! How every command of `uvs` that needs a running director asks it: over its control socket, or over TLS.
 
+use proto::v1::configuration_client::ConfigurationClient;
+use proto::v1::connections_client::ConnectionsClient;
+use proto::v1::director_client::DirectorClient;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 /// Where a director listens unless its configuration says otherwise.
 pub(crate) const SOCKET: &str = "/run/uvs/uvs.sock";
-/// How long a director may take to answer.
+/// How long a director may be silent: until it is there, and until it answers a ping of HTTP/2 while it works on something.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two pings.
+const PINGS: Duration = Duration::from_secs(2);
+/// How long it may work on something.
+const WORK: Duration = Duration::from_secs(600);
+/// Bytes of an answer, at most: services, or a state, of as many servers as there may be.
+const ANSWER_LEN: usize = 64 << 20;
 
 /// Where the director listens.
 #[derive(Clone, Debug, clap::Args)]
@@ -119,7 +128,7 @@ fn hint(error: &str) -> &'static str {
     }
 }
 
-/// Connects, and waits for the answer to one request: `ask(options, async |channel| DirectorClient::new(channel).get_status(…).await)`.
+/// Connects, and waits for the answer to one request: `ask(options, async |channel| director(channel).get_status(…).await)`.
 ///
 /// # Errors
 /// When the director cannot be reached or does not grant it.
@@ -214,7 +223,26 @@ pub async fn connect(options: &Options) -> Result<Channel, ConnectError> {
 }
 
 fn patient(endpoint: Endpoint) -> Endpoint {
-    endpoint.connect_timeout(PATIENCE).timeout(PATIENCE)
+    endpoint
+        .connect_timeout(PATIENCE)
+        .http2_keep_alive_interval(PINGS)
+        .keep_alive_timeout(PATIENCE)
+        .timeout(WORK)
+}
+
+/// What asks a director of itself and of its services.
+pub(crate) fn director(channel: Channel) -> DirectorClient<Channel> {
+    DirectorClient::new(channel).max_decoding_message_size(ANSWER_LEN)
+}
+
+/// What asks for its configuration.
+pub(crate) fn configuration(channel: Channel) -> ConfigurationClient<Channel> {
+    ConfigurationClient::new(channel).max_decoding_message_size(ANSWER_LEN)
+}
+
+/// What asks for its connections.
+pub(crate) fn connections(channel: Channel) -> ConnectionsClient<Channel> {
+    ConnectionsClient::new(channel).max_decoding_message_size(ANSWER_LEN)
 }
 
 fn pem(option: &'static str, path: Option<&PathBuf>) -> Result<Vec<u8>, ConnectError> {

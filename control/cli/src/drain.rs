@@ -5,7 +5,6 @@ use crate::endpoint;
 use crate::json;
 use crate::output::{self, OutputError};
 use proto::v1;
-use proto::v1::connections_client::ConnectionsClient;
 use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -89,7 +88,7 @@ impl Options {
 pub fn run(options: &Options, out: &mut impl Write) -> Result<(), DrainError> {
     let shows = !options.json && io::stderr().is_terminal();
     let last = connect::run(&options.connect, async |channel| {
-        let mut client = ConnectionsClient::new(channel);
+        let mut client = connect::connections(channel);
         let refused = |status| connect::refused(&options.connect, status);
         let stream = client.drain(options.message()).await.map_err(refused)?;
         let mut stream = stream.into_inner();

@@ -3,7 +3,6 @@
 use crate::connect::{self, ConnectError, ask};
 use crate::endpoint;
 use proto::v1;
-use proto::v1::connections_client::ConnectionsClient;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -61,7 +60,7 @@ pub fn run(options: &Options) -> Result<String, ConnectError> {
         port: options.port.clone(),
     };
     let answer = ask(&options.connect, async |channel| {
-        ConnectionsClient::new(channel).explain(request).await
+        connect::connections(channel).explain(request).await
     })?;
     Ok(if options.json {
         format!("{:#}\n", as_json(&answer))

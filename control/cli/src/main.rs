@@ -20,6 +20,10 @@ fn main() -> ExitCode {
         Command::Replay(options) => run_replay(&options),
         Command::Bench(options) => run_bench(&options),
         Command::Status(options) => show::status(&options).map_err(Into::into).and_then(print),
+        Command::List(options) if options.watch => {
+            told(show::watch(&options, &mut std::io::stdout()))
+        }
+        Command::Zero(options) => show::zero(&options).map_err(Into::into).and_then(print),
         Command::List(options) => show::list(&options).map_err(Into::into).and_then(print),
         Command::Connections(options) => told(connections::run(&options, &mut std::io::stdout())),
         Command::Drain(options) => told(drain::run(&options, &mut std::io::stdout())),

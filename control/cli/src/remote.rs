@@ -3,14 +3,10 @@
 use crate::connect::{self, ConnectError};
 use proto::v1;
 use proto::v1::configuration_client::ConfigurationClient;
-use proto::v1::connections_client::ConnectionsClient;
 use proto::v1::director_client::DirectorClient;
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
-
-/// Bytes of an answer, at most: a state of as many servers as there may be.
-const ANSWER_LEN: usize = 64 << 20;
 
 /// What a call brings.
 pub(crate) type Answer<T> = Result<T, Box<Status>>;
@@ -44,11 +40,11 @@ impl Remote {
     }
 
     fn director(&self) -> DirectorClient<Channel> {
-        DirectorClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_LEN)
+        connect::director(self.channel.clone())
     }
 
     fn configuration_client(&self) -> ConfigurationClient<Channel> {
-        ConfigurationClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_LEN)
+        connect::configuration(self.channel.clone())
     }
 
     fn wait<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Answer<T> {
@@ -140,8 +136,7 @@ impl Remote {
 
     /// Hands over all connections, some at a time.
     pub(crate) fn connections(&self, mut told: impl FnMut(Vec<v1::Connection>)) -> Answer<()> {
-        let mut client =
-            ConnectionsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_LEN);
+        let mut client = connect::connections(self.channel.clone());
         let request = v1::ListConnectionsRequest::default();
         self.runtime.block_on(async {
             let mut parts = client.list_connections(request).await?.into_inner();

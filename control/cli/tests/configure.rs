@@ -220,6 +220,7 @@ fn what_is_wrong_is_told_with_what_is_accepted() {
             "drain 10.0.0.100:81 10.1.0.11",
             vec!["no service tcp 10.0.0.100:81; the nearest is tcp 10.0.0.100:80"],
         ),
+        ("zero 10.0.0.100:81", vec!["no service tcp 10.0.0.100:81"]),
         ("confirm", vec!["no change waits for its confirmation"]),
         (
             "route add 10.9.0.0/16 --via 10.1.0.254 --expect-revision 77",
@@ -352,18 +353,75 @@ fn a_stream_says_so_when_its_director_goes() {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().unwrap()
     };
-    let mut watch = start("watch");
-    let mut first = [0; 10];
-    std::io::Read::read_exact(watch.stdout.as_mut().unwrap(), &mut first).unwrap();
+    let mut streams = [
+        "watch",
+        "watch --json",
+        "list --watch",
+        "list --watch --json",
+    ]
+    .map(start);
+    for stream in &mut streams {
+        let mut first = [0; 10];
+        let output = stream.stdout.as_mut().unwrap();
+        std::io::Read::read_exact(output, &mut first).unwrap();
+    }
     bed.bed.stop();
-    let output = watch.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        told.starts_with("uvs: the connection to the director broke: ")
-            || told.starts_with("uvs: the director tells no more: "),
-        "{told}"
-    );
+    for stream in streams {
+        let output = stream.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            told.starts_with("uvs: the connection to the director broke: ")
+                || told.starts_with("uvs: the director tells no more: "),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn services_are_listed_again_and_again() {
+    use std::io::{BufRead, BufReader};
+    let bed = Shell::new();
+    bed.ok("service add tcp 10.0.0.100:80 --method nat");
+    let mut command = bed.command("list --watch --json --interval 100");
+    let mut watch = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    for _ in 0..3 {
+        let told: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        assert_eq!(told[0]["service"], "TCP 10.0.0.100:80");
+    }
+    // Who has read enough ends it.
+    drop(lines);
+    assert!(watch.wait().unwrap().success());
+    let (status, _, told) = bed.run("zero");
+    assert!(status == 2 && told.contains("SERVICE"), "{told}");
+}
+
+/// More than fits into a message of the usual size: 4 MiB.
+#[test]
+fn very_many_servers_are_shown() {
+    let text = (0..800).fold(DIRECTOR.replace("1000", "1000\nservers = 80000"), |text, number| {
+        let servers = (1..=100).map(|last| format!("{{ address = \"10.1.0.{}\", upper = 99999999, lower = 88888888, weight = 65000 }}", last + 1));
+        let servers = servers.collect::<Vec<_>>().join(",\n");
+        text + &format!(
+            "[[service]]\nlisten = \"tcp 10.0.0.100:{}\"\nmethod = \"nat\"\nserver = [{servers}]\n",
+            10_000 + number
+        )
+    });
+    let bed = Shell {
+        bed: Bed::new(&text),
+    };
+    assert_eq!(bed.ok("list").lines().count(), 1 + 800 * 101);
+    let mut watch = bed
+        .command("list --watch")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0; 10];
+    let output = watch.stdout.as_mut().unwrap();
+    std::io::Read::read_exact(output, &mut first).unwrap();
+    watch.kill().unwrap();
+    watch.wait().unwrap();
 }
 
 /// Whoever reads may have had enough; a disk that is full is told.
@@ -413,6 +471,8 @@ fn every_answer_comes_as_json_too() {
     for line in [
         "status",
         "list",
+        "zero --all",
+        "zero 10.0.0.100:80",
         "connections",
         "connections count",
         "connections kill --all",

@@ -93,6 +93,19 @@ fn asked(connect: Options) -> show::StatusOptions {
     }
 }
 
+/// Somebody listens, and never says a word: that is told, and not waited for without end.
+#[test]
+fn a_director_that_does_not_answer_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let _mute = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let since = std::time::Instant::now();
+    let error = show::status(&asked(Options::socket(&path))).unwrap_err();
+    assert!(since.elapsed() < std::time::Duration::from_secs(20));
+    let error = error.to_string();
+    assert!(error.contains("timed out"), "{error}");
+}
+
 #[test]
 fn a_director_elsewhere_answers_over_tls_and_failures_say_what_is_accepted() {
     let folder = tempfile::tempdir().unwrap();

@@ -6,12 +6,7 @@ use crate::connect::{self, ConnectError};
 use crate::endpoint::{self, End};
 use crate::output::{self, OutputError};
 use proto::v1;
-use proto::v1::connections_client::ConnectionsClient;
 use std::io::Write;
-use std::time::Duration;
-
-/// How long ending connections may take.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What to do with which connections.
 #[derive(Clone, Debug, clap::Args)]
@@ -183,7 +178,7 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<(), ConnectionsErr
     }
     let filter = Some(filter);
     connect::run(&options.connect, async |channel| {
-        let mut client = ConnectionsClient::new(channel);
+        let mut client = connect::connections(channel);
         let (word, count) = match options.action {
             Action::List => {
                 let limit = options.limit;
@@ -202,9 +197,7 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<(), ConnectionsErr
                     filter,
                     all: options.all,
                 };
-                let mut request = tonic::Request::new(message);
-                request.set_timeout(PATIENCE);
-                let killed = client.kill_connections(request).await?;
+                let killed = client.kill_connections(message).await?;
                 ("killed", killed.into_inner().killed)
             }
         };

@@ -4,8 +4,6 @@ use super::Options;
 use super::model::{Drain, News};
 use crate::connect::{self, PATIENCE};
 use proto::v1;
-use proto::v1::connections_client::ConnectionsClient;
-use proto::v1::director_client::DirectorClient;
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -93,7 +91,7 @@ async fn watch(
     told: &SyncSender<News>,
     wanted: &mut mpsc::Receiver<Drain>,
 ) -> String {
-    let mut client = DirectorClient::new(channel.clone());
+    let mut client = connect::director(channel.clone());
     let request = v1::WatchStatisticsRequest {
         interval_ms: options.interval,
     };
@@ -137,7 +135,7 @@ async fn drain_one(channel: Channel, drain: Drain, told: SyncSender<News>) {
         let outcome = outcome.map_err(|status| said(&status));
         let _ = told.try_send(News::Drain(drain.clone(), outcome));
     };
-    let mut stream = match ConnectionsClient::new(channel).drain(request).await {
+    let mut stream = match connect::connections(channel).drain(request).await {
         Ok(stream) => stream.into_inner(),
         Err(status) => return tell(Err(status)),
     };
