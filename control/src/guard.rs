@@ -99,9 +99,8 @@ impl Guard {
             let status = Status::unauthenticated("it is not known who calls");
             return Err(Box::new(status));
         };
-        let now = Instant::now();
         let actor = caller.actor();
-        if let Err(wait) = self.rate.lock().take(&actor.name, now) {
+        if let Err(wait) = self.count(&actor) {
             return Err(Box::new(too_fast(&actor, self.access.read().rate(), wait)));
         }
         let access = Arc::clone(&self.access.read());
@@ -120,6 +119,11 @@ impl Guard {
         };
         self.refuse(&actor, path, Told::failed(&refused));
         Err(Box::new(refused))
+    }
+
+    /// Counts a call of somebody's, or tells when he may call again.
+    pub(crate) fn count(&self, actor: &Actor) -> Result<(), Duration> {
+        self.rate.lock().take(&actor.name, Instant::now())
     }
 
     /// Writes down that somebody was refused, and why. Whoever is refused over and over does not fill the disk: how often is

@@ -526,3 +526,41 @@ fn restart(scene: &Scene, folder: &Path, index: u8) -> Nginx {
     let own = folder.join(format!("again{index}"));
     Nginx::start(namespace, &own, real(scene, index))
 }
+
+/// The unmodified ldirectord asks servers for a page: one that dies loses its share and gets it again, and where none is left the
+/// fallback serves.
+#[test]
+fn ldirectord_takes_a_dead_server_out_and_puts_it_back() {
+    let mut scene = scene("");
+    let vip = scene.virtual_address(HTTP_PORT);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ldirectord.cf");
+    let text = format!(
+        "checktimeout=1\ncheckinterval=1\nquiescent=yes\nvirtual={vip}\n    real={} masq 3\n    real={} masq 3\n    \
+         fallback={} masq\n    scheduler=rr\n    protocol=tcp\n    checktype=negotiate\n    service=http\n    request=\"name\"\n    \
+         receive=\"server\"\n",
+        real(&scene, 0),
+        real(&scene, 1),
+        real(&scene, 2),
+    );
+    fs::write(&file, text).unwrap();
+    let mut command = compat::command(&scene.topology.director, &scene.uvsd);
+    command.args(["ldirectord", "-d"]).arg(&file).arg("start");
+    let ldirectord = Process::spawn(command);
+    let service = vip.to_string();
+    let [one, two, fallback] = [0, 1, 2].map(|index| real(&scene, index));
+    wait_for(&scene, &service, &[(one, 3), (two, 3)]);
+    drop(scene.nginx.remove(1));
+    wait_for(&scene, &service, &[(one, 3), (two, 0)]);
+    assert_eq!(client::ask(scene.client(), vip, "name", 4).len(), 4);
+    scene.nginx.push(restart(&scene, folder.path(), 1));
+    wait_for(&scene, &service, &[(one, 3), (two, 3)]);
+    // nginx 2 is the fallback's.
+    scene.nginx.remove(0);
+    scene.nginx.pop();
+    wait_for(&scene, &service, &[(one, 0), (two, 0), (fallback, 1)]);
+    assert_eq!(client::ask(scene.client(), vip, "name", 2).len(), 2);
+    ldirectord.signal(nix::sys::signal::Signal::SIGTERM);
+    let _ = ldirectord.finish(PATIENCE);
+    assert_eq!(servers(&scene, &service), []);
+}

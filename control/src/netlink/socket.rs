@@ -58,7 +58,11 @@ pub async fn serve(
 }
 
 /// Answers one client until it goes.
-async fn talk(netlink: Arc<Netlink>, guard: &Guard, client: UnixStream) -> io::Result<()> {
+pub(super) async fn talk(
+    netlink: Arc<Netlink>,
+    guard: &Guard,
+    client: UnixStream,
+) -> io::Result<()> {
     let credentials = client.peer_cred()?;
     // Where users come from the network, asking for them takes a while.
     let caller = move || Caller::unix(credentials.uid(), credentials.gid());
@@ -74,6 +78,10 @@ async fn talk(netlink: Arc<Netlink>, guard: &Guard, client: UnixStream) -> io::R
         let (_, len) = client.async_io(Interest::READABLE, receive).await?;
         if len == 0 {
             return Ok(());
+        }
+        // The kernel never says "too often", so nobody would understand it: he waits.
+        while let Err(wait) = guard.count(&actor) {
+            tokio::time::sleep(wait).await;
         }
         let datagram = room.get(..len).ok_or(Errno::MSGSIZE)?.to_vec();
         let (netlink, asker) = (Arc::clone(&netlink), Arc::clone(&actor));

@@ -335,3 +335,37 @@ proptest! {
         });
     }
 }
+
+/// A client of the kernel's would not understand "too often": its answers come later.
+#[tokio::test]
+async fn who_asks_too_often_waits() {
+    use crate::config::AccessSettings;
+    use crate::guard::{Access, Audit, Guard};
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send};
+    let settings = AccessSettings {
+        rate: 50,
+        ..AccessSettings::default()
+    };
+    let guard = Guard::new(Access::look_up(&settings).0, Arc::new(Audit::default()));
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (ours, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    let theirs = tokio::net::UnixStream::from_std(theirs.into()).unwrap();
+    let netlink = Arc::new(netlink());
+    let talk = tokio::spawn(async move { socket::talk(netlink, &guard, theirs).await });
+    let asked = message(numbers::FAMILY, 0, command::GET_INFO, |_| {});
+    let since = Instant::now();
+    for _ in 0..75 {
+        send(&ours, &asked, SendFlags::NOSIGNAL).unwrap();
+        let mut room = [0; 4096];
+        while recv(&ours, &mut room[..], RecvFlags::empty()).is_err() {
+            assert!(since.elapsed() < Duration::from_secs(20), "no answer");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    // 50 at once, and 25 at 50 a second.
+    let took = since.elapsed();
+    assert!(took > Duration::from_millis(400), "{took:?}");
+    drop(ours);
+    talk.await.unwrap().unwrap();
+}
