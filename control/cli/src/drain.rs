@@ -4,6 +4,7 @@ use crate::connect::{self, ConnectError};
 use crate::endpoint;
 use crate::json;
 use crate::output::{self, OutputError};
+use crate::stop::Stop;
 use proto::v1;
 use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
@@ -46,6 +47,9 @@ pub enum DrainError {
     /// The director went.
     #[error("the director tells no more: {0} left, weight 0; what --then says is not done")]
     Cut(String),
+    /// The user has seen enough.
+    #[error("interrupted: {0} left; the weight stays 0, and what --then says is not done")]
+    Interrupted(String),
 }
 
 /// What becomes of connections that outlive the deadline.
@@ -92,12 +96,19 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<(), DrainError> {
         let refused = |status| connect::refused(&options.connect, status);
         let stream = client.drain(options.message()).await.map_err(refused)?;
         let mut stream = stream.into_inner();
+        let mut stop = Stop::new().map_err(ConnectError::Runtime)?;
         let mut last = v1::DrainResponse::default();
         loop {
-            let message = stream.message().await;
+            let message = tokio::select! {
+                message = stream.message() => Some(message),
+                () = stop.wanted() => None,
+            };
             if shows {
                 eprint!("\r\x1b[K");
             }
+            let Some(message) = message else {
+                return Err(DrainError::Interrupted(left(&last)));
+            };
             let told = match message {
                 Ok(Some(told)) => told,
                 Ok(None) => return Ok(last),

@@ -19,4 +19,5 @@ pub mod output;
 mod remote;
 pub mod replay;
 pub mod show;
+mod stop;
 pub mod top;

@@ -6,6 +6,7 @@ mod words;
 pub use words::WordError;
 
 use crate::connect::{self, ConnectError};
+use crate::stop::Stop;
 use line::Lines;
 use proto::v1;
 use proto::v1::capture_client::CaptureClient;
@@ -13,7 +14,6 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Which packets, and where to.
 #[derive(Clone, Debug, clap::Args)]
@@ -120,28 +120,6 @@ pub fn run(options: &Options) -> Result<String, CaptureError> {
             "{packets} packets, {missed} missed for want of room"
         ))
     })
-}
-
-/// Ctrl-C and SIGTERM.
-struct Stop {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Stop {
-    fn new() -> io::Result<Stop> {
-        Ok(Stop {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn wanted(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }
 
 /// Where packets go.

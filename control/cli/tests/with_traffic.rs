@@ -1,4 +1,4 @@
-//! What ipvsadm 1.31 told of the real kernel while a few connections went through it (tests/ipvsadm/traffic.json, its recording
+//! Commands while connections are there. What ipvsadm 1.31 told of the real kernel while a few connections went through it (tests/ipvsadm/traffic.json, its recording
 //! beside it), against a director that gets the same frames and the same commands. Connections come in any order, what they have
 //! left to live may differ by seconds, and rates are compared by their columns alone: the rest is equal.
 //!
@@ -18,9 +18,13 @@ use dataplane::frame::Offload;
 use dataplane::packet::{Parsed, arp, ndp, parse};
 use dataplane::port::memory::{MemoryPort, MemoryWire};
 use dataplane::port::{Mac, PortId, PortInfo};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The oracle's director.
@@ -112,7 +116,7 @@ impl Wires {
                         Ok(ndp::Message::Solicitation { target, source_mac }) => {
                             let (mac, asker) = (mac_of(target.into()), packet.tuple.source);
                             if let Some(to) = source_mac {
-                                let told = ndp::advertisement(mac, target, asker.into(), to);
+                                let told = ndp::advertisement(mac, target, asker, to);
                                 assert!(wire.inject(&told));
                             }
                             true
@@ -218,13 +222,54 @@ fn is_equal(command: &str, kernel: &str, here: &str) -> bool {
     kernel == here
 }
 
-#[test]
-fn ipvsadm_tells_of_connections_what_it_told_of_the_kernels() {
+/// The recording's steps.
+fn recorded() -> Vec<Value> {
     let text = include_str!("../../../tests/ipvsadm/traffic.expected.json");
     let recorded: Value = serde_json::from_str(text).unwrap();
+    recorded["results"].as_array().unwrap().clone()
+}
+
+/// Whoever interrupts a drain is told what that means.
+#[test]
+fn a_drain_that_is_interrupted_says_what_holds() {
+    let bed = Wires::new();
+    let steps = recorded();
+    for run in steps[0]["ipvsadm"].as_array().unwrap() {
+        bed.say(run["command"].as_str().unwrap());
+    }
+    for frame in steps[1]["inject"].as_array().unwrap() {
+        bed.inject(frame);
+    }
+    let mut uvs = Command::new(env!("CARGO_BIN_EXE_uvs"));
+    uvs.args(["drain", "10.0.0.100:80", "10.2.0.12:8080", "--json"]);
+    uvs.env("UVS_SOCKET", &bed.options.socket);
+    uvs.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut drain = uvs.spawn().unwrap();
+    let mut output = BufReader::new(drain.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    let told: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&told["active"], &told["done"]), (&1.into(), &false.into()));
+    let pid = Pid::from_raw(drain.id().try_into().unwrap());
+    kill(pid, Signal::SIGINT).unwrap();
+    let ended = drain.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8(ended.stderr).unwrap(),
+        "uvs: interrupted: 1 active, 0 inactive left; the weight stays 0, and what --then says is not done\n"
+    );
+    let listed = bed.say("ipvsadm -Ln -t 10.0.0.100:80");
+    assert!(
+        listed.contains("10.2.0.12:8080               Masq    0      1 "),
+        "{listed}"
+    );
+}
+
+#[test]
+fn ipvsadm_tells_of_connections_what_it_told_of_the_kernels() {
     let bed = Wires::new();
     let (mut wrong, mut listed) = (String::new(), 0);
-    for step in recorded["results"].as_array().unwrap() {
+    for step in recorded() {
         for frame in step["inject"].as_array().into_iter().flatten() {
             bed.inject(frame);
         }
