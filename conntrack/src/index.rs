@@ -31,8 +31,8 @@ pub(crate) const SLOTS: usize = if cfg!(loom) { 2 } else { 7 };
 /// Buckets that a key may be away from home, and one.
 pub(crate) const CHAIN_LIMIT: u32 = 24;
 
-/// The hash of a tuple, cut into what the index needs.
-#[derive(Clone, Copy, Debug)]
+/// The hash of a tuple, cut into what the index needs. The default is no key's.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Hash {
     bucket: u32,
     /// Never 0.

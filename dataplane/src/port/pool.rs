@@ -172,10 +172,11 @@ impl Buffers {
         )]
         let len = len as u32;
         let base = self.buffer(index);
+        const START: u16 = HEADROOM as u16;
         // SAFETY: the buffer's `stride` bytes lie within the allocation, which stays until every frame is back (see
         // `drop`). It was not lent, so no other frame is a window into it. HEADROOM + len <= stride: asserted above.
         Some(unsafe {
-            Frame::from_raw(base, self.stride, HEADROOM, len, index, self.port, offload)
+            Frame::from_raw(base, self.stride, START, len, index, self.port, offload)
         })
     }
 
@@ -185,7 +186,7 @@ impl Buffers {
     /// When the frame is not one of these.
     #[inline]
     pub(super) fn give_back(&mut self, frame: Frame) -> u32 {
-        let index = frame.token;
+        let index = frame.token();
         let ours = (index as usize) < self.lent.len() && frame.is_window_of(self.buffer(index));
         if !ours {
             foreign(self.port, frame.port, index);

@@ -15,6 +15,7 @@ pub use segment::{tcp_segments, udp_segments};
 pub use translate::{
     Endpoint, Expired, Translation, decrement_ttl, restore_ttl, set_macs, translate,
 };
+pub(crate) use translate::write_macs;
 pub use tunnel::{Encapsulation, Outer, Tunnel, encapsulate};
 
 #[cfg(test)]

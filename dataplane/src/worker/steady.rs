@@ -20,7 +20,7 @@ use crate::packet::wire::{ETHERNET_LEN, TCP};
 use crate::packet::{Packet, TcpFlags};
 use crate::port::{Port, PortId};
 use crate::rewrite::plain::{Change, has_no_checksum, step, translate};
-use crate::rewrite::{encapsulate, set_macs};
+use crate::rewrite::{encapsulate, write_macs};
 use crate::stats::count_bytes;
 use conntrack::{ConnectionId, Direction, Entry, Method, Owner, State, TEMPLATE, tcp_next};
 use scheduler::RealServerId;
@@ -53,10 +53,8 @@ pub(super) fn forward<F: Ip, P: Port>(
     }
     let towards_client = NeighbourId::from_bits(towards_client);
     let neighbour = std::hint::select_unpredictable(is_reply, towards_client, kept.neighbour);
-    let (destination, port) = egress.known(neighbour)?;
-    let link = &egress.snapshot.ports[usize::from(port.0)];
-    let (source, mtu) = (link.mac, link.mtu);
-    if len(plain) > mtu {
+    let hop = egress.known(neighbour)?;
+    if len(plain) > hop.mtu {
         return None;
     }
     match method {
@@ -65,10 +63,10 @@ pub(super) fn forward<F: Ip, P: Port>(
             translate::<F>(frame.bytes_mut(), plain.tuple.protocol, &change);
         }
         Method::Dr => step::<F>(frame.bytes_mut()),
-        Method::Tun => into_tunnel(egress, frame, plain, kept, mtu)?,
+        Method::Tun => into_tunnel(egress, frame, plain, kept, hop.mtu)?,
         Method::Local => return None,
     }
-    set_macs(frame.bytes_mut(), destination, source);
+    write_macs(frame.bytes_mut(), hop.macs);
     let deadline = egress.now.after(egress.snapshot.timeouts.of(state));
     if deadline.distance(entry.expires_at()).0 >= TIMER_GRAIN.0 {
         prolong(owner, entry, id, deadline);
@@ -77,7 +75,7 @@ pub(super) fn forward<F: Ip, P: Port>(
         defence::count_packet(entry);
     }
     count_bytes(&egress.stats, server, direction, len(plain));
-    Some(port)
+    Some(hop.port)
 }
 
 /// Whether a packet changes nothing but its connection's end.

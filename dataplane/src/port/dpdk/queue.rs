@@ -84,8 +84,7 @@ impl Queue {
             burst.push(unsafe {
                 Frame::in_mbuf(
                     buffer,
-                    u32::from(frame.capacity),
-                    u32::from(frame.start),
+                    frame.start,
                     frame.len,
                     id,
                 )
@@ -102,14 +101,11 @@ impl Queue {
             let is_queued = self.copy(frame.bytes());
             return Some((frame, is_queued));
         };
-        #[allow(
-            clippy::cast_possible_truncation,
-            reason = "within an mbuf of at most 64 KiB"
-        )]
+        #[allow(clippy::cast_possible_truncation, reason = "a frame in an mbuf")]
         self.push(uvs_frame {
             buffer: buffer.as_ptr(),
             len: frame.bytes().len() as u32,
-            start: start as u16,
+            start,
             capacity: 0,
         });
         None
