@@ -7,7 +7,9 @@ use crate::rewrite::tunnel::LARGEST_OVERHEAD;
 use std::ptr::NonNull;
 
 /// Bytes in front of every received frame: room for the outer headers of any tunnel.
-pub(super) const HEADROOM: u32 = 128;
+pub(super) const HEADROOM: u32 = START as u32;
+/// The same, as where a frame starts.
+const START: u16 = 128;
 const _: () = assert!(HEADROOM as usize >= LARGEST_OVERHEAD);
 
 /// Longer than any frame (Linux takes GSO frames up to 512 KiB).
@@ -172,12 +174,9 @@ impl Buffers {
         )]
         let len = len as u32;
         let base = self.buffer(index);
-        const START: u16 = HEADROOM as u16;
         // SAFETY: the buffer's `stride` bytes lie within the allocation, which stays until every frame is back (see
         // `drop`). It was not lent, so no other frame is a window into it. HEADROOM + len <= stride: asserted above.
-        Some(unsafe {
-            Frame::from_raw(base, self.stride, START, len, index, self.port, offload)
-        })
+        Some(unsafe { Frame::from_raw(base, self.stride, START, len, index, self.port, offload) })
     }
 
     /// Takes a frame back and returns the buffer's index.

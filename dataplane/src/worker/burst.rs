@@ -8,21 +8,24 @@ use super::fragments::may_belong_to_a_flow;
 use super::services::Services;
 use super::{Flows, Worker, steady};
 use crate::frame::Frame;
-use crate::packet::plain::Plain;
 use crate::packet::wire::{ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, ETHERNET_LEN, has_ports, read_u16};
 use crate::packet::{Fragment, Packet, Parsed, parse};
 use crate::port::{BURST, Burst, Port, PortId};
 use crate::reason::Reason;
 use arrayvec::ArrayVec;
-use conntrack::{Hash, Probe, V4, V6};
+use conntrack::{ConnectionId, Direction, Entry, Hash, Probe, Table, V4, V6};
 
 /// What is known of a frame between the stages.
-struct Lookup<F: Ip> {
-    /// `None`: it is no plain packet, and looked at when its turn comes.
-    plain: Option<Plain<F>>,
+#[derive(Clone, Copy, Default)]
+struct Lookup {
     hash: Hash,
     probe: Probe,
+    /// False: it is looked at when its turn comes.
+    is_plain: bool,
 }
+
+/// Of each frame of a burst.
+type Lookups = [Lookup; BURST];
 
 /// A worker's connections of one family, beside what else it needs to forward.
 trait Of<F: Ip, P: Port> {
@@ -84,7 +87,8 @@ impl<P: Port> Worker<P> {
         Self: Of<F, P>,
     {
         let (flows, services, egress) = self.parts();
-        let lookups = flows.look_up(burst);
+        let mut lookups = Lookups::default();
+        flows.look_up(burst, &mut lookups);
         // Up to the first frame that is not steady, all are ready where they are before any is handed over.
         let mut ready: ArrayVec<PortId, BURST> = ArrayVec::new();
         for (frame, lookup) in burst.iter_mut().zip(&lookups) {
@@ -98,12 +102,11 @@ impl<P: Port> Worker<P> {
         }
         egress.transmit_ready(burst, &ready);
         for (frame, lookup) in burst.drain(..).zip(&lookups[ready.len()..]) {
-            match &lookup.plain {
-                Some(plain) => {
-                    let (flows, services, egress) = self.parts();
-                    flows.flow(services, egress, frame, lookup, plain);
-                }
-                None => self.other(frame),
+            if lookup.is_plain && F::may_speak(frame.bytes()) {
+                let (flows, services, egress) = self.parts();
+                flows.flow(services, egress, frame, lookup);
+            } else {
+                self.other(frame);
             }
         }
     }
@@ -143,23 +146,19 @@ impl<P: Port> Worker<P> {
 impl<F: Ip> Flows<F> {
     /// The first two stages.
     #[inline(always)]
-    fn look_up(&self, burst: &Burst) -> ArrayVec<Lookup<F>, BURST> {
-        let mut hashes: ArrayVec<Hash, BURST> = ArrayVec::new();
-        for frame in burst {
+    fn look_up(&self, burst: &Burst, lookups: &mut Lookups) {
+        for (frame, lookup) in burst.iter().zip(lookups.iter_mut()) {
             // One that is too short is no plain packet, whatever its hash.
-            let hash = F::guess(frame.bytes()).map_or(Hash::default(), |key| self.table.hash(&key));
-            self.table.prefetch(hash);
-            hashes.push(hash);
+            if let Some(tuple) = F::guess(frame.bytes()) {
+                lookup.hash = self.table.hash(&tuple);
+                self.table.prefetch(lookup.hash);
+            }
         }
-        let mut lookups = ArrayVec::new();
-        for (frame, &hash) in burst.iter().zip(&hashes) {
-            let probe = self.table.probe(hash);
+        for (frame, lookup) in burst.iter().zip(lookups) {
+            lookup.probe = self.table.probe(lookup.hash);
             // Meanwhile the entry comes.
-            let plain = F::plain(frame.bytes())
-                .filter(|plain| frame.offload.is_done() && plain.tuple.source_port != 0);
-            lookups.push(Lookup { plain, hash, probe });
+            lookup.is_plain = F::is_plain(frame.bytes()) && frame.offload.is_done();
         }
-        lookups
     }
 
     /// Readies a frame for the port that is returned, if it is steady; otherwise it stays as it is.
@@ -169,12 +168,17 @@ impl<F: Ip> Flows<F> {
         services: &mut Services,
         egress: &mut Egress<P>,
         frame: &mut Frame,
-        lookup: &Lookup<F>,
+        lookup: &Lookup,
     ) -> Option<PortId> {
-        let plain = lookup.plain.as_ref()?;
-        let (found, entry) = self
-            .table
-            .find_entry(lookup.hash, lookup.probe, &plain.tuple)?;
+        if !lookup.is_plain {
+            return None;
+        }
+        let plain = &F::read(frame.bytes())?;
+        let first = self.table.find_first(lookup.probe, &plain.tuple);
+        let (found, entry) = match first {
+            Some(found) => found,
+            None => find_further(&self.table, frame, lookup.hash)?,
+        };
         steady::forward(
             &mut self.owner,
             services,
@@ -185,19 +189,19 @@ impl<F: Ip> Flows<F> {
         )
     }
 
-    /// The same for a frame behind one that was not steady; decides it in any case.
+    /// A plain packet behind one that was not steady: decides it in any case.
     #[inline(never)]
     fn flow<P: Port>(
         &mut self,
         services: &mut Services,
         egress: &mut Egress<P>,
         mut frame: Frame,
-        lookup: &Lookup<F>,
-        plain: &Plain<F>,
+        lookup: &Lookup,
     ) {
         if let Some(port) = self.steady(services, egress, &mut frame, lookup) {
             return egress.send_away(frame, port);
         }
+        let plain = &F::read(frame.bytes()).expect("a plain packet has its headers");
         let packet = &F::whole(frame.bytes(), plain);
         let found = self.table.find(lookup.hash, lookup.probe, &plain.tuple);
         // Templates of calls stand at ports that a client may speak from.
@@ -225,6 +229,19 @@ impl<F: Ip> Flows<F> {
             None => self.new_flow(services, egress, frame, packet),
         }
     }
+}
+
+/// The connection of a plain packet that is not the first candidate. Reads the packet again, so that what was read before can
+/// stay in registers.
+#[cold]
+#[inline(never)]
+fn find_further<'a, F: Ip>(
+    table: &'a Table<F>,
+    frame: &Frame,
+    hash: Hash,
+) -> Option<((ConnectionId, Direction), &'a Entry<F>)> {
+    let plain = F::read(frame.bytes())?;
+    table.find_further(hash, &plain.tuple)
 }
 
 /// The frame's `EtherType`; 0 where it has none.

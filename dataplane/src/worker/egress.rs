@@ -397,24 +397,23 @@ impl<P: Port> Egress<P> {
 
     /// A neighbour that is known, where no packet waits for any.
     #[inline(always)]
-    pub(super) fn known(&mut self, id: NeighbourId) -> Option<ReadyHop> {
-        if !self.waiting.is_empty() {
+    pub(super) fn known(&mut self, id: NeighbourId) -> Option<&ReadyHop> {
+        if !self.waiting.is_empty() || !self.hops.has(id) && !self.look_for(id) {
             return None;
         }
-        match self.hops.get(id) {
-            Some(hop) => Some(*hop),
-            None => self.look_for(id),
-        }
+        Some(self.hops.get(id))
     }
 
+    /// Keeps a neighbour, if it is known.
     #[cold]
     #[inline(never)]
-    fn look_for(&mut self, id: NeighbourId) -> Option<ReadyHop> {
+    fn look_for(&mut self, id: NeighbourId) -> bool {
         let Resolution::Mac(mac, port) = self.neighbours.resolve(id, self.now) else {
-            return None;
+            return false;
         };
         let link = &self.snapshot.ports[usize::from(port.0)];
-        Some(*self.hops.keep(id, (mac, port), (link.mac, link.mtu)))
+        self.hops.keep(id, (mac, port), (link.mac, link.mtu));
+        true
     }
 
     /// Before a burst: what a neighbour has told since the last one counts.

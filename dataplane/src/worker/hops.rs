@@ -71,11 +71,17 @@ impl Hops {
         }
     }
 
-    /// The neighbour, if it was looked up at this age.
+    /// Whether the neighbour was looked up at this age.
     #[inline(always)]
-    pub(super) fn get(&self, neighbour: NeighbourId) -> Option<&ReadyHop> {
-        let hop = &self.places[Self::place(neighbour)];
-        (hop.neighbour == neighbour && hop.age == self.age).then_some(hop)
+    pub(super) fn has(&self, neighbour: NeighbourId) -> bool {
+        let hop = self.get(neighbour);
+        hop.neighbour == neighbour && hop.age == self.age
+    }
+
+    /// The neighbour, if it is [there](Self::has), or another.
+    #[inline(always)]
+    pub(super) fn get(&self, neighbour: NeighbourId) -> &ReadyHop {
+        &self.places[Self::place(neighbour)]
     }
 
     /// Keeps a neighbour that was just looked up: its address, and the port's address and MTU.
@@ -84,19 +90,17 @@ impl Hops {
         neighbour: NeighbourId,
         (mac, port): (Mac, PortId),
         (source, mtu): (Mac, u32),
-    ) -> &ReadyHop {
+    ) {
         let mut macs = [0; 12];
         macs[..6].copy_from_slice(&mac.0);
         macs[6..].copy_from_slice(&source.0);
-        let hop = &mut self.places[Self::place(neighbour)];
-        *hop = ReadyHop {
+        self.places[Self::place(neighbour)] = ReadyHop {
             neighbour,
             age: self.age,
             macs,
             mtu,
             port,
         };
-        hop
     }
 
     #[inline(always)]
@@ -125,30 +129,27 @@ mod tests {
     #[test]
     fn what_was_kept_is_there_until_it_is_doubted() {
         let mut hops = with(&[1, 2]);
-        let hop = hops.get(id(2)).unwrap();
+        let hop = hops.get(id(2));
         assert_eq!(hop.macs, [2, 2, 2, 2, 2, 2, 9, 9, 9, 9, 9, 9]);
         assert_eq!((hop.mtu, hop.port), (1500, PortId(7)));
-        assert!(hops.get(id(3)).is_none());
+        assert!(!hops.has(id(3)));
         hops.doubt(0);
-        assert!(hops.get(id(1)).is_some(), "nobody has told anything");
+        assert!(hops.has(id(1)), "nobody has told anything");
         hops.doubt(1);
-        assert!(hops.get(id(1)).is_none() && hops.get(id(2)).is_none());
+        assert!(!hops.has(id(1)) && !hops.has(id(2)));
     }
 
     #[test]
     fn of_two_in_one_place_the_later_one_is_there() {
         let other = 1 + u32::try_from(PLACES).unwrap();
         let hops = with(&[1, other]);
-        assert!(hops.get(id(1)).is_none() && hops.get(id(other)).is_some());
-        assert!(
-            hops.get(id(1 << 24 | other)).is_none(),
-            "of another generation"
-        );
+        assert!(!hops.has(id(1)) && hops.has(id(other)));
+        assert!(!hops.has(id(1 << 24 | other)), "of another generation");
     }
 
     #[test]
     fn nobody_is_never_there() {
-        assert!(Hops::new().get(NeighbourId::NONE).is_none());
+        assert!(!Hops::new().has(NeighbourId::NONE));
     }
 
     #[test]
@@ -157,7 +158,7 @@ mod tests {
         hops.age = u32::MAX;
         hops.keep(id(6), (Mac([6; 6]), PortId(1)), (Mac([9; 6]), 1500));
         hops.forget();
-        assert!(hops.get(id(5)).is_none() && hops.get(id(6)).is_none());
-        assert!(hops.get(NeighbourId::NONE).is_none());
+        assert!(!hops.has(id(5)) && !hops.has(id(6)));
+        assert!(!hops.has(NeighbourId::NONE));
     }
 }

@@ -148,7 +148,10 @@ impl Umem {
     fn lend_as(&mut self, descriptor: &libc::xdp_desc, owner: Owner) -> Frame {
         let chunk = self.chunk_of(descriptor.addr);
         let start = descriptor.addr % u64::from(self.chunk_len);
-        #[allow(clippy::cast_possible_truncation, reason = "below chunk_len, 64 KiB at most")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "below chunk_len, 64 KiB at most"
+        )]
         let start = start as u16;
         let before = std::mem::replace(&mut self.owners[chunk as usize], owner);
         assert!(

@@ -81,14 +81,7 @@ impl Queue {
             let buffer = NonNull::new(frame.buffer).expect("an mbuf has a buffer");
             // SAFETY: by `struct uvs_frame` the buffer has `capacity` bytes, the frame lies within, and its mbuf is in
             // front of it; DPDK has handed it to us alone.
-            burst.push(unsafe {
-                Frame::in_mbuf(
-                    buffer,
-                    frame.start,
-                    frame.len,
-                    id,
-                )
-            });
+            burst.push(unsafe { Frame::in_mbuf(buffer, frame.start, frame.len, id) });
         }
         usize::from(count)
     }
@@ -101,7 +94,10 @@ impl Queue {
             let is_queued = self.copy(frame.bytes());
             return Some((frame, is_queued));
         };
-        #[allow(clippy::cast_possible_truncation, reason = "a frame in an mbuf")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "a frame is shorter than 4 GiB"
+        )]
         self.push(uvs_frame {
             buffer: buffer.as_ptr(),
             len: frame.bytes().len() as u32,
