@@ -1,11 +1,14 @@
 //! How every command of `uvs` that needs a running director asks it: over its control socket, or over TLS.
 
+use proto::v1::director_client::DirectorClient;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 /// How long a director may take to answer.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of an answer, at most: all of as many servers as there may be.
+pub const ANSWER_LEN: usize = 64 << 20;
 
 /// Where the director listens.
 #[derive(Clone, Debug, clap::Args)]
@@ -108,7 +111,7 @@ pub enum ConnectError {
     Runtime(#[from] std::io::Error),
 }
 
-/// Connects, and waits for the answer to one request: `ask(options, async |channel| DirectorClient::new(channel).get_status(…).await)`.
+/// Connects, and waits for the answer to one request: `ask(options, async |channel| director(channel).get_status(…).await)`.
 ///
 /// # Errors
 /// When the director cannot be reached or does not grant it.
@@ -121,6 +124,12 @@ pub fn ask<T>(
         let answer = answer.map_err(|status| refused(options, status))?;
         Ok(answer.into_inner())
     })
+}
+
+/// Asks what a director does and has.
+#[must_use]
+pub fn director(channel: Channel) -> DirectorClient<Channel> {
+    DirectorClient::new(channel).max_decoding_message_size(ANSWER_LEN)
 }
 
 /// Why a call was not answered as hoped: by the director's word, or because it could not be reached any more. With TLS it is told

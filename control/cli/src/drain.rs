@@ -1,7 +1,7 @@
 //! `uvs drain`: takes a server out of service while its connections end by themselves.
 
 use crate::connect::{self, ConnectError};
-use crate::endpoint;
+use crate::{endpoint, json};
 use proto::v1;
 use proto::v1::connections_client::ConnectionsClient;
 use std::io::{self, IsTerminal, Write};
@@ -28,6 +28,27 @@ pub struct Options {
     /// What becomes of those that are left then.
     #[arg(long, value_enum, default_value_t = Then::Keep)]
     pub then: Then,
+    /// Tell how it goes on as JSON on standard output, an object a line, about once a second; `done` is true in the last.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Why a server is not drained.
+#[derive(Debug, thiserror::Error)]
+pub enum DrainError {
+    /// The director cannot be reached, or does not do it.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// It ended before the drain did.
+    #[error(
+        "the director stopped telling: {} left; the server keeps weight 0, and nothing is ended at a deadline: drain again", left(.0)
+    )]
+    Stopped(v1::DrainResponse),
+    /// Nobody reads what there is to tell.
+    #[error(
+        "what is to be told cannot be written: {0}; the server keeps weight 0, and nothing is ended at a deadline: drain again"
+    )]
+    Output(#[from] io::Error),
 }
 
 /// What becomes of connections that outlive the deadline.
@@ -63,19 +84,22 @@ impl Options {
     }
 }
 
-/// Drains, telling how it goes on standard error if that is a terminal, and the end in `out`.
+/// Drains, telling in `out` how it goes on as JSON, or the end alone; then how it goes on is told on standard error, if that
+/// is a terminal.
 ///
 /// # Errors
-/// When the director does not do it.
-pub fn run(options: &Options, out: &mut impl Write) -> Result<(), ConnectError> {
-    let shows = io::stderr().is_terminal();
-    let last = connect::run(&options.connect, async |channel| {
+/// When the director does not do it or ends meanwhile, and when `out` takes no more.
+pub fn run(options: &Options, out: &mut impl Write) -> Result<(), DrainError> {
+    let shows = !options.json && io::stderr().is_terminal();
+    connect::run(&options.connect, async |channel| {
         let mut client = ConnectionsClient::new(channel);
-        let stream = client.drain(options.message()).await.map_err(Box::new)?;
+        let stream = client.drain(options.message()).await.map_err(refused)?;
         let mut stream = stream.into_inner();
         let mut last = v1::DrainResponse::default();
-        while let Some(told) = stream.message().await.map_err(Box::new)? {
-            if shows {
+        while let Some(told) = stream.message().await.map_err(refused)? {
+            if options.json {
+                line(&told, out)?;
+            } else if shows {
                 eprint!("\r\x1b[Kdraining: {}", left(&told));
             }
             last = told;
@@ -83,9 +107,29 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<(), ConnectError> 
         if shows {
             eprint!("\r\x1b[K");
         }
-        Ok::<_, ConnectError>(last)
-    })?;
-    writeln!(out, "{}", summary(&last)).map_err(ConnectError::Runtime)
+        end(last, options.json, out)
+    })
+}
+
+fn refused(status: tonic::Status) -> ConnectError {
+    ConnectError::Refused(Box::new(status))
+}
+
+/// An object of its own, which whoever reads gets at once.
+fn line(told: &v1::DrainResponse, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "{}", json::of("DrainResponse", told))?;
+    out.flush()
+}
+
+/// What is told after the last message.
+fn end(last: v1::DrainResponse, json: bool, out: &mut impl Write) -> Result<(), DrainError> {
+    if !last.done {
+        return Err(DrainError::Stopped(last));
+    }
+    if !json {
+        writeln!(out, "{}", summary(&last))?;
+    }
+    Ok(())
 }
 
 /// What a server still has, in words.
@@ -102,46 +146,82 @@ fn summary(told: &v1::DrainResponse) -> String {
         0 => String::new(),
         ended => format!(", {ended} ended at the deadline"),
     };
-    if told.done {
-        format!(
-            "drained (revision {}){ended}: {} left",
-            told.revision,
-            left(told)
-        )
-    } else {
-        format!(
-            "the director stopped telling: {} left, weight 0",
-            left(told)
-        )
-    }
+    format!(
+        "drained (revision {}){ended}: {} left",
+        told.revision,
+        left(told)
+    )
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
+
+    const TOLD: v1::DrainResponse = v1::DrainResponse {
+        active: 2,
+        inactive: 1,
+        persistent: 0,
+        done: true,
+        ended: 3,
+        revision: 7,
+    };
 
     #[test]
     fn the_end_is_told_in_a_line() {
-        let told = v1::DrainResponse {
-            active: 2,
-            inactive: 1,
-            done: true,
-            ended: 3,
-            revision: 7,
-            ..v1::DrainResponse::default()
-        };
+        let mut out = Vec::new();
+        end(TOLD, false, &mut out).unwrap();
         assert_eq!(
-            summary(&told),
-            "drained (revision 7), 3 ended at the deadline: 2 active, 1 inactive left"
+            String::from_utf8(out).unwrap(),
+            "drained (revision 7), 3 ended at the deadline: 2 active, 1 inactive left\n"
         );
+    }
+
+    #[test]
+    fn a_director_that_ends_first_is_a_failure_in_either_form() {
         let cut = v1::DrainResponse {
             done: false,
             persistent: 4,
-            ..told
+            ..TOLD
         };
-        assert!(
-            summary(&cut)
-                .starts_with("the director stopped telling: 2 active, 1 inactive, 4 persistent")
-        );
+        for json in [false, true] {
+            let mut out = Vec::new();
+            let error = end(cut, json, &mut out).unwrap_err().to_string();
+            let begins = "the director stopped telling: 2 active, 1 inactive, 4 persistent left; ";
+            assert!(error.starts_with(begins), "{error}");
+            assert_eq!(out, b"");
+        }
+    }
+
+    #[test]
+    fn each_message_is_an_object_in_a_line_of_its_own() {
+        let mut out = Vec::new();
+        let first = v1::DrainResponse {
+            done: false,
+            ended: 0,
+            ..TOLD
+        };
+        line(&first, &mut out).unwrap();
+        line(&TOLD, &mut out).unwrap();
+        end(TOLD, true, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let told: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let object = |ended: u64, done: bool| json!({"active": 2, "inactive": 1, "persistent": 0, "done": done, "ended": ended, "revision": 7});
+        assert_eq!(told, [object(0, false), object(3, true)]);
+    }
+
+    #[test]
+    fn whoever_reads_no_more_is_no_success() {
+        // A pipe whose reader is gone.
+        let (reader, mut writer) = io::pipe().unwrap();
+        drop(reader);
+        let error = line(&TOLD, &mut writer).map_err(DrainError::from);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("cannot be written: Broken pipe"), "{error}");
+        assert!(error.contains("keeps weight 0"), "{error}");
     }
 }

@@ -1,6 +1,6 @@
 //! A director that runs, asked call by call.
 
-use crate::connect::{self, ConnectError};
+use crate::connect::{self, ANSWER_LEN, ConnectError};
 use proto::v1;
 use proto::v1::configuration_client::ConfigurationClient;
 use proto::v1::connections_client::ConnectionsClient;
@@ -8,9 +8,6 @@ use proto::v1::director_client::DirectorClient;
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
-
-/// Bytes of an answer, at most: a state of as many servers as there may be.
-const ANSWER_LEN: usize = 64 << 20;
 
 /// What a call brings.
 pub(crate) type Answer<T> = Result<T, Box<Status>>;
@@ -44,7 +41,7 @@ impl Remote {
     }
 
     fn director(&self) -> DirectorClient<Channel> {
-        DirectorClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_LEN)
+        connect::director(self.channel.clone())
     }
 
     fn configuration_client(&self) -> ConfigurationClient<Channel> {

@@ -340,6 +340,29 @@ fn changes_are_watched() {
 }
 
 #[test]
+fn a_drain_ends_with_its_outcome_in_words_or_as_json() {
+    let bed = Shell::new();
+    bed.ok("service add udp 10.0.0.100:53 --method dr");
+    for server in ["10.1.0.11", "10.1.0.12"] {
+        bed.ok(&format!("server add udp 10.0.0.100:53 {server}"));
+    }
+    let lines = bed.ok("drain udp:10.0.0.100:53 10.1.0.11 --json");
+    let told: Value = serde_json::from_str(lines.trim_end()).unwrap();
+    let nothing = serde_json::json!({
+        "active": 0, "inactive": 0, "persistent": 0, "done": true, "ended": 0, "revision": 5
+    });
+    assert_eq!((told, lines.lines().count()), (nothing, 1));
+    assert_eq!(
+        bed.ok("drain udp:10.0.0.100:53 10.1.0.12"),
+        "drained (revision 6): 0 active, 0 inactive left\n"
+    );
+    let shown = squeezed(&bed.ok("service show"));
+    assert!(shown.contains("10.1.0.11:53 dr weight 0"), "{shown}");
+    let refused = bed.fails("drain udp:10.0.0.100:53 10.1.0.13 --json");
+    assert!(refused.contains("10.1.0.13:53"), "{refused}");
+}
+
+#[test]
 fn the_program_is_ipvsadm_by_that_name() {
     let bed = Shell::new();
     bed.ok("ipvsadm -A -t 10.0.0.100:80 -s rr");

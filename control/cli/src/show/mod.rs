@@ -6,7 +6,6 @@ mod state;
 
 use crate::connect::{self, ConnectError, ask};
 use proto::v1;
-use proto::v1::director_client::DirectorClient;
 
 /// How to tell of it.
 #[derive(Clone, Debug, clap::Args)]
@@ -48,7 +47,7 @@ pub fn status(options: &StatusOptions) -> Result<String, ConnectError> {
 /// What the director says of itself.
 pub(crate) fn fetch(options: &connect::Options) -> Result<v1::GetStatusResponse, ConnectError> {
     ask(options, async |channel| {
-        let mut client = DirectorClient::new(channel);
+        let mut client = connect::director(channel);
         client.get_status(v1::GetStatusRequest {}).await
     })
 }
@@ -56,7 +55,7 @@ pub(crate) fn fetch(options: &connect::Options) -> Result<v1::GetStatusResponse,
 /// Its services with their servers and counters.
 pub(crate) fn fetch_services(options: &connect::Options) -> Result<Vec<v1::Service>, ConnectError> {
     let answer = ask(options, async |channel| {
-        let mut client = DirectorClient::new(channel);
+        let mut client = connect::director(channel);
         client.list_services(v1::ListServicesRequest {}).await
     });
     Ok(answer?.services)

@@ -5,7 +5,6 @@ use super::model::{Drain, News};
 use crate::connect::{self, PATIENCE};
 use proto::v1;
 use proto::v1::connections_client::ConnectionsClient;
-use proto::v1::director_client::DirectorClient;
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
@@ -85,7 +84,7 @@ async fn watch(
     told: &SyncSender<News>,
     wanted: &mut mpsc::Receiver<Drain>,
 ) -> String {
-    let mut client = DirectorClient::new(channel.clone());
+    let mut client = connect::director(channel.clone());
     let request = v1::WatchStatisticsRequest {
         interval_ms: options.interval,
     };
