@@ -31,8 +31,8 @@ pub(crate) const SLOTS: usize = if cfg!(loom) { 2 } else { 7 };
 /// Buckets that a key may be away from home, and one.
 pub(crate) const CHAIN_LIMIT: u32 = 24;
 
-/// The hash of a tuple, cut into what the index needs.
-#[derive(Clone, Copy, Debug)]
+/// The hash of a tuple, cut into what the index needs. The default is no key's.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Hash {
     bucket: u32,
     /// Never 0.
@@ -53,12 +53,11 @@ impl Hash {
     }
 }
 
-/// Which slots of a home bucket may hold the key. The default names none; `find` then looks at all of them.
+/// Which slot of a home bucket may hold the key. The default names none; `find` then looks at all of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Probe {
     /// The first of them, as it was; empty where there is none.
     pub(crate) first: Slot,
-    pub(crate) candidates: u8,
 }
 
 /// The contents of a slot. The default is an empty one's.
@@ -254,16 +253,20 @@ impl Index {
         }
     }
 
-    /// Compares all tags of the home bucket.
+    /// Compares all tags of the home bucket: the slots that seem to have the key's, a bit each.
+    #[inline]
+    pub(crate) fn candidates(&self, hash: Hash) -> u8 {
+        self.home(hash).matching(hash.tag)
+    }
+
+    /// The first of them, if there is one.
     #[inline]
     pub(crate) fn probe(&self, hash: Hash) -> Probe {
-        let bucket = self.home(hash);
-        let candidates = bucket.matching(hash.tag);
-        let first = match candidates {
+        let first = match self.candidates(hash) {
             0 => Slot::default(),
-            _ => bucket.load(candidates.trailing_zeros() as usize),
+            found => self.home(hash).load(found.trailing_zeros() as usize),
         };
-        Probe { first, candidates }
+        Probe { first }
     }
 
     /// Shows every slot with the key's tag, from home on, to `visit`, until it has an answer.
@@ -486,7 +489,7 @@ mod tests {
         let index = Index::new(10, &[]).unwrap();
         for word in [0, 0xffff_ffff_ffff_0000, 1, u64::MAX] {
             let hash = index.cut(word);
-            assert_eq!(index.probe(hash).candidates, 0, "{word:x}");
+            assert_eq!(index.candidates(hash), 0, "{word:x}");
             assert_eq!(index.search(hash, |place, _| Some(place)), None);
         }
         assert_eq!((index.cut(0).tag, index.cut(7).tag), (1, 7));
@@ -510,7 +513,7 @@ mod tests {
             later.map(|after: u64| after * slots).collect::<Vec<_>>(),
             "a refused claim leaves no count"
         );
-        assert_eq!(index.probe(HASH).candidates, 0x7f);
+        assert_eq!(index.candidates(HASH), 0x7f);
 
         let mut seen = 0;
         index.search::<()>(HASH, |_, _| {

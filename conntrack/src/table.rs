@@ -190,7 +190,7 @@ impl<F: Family> Table<F> {
     #[must_use]
     pub fn probe(&self, hash: Hash) -> Probe {
         let probe = self.index.probe(hash);
-        if probe.candidates == 0 {
+        if probe.first.is_empty() {
             self.index.prefetch_further(hash);
         }
         memory::prefetch(self.entry(probe.first.id()));
@@ -212,7 +212,7 @@ impl<F: Family> Table<F> {
     }
 
     /// As [`find`](Self::find), with the entry.
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub fn find_entry(
         &self,
@@ -220,19 +220,41 @@ impl<F: Family> Table<F> {
         probe: Probe,
         tuple: &Tuple<F>,
     ) -> Option<((ConnectionId, Direction), &Entry<F>)> {
-        // Nearly always it is the first.
+        let first = self.find_first(probe, tuple);
+        first.or_else(|| self.find_further(hash, tuple))
+    }
+
+    /// As [`find_entry`](Self::find_entry), if it is what `probe` has found, as it nearly always is; otherwise
+    /// [`find_further`](Self::find_further) knows.
+    #[inline(always)]
+    #[must_use]
+    pub fn find_first(
+        &self,
+        probe: Probe,
+        tuple: &Tuple<F>,
+    ) -> Option<((ConnectionId, Direction), &Entry<F>)> {
         let (slot, entry) = (probe.first, self.entry(probe.first.id()));
-        if !slot.is_empty() && Self::is_connection(slot, entry, tuple) {
-            return Some(((slot.id(), slot.direction()), entry));
+        if slot.is_empty() || !Self::is_connection(slot, entry, tuple) {
+            return None;
         }
-        let (id, direction) = self.find_further(hash, tuple)?;
+        Some(((slot.id(), slot.direction()), entry))
+    }
+
+    /// As [`find_entry`](Self::find_entry), wherever it is.
+    #[inline(never)]
+    #[must_use]
+    pub fn find_further(
+        &self,
+        hash: Hash,
+        tuple: &Tuple<F>,
+    ) -> Option<((ConnectionId, Direction), &Entry<F>)> {
+        let (id, direction) = self.search_from_home(hash, tuple)?;
         Some(((id, direction), self.entry(id)))
     }
 
-    #[inline(never)]
-    fn find_further(&self, hash: Hash, tuple: &Tuple<F>) -> Option<(ConnectionId, Direction)> {
+    fn search_from_home(&self, hash: Hash, tuple: &Tuple<F>) -> Option<(ConnectionId, Direction)> {
         // What came since `probe` is among them.
-        let mut candidates = self.index.probe(hash).candidates;
+        let mut candidates = self.index.candidates(hash);
         while candidates != 0 {
             let slot = self
                 .index

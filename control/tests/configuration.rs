@@ -515,3 +515,105 @@ async fn watchers_see_every_change_in_order() {
         assert!(change.actor.starts_with(&uid), "{}", change.actor);
     }
 }
+
+/// So many edits that are all wrong.
+fn wrong(count: usize, weight: u32) -> Vec<Edit> {
+    let server = v1::ServerSettings {
+        weight: Some(weight),
+        ..server("10.1.0.12")
+    };
+    let service = v1::ServiceKey {
+        protocol: v1::Protocol::Udp.into(),
+        ..key("10.1.0.100", 53)
+    };
+    let edit = Edit::UpdateServer(v1::ServiceServer {
+        service: Some(service),
+        server: Some(server),
+    });
+    vec![edit; count]
+}
+
+#[tokio::test]
+async fn more_edits_than_a_call_may_have_are_refused_and_none_is_made() {
+    let mut bed = Bed::new().await;
+    let fitting = bed.edit(wrong(10_000, 7)).await.unwrap();
+    assert_eq!(fitting.revision, 2);
+    let (code, message, _) = bed.refused(wish(wrong(10_001, 8))).await;
+    assert_eq!(code, Code::InvalidArgument);
+    assert_eq!(
+        message,
+        "edits: 10001 edits are too many; accepted: at most 10000"
+    );
+}
+
+#[tokio::test]
+async fn a_message_may_be_as_long_as_a_whole_state_and_no_longer() {
+    let mut bed = Bed::new().await;
+    // Of the name, and of what is around it.
+    let named = |len: usize| wish(vec![Edit::DeleteLipPool("x".repeat(len))]);
+    let (code, message, _) = bed.refused(named((64 << 20) - 100)).await;
+    assert_eq!(code, Code::NotFound);
+    assert!(
+        message.starts_with("edit 0: there is no LIP pool xxx") && message.len() < 2000,
+        "{message}"
+    );
+    let (code, message, _) = bed.refused(named(64 << 20)).await;
+    assert_eq!(code, Code::OutOfRange);
+    assert!(
+        message.contains("the limit is: 67108864 bytes"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn however_much_is_wrong_the_answer_fits_into_what_clients_read() {
+    let mut bed = Bed::new().await;
+    let (code, message, fields) = bed.refused(wish(wrong(10_000, 70_000))).await;
+    assert_eq!(code, Code::InvalidArgument);
+    assert!(message.ends_with("(and 9999 more)"), "{message}");
+    assert!((10..100).contains(&fields.len()), "{}", fields.len());
+    assert_eq!(fields[9].0, "edits.edits[9].update_server.server.weight");
+    // A value of one letter that takes three where statuses are written, over and over.
+    let long = v1::ServiceSettings {
+        scheduler: "ä".repeat(1 << 20),
+        ..service(81)
+    };
+    let (code, message, fields) = bed.refused(wish(vec![Edit::CreateService(long)])).await;
+    assert_eq!(code, Code::InvalidArgument);
+    assert!(
+        message.len() < 2000 && fields.len() == 1,
+        "{}",
+        message.len()
+    );
+    assert!(message.contains("ää…"), "{message}");
+}
+
+#[tokio::test]
+async fn a_watcher_who_is_too_far_behind_is_told_how_many_changes_he_missed() {
+    use control::manage::{Actor, CHANGES_KEPT, Terms, Wish};
+    let mut bed = Bed::new().await;
+    let request = v1::WatchConfigurationRequest {};
+    let mut news = bed.client.watch_configuration(request).await.unwrap();
+    let news = news.get_mut();
+    assert_eq!(news.message().await.unwrap().unwrap().revision, 1);
+    let (wanted, ..) = bed.manager.current();
+    // Nobody else comes to his turn meanwhile: there is one thread.
+    let change = |count: usize| {
+        for _ in 0..count {
+            let wish = Wish::Whole(Box::new(wanted.clone()));
+            let actor = Actor::of_uvsd("test");
+            bed.manager.change(&wish, Terms::default(), &actor).unwrap();
+        }
+    };
+    change(CHANGES_KEPT);
+    for revision in 2..2 + CHANGES_KEPT as u64 {
+        assert_eq!(news.message().await.unwrap().unwrap().revision, revision);
+    }
+    change(CHANGES_KEPT + 3);
+    let missed = news.message().await.unwrap_err();
+    assert_eq!(missed.code(), Code::DataLoss);
+    assert_eq!(
+        missed.message(),
+        "3 changes were missed: look at what holds, and watch again"
+    );
+}

@@ -256,9 +256,17 @@ fn what_cannot_be_is_dropped_as_it_is_said() {
 
 #[test]
 fn a_choice_that_depends_on_what_came_before_is_not_made_up() {
-    for scheduler in ["rr", "wrr", "lblc", "lblcr", "twos"] {
+    for (scheduler, why) in [
+        ("rr", "on whose turn it is there"),
+        ("wrr", "on whose turn it is there"),
+        ("lblc", "on what it remembers of the destination"),
+        ("lblcr", "on what it remembers of the destination"),
+        ("twos", "on what it draws then"),
+    ] {
         let mut bed = Bed::new(&service(scheduler, "", TWO));
-        let answer = bed.says(&request(), "Which one cannot be told from here.");
+        bed.says(&request(), why);
+        let why = "Which one depends on the worker that gets the packet and on ";
+        let answer = bed.says(&request(), why);
         assert_eq!((answer.server, answer.verdict), (None, Verdict::Forwarded));
         bed.says(
             &request(),

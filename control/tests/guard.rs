@@ -435,3 +435,21 @@ async fn a_caller_has_no_more_connections_than_his_share() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test]
+async fn who_does_not_say_who_he_is_keeps_others_out_for_ten_seconds_at_most() {
+    use control::guard::UNKNOWN_CONNECTIONS;
+    use std::time::{Duration, Instant};
+    let bed = Bed::new().await;
+    let own = bed.ours.client(LOOK);
+    let silent: Vec<_> = (0..UNKNOWN_CONNECTIONS)
+        .map(|_| std::net::TcpStream::connect(("127.0.0.1", bed.port)).unwrap())
+        .collect();
+    let since = Instant::now();
+    let soon = tokio::time::timeout(Duration::from_secs(1), bed.look(Some(&own))).await;
+    assert!(soon.is_err(), "there is no room for one more: {soon:?}");
+    assert_eq!(bed.look(Some(&own)).await, Ok(1));
+    let took = since.elapsed();
+    assert!((8..20).contains(&took.as_secs()), "{took:?}");
+    drop(silent);
+}

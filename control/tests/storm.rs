@@ -1,14 +1,16 @@
 //! A director that is changed a thousand times a second, and one that gets very much at once.
 //!
-//! `UVS_STORM_S=30 cargo test -p control --test storm -- --nocapture` goes on for half a minute, and tells figures.
+//! `UVS_STORM_S=30 cargo test --release -p control --test storm -- --nocapture --test-threads=1` goes on for half a minute, and tells
+//! figures, those of what is shipped.
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
 use control::Director;
 use control::config::{Configuration, Listen, Protocol, Server, Service};
 use control::manage::{Actor, Edit, Manager, Start, Terms, Wish};
+use dataplane::frame::Offload;
 use dataplane::packet::{arp, checksum};
-use dataplane::port::memory::{MemoryPort, MemoryWire};
-use dataplane::port::{Mac, PortId, PortInfo};
+use dataplane::port::memory::{LoopPort, MemoryPort, MemoryWire};
+use dataplane::port::{BURST, Mac, PortId, PortInfo};
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -46,14 +48,17 @@ fn configuration(text: &str) -> Configuration {
         .configuration
 }
 
-fn port() -> (MemoryPort, MemoryWire) {
-    let info = PortInfo {
+fn info() -> PortInfo {
+    PortInfo {
         name: "lan".to_owned(),
         mac: DIRECTOR,
         mtu: 1500,
         driver: "memory",
-    };
-    MemoryPort::new(PortId(0), info, 512, 2048)
+    }
+}
+
+fn port() -> (MemoryPort, MemoryWire) {
+    MemoryPort::new(PortId(0), info(), 512, 2048)
 }
 
 /// A UDP datagram of a client to a service's port.
@@ -203,58 +208,95 @@ fn a_thousand_changes_a_second_lose_no_packet_and_move_no_connection() {
     assert!(took < 4 * Duration::from_secs(seconds), "{took:?}");
 }
 
-#[test]
-fn a_change_reaches_every_worker_within_ten_milliseconds_under_full_load() {
-    let (port, wire) = port();
-    let configuration = configuration(&TEXT.replace("STATE", ""));
+/// A worker's queue on which the same datagrams come without end: those of so many flows of its own, and what its neighbours
+/// answer. Each burst is full, and none of them waits.
+fn endless(worker: u16) -> LoopPort {
+    let datagrams = (0..FLOWS).map(|flow| request(1024 + worker * FLOWS + flow, 53));
+    let answers = (11..15).map(|server| {
+        let address = |last| Ipv4Addr::new(10, 1, 0, last);
+        let asked = arp::request(DIRECTOR, address(1), address(server), None);
+        arp::reply(SERVER, &arp::parse(&asked).unwrap()).to_vec()
+    });
+    let frames: Vec<_> = datagrams
+        .chain(answers)
+        .map(|frame| (frame, Offload::NONE))
+        .collect();
+    LoopPort::new(PortId(0), info(), &frames)
+}
+
+/// From the least to the most: in the middle, more than 99 of 100, the last.
+fn spread(times: impl Iterator<Item = Duration>) -> [Duration; 3] {
+    let mut times: Vec<_> = times.collect();
+    times.sort_unstable();
+    let last = times.len() - 1;
+    [times[last / 2], times[last * 99 / 100], times[last]]
+}
+
+/// How long changes take under full load until the call returns, from then until each worker has them, and both together.
+fn reach(workers: u16) -> [[Duration; 3]; 3] {
+    let keys = format!("workers = {workers}");
+    let configuration = configuration(&TEXT.replace("STATE", &keys));
     let like = configuration.services[0].clone();
-    let director = Arc::new(Director::start_with(configuration, vec![vec![port]]).unwrap());
+    let ports = vec![(0..workers).map(endless).collect()];
+    let director = Arc::new(Director::start_with(configuration, ports).unwrap());
     let manager = Manager::new(Arc::clone(&director), 1);
-    let (mut traffic, stop) = (Traffic::default(), AtomicBool::new(false));
-    let took: Vec<_> = std::thread::scope(|scope| {
-        let flow = scope.spawn(|| traffic.run(&wire, &stop));
-        std::thread::sleep(Duration::from_millis(200));
-        let once = |number| {
+    // All flows have begun, their neighbours have answered.
+    std::thread::sleep(Duration::from_millis(300));
+    let before = director.status().workers;
+    let times: Vec<_> = (0..500)
+        .map(|number| {
             let wish = change(number, &like);
             let began = Instant::now();
             manager.change(&wish, Terms::default(), &actor()).unwrap();
             let made = began.elapsed();
             while !director.is_seen_by_all() {
-                std::thread::sleep(Duration::from_micros(50));
+                std::thread::sleep(Duration::from_micros(20));
             }
             let seen = began.elapsed();
             std::thread::sleep(Duration::from_millis(2));
-            (seen - made, seen)
-        };
-        let took = (0..200).map(once).collect();
-        stop.store(true, Relaxed);
-        flow.join().unwrap();
-        took
-    });
-    let median = |mut all: Vec<Duration>| {
-        all.sort_unstable();
-        (all[all.len() / 2], all[all.len() - 1])
-    };
-    let (way, way_worst) = median(took.iter().map(|took| took.0).collect());
-    let (all, all_worst) = median(took.iter().map(|took| took.1).collect());
-    println!(
-        "a change reaches the worker {way:?} after it was made, at worst {way_worst:?}; {all:?} after it was asked for, at worst {all_worst:?}"
-    );
-    // Other processes may have had the processor at times; and what is asked for is worked out by what is shipped much faster.
-    let limit = Duration::from_millis(10);
-    assert!(way < limit, "{way:?}");
-    assert!(all < limit || cfg!(debug_assertions), "{all:?}");
+            [made, seen.saturating_sub(made), seen]
+        })
+        .collect();
+    // It was full load: bursts without room for another packet, and no sleep. Counters are read one after the other while they go on.
+    for (after, before) in director.status().workers.iter().zip(before) {
+        let bursts = after.bursts - before.bursts;
+        let received = after.received - before.received;
+        assert!(bursts > 1000 && after.sleeps == before.sleeps, "{bursts}");
+        assert!(received * 100 > bursts * 97 * BURST as u64, "{bursts}");
+        // All but what neighbours answer.
+        let forwarded = after.forwarded - before.forwarded;
+        assert!(forwarded * 100 > received * 97, "{forwarded} of {received}");
+    }
+    [0, 1, 2].map(|part| spread(times.iter().map(|times| times[part])))
 }
 
 #[test]
-fn five_thousand_services_of_twenty_servers_are_applied_at_once() {
-    const SERVICES: usize = 5000;
+fn a_change_reaches_every_worker_within_ten_milliseconds_under_full_load() {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    for workers in [1, 2] {
+        let [made, way, all] = reach(workers);
+        println!(
+            "{workers} workers on {processors} processors; in the middle, 99 of 100, all: a change is made within {made:?}, \
+             reaches every worker {way:?} later, {all:?} after it was asked for"
+        );
+        // Workers that have a processor each, and one is left: other processes may have had it once in a while. Without the
+        // optimiser a change takes longer to be worked out.
+        let limit = Duration::from_millis(10);
+        if usize::from(workers) < processors {
+            let [middle, most, _] = if cfg!(debug_assertions) { way } else { all };
+            let held = if cfg!(debug_assertions) { middle } else { most };
+            assert!(held < limit, "{held:?}");
+        }
+    }
+}
+
+/// A configuration with so many services of twenty servers each, as text.
+fn many(services: usize) -> String {
     let mut text =
-        "[director]\nconnections = 1000\nservers = 100_000\n[port.lan]\ndriver = \"memory\"\n\
+        "[director]\nconnections = 1000\nservers = 100_100\n[port.lan]\ndriver = \"memory\"\n\
                     addresses = [\"10.1.255.1/16\"]\n"
             .to_owned();
-    let empty = configuration(&text);
-    for service in 0..SERVICES {
+    for service in 0..services {
         let vip = format!("10.1.{}.{}", 100 + service / 200, 1 + service % 200);
         writeln!(
             text,
@@ -266,10 +308,15 @@ fn five_thousand_services_of_twenty_servers_are_applied_at_once() {
         }
         text.push_str("]\n");
     }
-    let full = configuration(&text);
-    let director = Director::start(empty).unwrap();
+    text
+}
+
+#[test]
+fn five_thousand_services_of_twenty_servers_are_applied_at_once() {
+    const SERVICES: usize = 5000;
+    let director = Director::start(configuration(&many(0))).unwrap();
     let manager = Manager::new(Arc::new(director), 1);
-    let wish = Wish::Whole(Box::new(full));
+    let wish = Wish::Whole(Box::new(configuration(&many(SERVICES))));
     let began = Instant::now();
     let outcome = manager.change(&wish, Terms::default(), &actor()).unwrap();
     while !manager.director().is_seen_by_all() {
@@ -281,4 +328,63 @@ fn five_thousand_services_of_twenty_servers_are_applied_at_once() {
     // A figure of what is shipped; without the optimiser it is many times as much.
     let limit = if cfg!(debug_assertions) { 60 } else { 1 };
     assert!(took < Duration::from_secs(limit), "{took:?}");
+}
+
+#[test]
+fn one_server_among_a_hundred_thousand_is_changed_soon() {
+    let folder = tempfile::tempdir().unwrap();
+    // Without the optimiser the large ones take minutes.
+    let sizes: &[_] = if cfg!(debug_assertions) {
+        &[(50, false), (50, true)]
+    } else {
+        &[
+            (50, false),
+            (1000, false),
+            (1000, true),
+            (5000, false),
+            (5000, true),
+        ]
+    };
+    for &(services, file) in sizes {
+        let mut configuration = configuration(&many(services));
+        if file {
+            let state = folder.path().join(format!("{services}.toml"));
+            configuration.director.state = Some(state);
+        }
+        let like = configuration.services[services / 2].clone();
+        let start = Start::new(configuration);
+        let director = Arc::new(Director::start(start.configuration.clone()).unwrap());
+        let manager = Manager::started(Arc::clone(&director), &start, Arc::default()).unwrap();
+        let once = |number: u16| {
+            let server = Server {
+                weight: 2 + number,
+                ..like.servers[7].clone()
+            };
+            let wish = Wish::Edits(vec![Edit::UpdateServer(like.listen, server)]);
+            let began = Instant::now();
+            manager.change(&wish, Terms::default(), &actor()).unwrap();
+            let made = began.elapsed();
+            while !director.is_seen_by_all() {
+                std::hint::spin_loop();
+            }
+            made
+        };
+        let [middle, _, worst] = spread((0..20).map(once));
+        println!(
+            "one of {} servers{}: {middle:?}, at worst {worst:?}",
+            services * 20,
+            if file { ", with a state file" } else { "" },
+        );
+        let (now, revision, _) = manager.current();
+        assert_eq!(
+            (now.services[services / 2].servers[7].weight, revision),
+            (21, 21)
+        );
+        // Several times what it takes on a machine with nothing else to do; a disk takes what it takes.
+        let limit = Duration::from_micros(100 * u64::try_from(services).unwrap());
+        assert!(
+            middle < limit || file || cfg!(debug_assertions),
+            "{middle:?}"
+        );
+    }
 }

@@ -1,8 +1,11 @@
 //! The daemon as a process: its exit status, its socket, its signals.
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
+use control::daemon::STREAMS;
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
+use proto::v1::configuration_client::ConfigurationClient;
+use proto::v1::connections_client::ConnectionsClient;
 use proto::v1::director_client::DirectorClient;
 use proto::v1::{self, GetStatusRequest, ListServicesRequest};
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 const TEXT: &str = r#"
 [director]
@@ -300,6 +303,67 @@ async fn a_client_that_does_not_let_go_does_not_keep_it_from_stopping() {
     let mut client = uvsd.client().await;
     client.get_status(GetStatusRequest {}).await.unwrap();
     assert_eq!(uvsd.stop(Signal::TERM).code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_connection_has_so_many_calls_at_once_and_the_next_waits_for_one_to_end() {
+    let uvsd = Uvsd::start(TEXT);
+    let address = format!("unix:{}", uvsd.socket().display());
+    let channel = Endpoint::from_shared(address).unwrap().connect().await;
+    let mut client = ConfigurationClient::new(channel.unwrap());
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        let request = v1::WatchConfigurationRequest::default();
+        let mut stream = client.watch_configuration(request).await.unwrap();
+        assert!(stream.get_mut().message().await.unwrap().is_some());
+        streams.push(stream);
+    }
+    let mut another = client.clone();
+    let one_more = another.watch_configuration(v1::WatchConfigurationRequest::default());
+    tokio::pin!(one_more);
+    let waits = tokio::time::timeout(Duration::from_millis(500), &mut one_more).await;
+    assert!(waits.is_err(), "it waits");
+    // Another connection is not concerned.
+    let mut other = uvsd.client().await;
+    other.get_status(GetStatusRequest {}).await.unwrap();
+    streams.pop();
+    let granted = tokio::time::timeout(Duration::from_secs(10), one_more).await;
+    granted.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn calls_with_too_much_in_them_are_refused_and_the_next_is_answered() {
+    let uvsd = Uvsd::start(TEXT);
+    let mut client = uvsd.client().await;
+    let with_header = |len: usize| {
+        let mut request = tonic::Request::new(GetStatusRequest {});
+        let value = "x".repeat(len).parse().unwrap();
+        request.metadata_mut().insert("long", value);
+        request
+    };
+    client.get_status(with_header(15 << 10)).await.unwrap();
+    let refused = client.get_status(with_header(17 << 10)).await.unwrap_err();
+    assert_ne!(refused.code(), tonic::Code::Ok, "{refused:?}");
+    client.get_status(GetStatusRequest {}).await.unwrap();
+    // Messages that are no configuration: 4 MiB.
+    let address = format!("unix:{}", uvsd.socket().display());
+    let mut connections = ConnectionsClient::connect(address).await.unwrap();
+    for (len, code) in [
+        (4_000_000, tonic::Code::InvalidArgument),
+        (5_000_000, tonic::Code::OutOfRange),
+    ] {
+        let request = v1::ExplainRequest {
+            protocol: v1::Protocol::Tcp.into(),
+            source: "x".repeat(len),
+            source_port: 1,
+            destination: "10.1.0.100".to_owned(),
+            destination_port: 53,
+            ..v1::ExplainRequest::default()
+        };
+        let refused = connections.explain(request).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{refused:?}");
+    }
+    client.get_status(GetStatusRequest {}).await.unwrap();
 }
 
 #[test]

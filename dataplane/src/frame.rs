@@ -76,52 +76,52 @@ pub enum Gso {
 /// A received frame. Whoever holds it gives it back: to a port's `transmit`, or to `release` of the port it came from.
 #[derive(Debug)]
 pub struct Frame {
-    base: NonNull<u8>,
-    capacity: u32,
-    start: u32,
+    /// Its first byte, `start` bytes behind the buffer's begin.
+    data: NonNull<u8>,
     len: u32,
-    /// The driver's own handle of the buffer.
-    pub token: u32,
+    token: u32,
+    start: u16,
     /// The port it came in on, which owns the buffer.
     pub port: PortId,
-    /// Whether the buffer lies right behind an mbuf of DPDK, which any port of DPDK may send and free.
-    is_mbuf: bool,
     /// What the driver knows of it.
     pub offload: Offload,
 }
 
-const _: () = assert!(size_of::<Frame>() == 40);
+const _: () = assert!(size_of::<Frame>() == 32);
+
+/// In place of the driver's handle: the buffer lies right behind an mbuf of DPDK, which any port of DPDK may send and free.
+const IN_MBUF: u32 = u32::MAX;
 
 // SAFETY: by the contract of `from_raw` nobody else touches the buffer: a frame is what a `&mut [u8]` is, which is Send.
 // (Frames stay with their worker, which is sent to its thread before its first burst.)
 unsafe impl Send for Frame {}
 
 impl Frame {
-    /// A window of `len` bytes at `start` into the buffer of `capacity` bytes at `base`.
+    /// A window of `len` bytes at `start` into the buffer of `capacity` bytes at `base`. `token` is the driver's own handle
+    /// of the buffer.
     ///
     /// # Safety
     /// The buffer is valid for reads and writes of `capacity` bytes, and nobody else touches it until the frame was
-    /// given back to its port. `start + len <= capacity`.
+    /// given back to its port. `start + len <= capacity`, and `token` is not `u32::MAX`.
     #[inline]
     #[must_use]
     pub unsafe fn from_raw(
         base: NonNull<u8>,
         capacity: u32,
-        start: u32,
+        start: u16,
         len: u32,
         token: u32,
         port: PortId,
         offload: Offload,
     ) -> Frame {
-        debug_assert!(start.checked_add(len).is_some_and(|end| end <= capacity));
+        debug_assert!(u32::from(start) + len <= capacity && token != IN_MBUF);
         Frame {
-            base,
-            capacity,
-            start,
+            // SAFETY: within the buffer, by the contract.
+            data: unsafe { base.add(usize::from(start)) },
             len,
             token,
+            start,
             port,
-            is_mbuf: false,
             offload,
         }
     }
@@ -133,21 +133,14 @@ impl Frame {
     /// whose only owner the frame is.
     #[cfg(feature = "dpdk")]
     #[inline]
-    pub(crate) unsafe fn in_mbuf(
-        base: NonNull<u8>,
-        capacity: u32,
-        start: u32,
-        len: u32,
-        port: PortId,
-    ) -> Frame {
+    pub(crate) unsafe fn in_mbuf(base: NonNull<u8>, start: u16, len: u32, port: PortId) -> Frame {
         Frame {
-            base,
-            capacity,
-            start,
+            // SAFETY: within the buffer, by the contract.
+            data: unsafe { base.add(usize::from(start)) },
             len,
-            token: 0,
+            token: IN_MBUF,
+            start,
             port,
-            is_mbuf: true,
             offload: Offload::NONE,
         }
     }
@@ -155,56 +148,67 @@ impl Frame {
     /// Its buffer, and where in it the frame begins, if it lies in an mbuf.
     #[cfg(feature = "dpdk")]
     #[inline]
-    pub(crate) fn mbuf_buffer(&self) -> Option<(NonNull<u8>, u32)> {
-        self.is_mbuf.then_some((self.base, self.start))
+    pub(crate) fn mbuf_buffer(&self) -> Option<(NonNull<u8>, u16)> {
+        (self.token == IN_MBUF).then_some((self.base(), self.start))
+    }
+
+    /// The driver's own handle of the buffer, which no other driver's frame can have by more than chance: whoever takes it
+    /// for an own one asks [`is_window_of`](Self::is_window_of), too.
+    #[inline]
+    pub(crate) fn token(&self) -> u32 {
+        self.token
     }
 
     /// Whether it is a window into the buffer at `base`: what a port asks of a frame that claims to be its own.
     #[inline]
     pub(crate) fn is_window_of(&self, base: NonNull<u8>) -> bool {
-        self.base == base && !self.is_mbuf
+        self.base() == base && self.token != IN_MBUF
+    }
+
+    /// Where the buffer begins.
+    #[inline]
+    fn base(&self) -> NonNull<u8> {
+        // SAFETY: `data` is `start` bytes behind it, and both move together.
+        unsafe { self.data.sub(usize::from(self.start)) }
     }
 
     /// The frame from its Ethernet header on.
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the contract of `from_raw` holds for as long as the frame lives, and `start + len <= capacity` is
-        // kept by `prepend`, `trim_front` and `truncate`.
-        let start = unsafe { self.base.as_ptr().add(self.start as usize) };
-        // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts(start, self.len as usize) }
+        // SAFETY: the contract of `from_raw` holds for as long as the frame lives, and that it lies within the buffer is kept by
+        // `prepend`, `trim_front` and `truncate`.
+        unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.len as usize) }
     }
 
     /// The frame from its Ethernet header on.
     #[inline]
     #[must_use]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        debug_assert!(self.start + self.len <= self.capacity);
-        // SAFETY: as in `bytes`.
-        let start = unsafe { self.base.as_ptr().add(self.start as usize) };
         // SAFETY: as in `bytes`; `&mut self` makes it the only window.
-        unsafe { std::slice::from_raw_parts_mut(start, self.len as usize) }
+        unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr(), self.len as usize) }
     }
 
     /// Bytes free in front of the frame.
     #[inline]
     #[must_use]
     pub fn headroom(&self) -> usize {
-        self.start as usize
+        usize::from(self.start)
     }
 
     /// Grows the frame by `count` bytes at its front (whatever they hold). False, and unchanged, without headroom.
     #[inline]
     #[must_use]
     pub fn prepend(&mut self, count: usize) -> bool {
-        let Some(start) = u32::try_from(count)
+        let Some(start) = u16::try_from(count)
             .ok()
             .and_then(|count| self.start.checked_sub(count))
         else {
             return false;
         };
-        self.len += self.start - start;
+        // SAFETY: `count` is `start` at most, so this is within the buffer.
+        self.data = unsafe { self.data.sub(count) };
+        self.len += u32::from(self.start - start);
         self.start = start;
         true
     }
@@ -212,16 +216,20 @@ impl Frame {
     /// Cuts `count` bytes off the front.
     ///
     /// # Panics
-    /// When the frame is shorter.
+    /// When the frame is shorter, or would begin more than 65,535 bytes into its buffer.
     #[inline]
     pub fn trim_front(&mut self, count: usize) {
-        let count = u32::try_from(count).expect("a frame is shorter than 4 GiB");
         assert!(
-            count <= self.len,
+            count <= self.len as usize,
             "trim_front({count}) of a frame of {} bytes",
             self.len
         );
-        self.start += count;
+        let start = usize::from(self.start) + count;
+        self.start = u16::try_from(start).expect("only headers are cut off");
+        // SAFETY: `count` is `len` at most, so this is within the buffer or right behind it.
+        self.data = unsafe { self.data.add(count) };
+        #[allow(clippy::cast_possible_truncation, reason = "at most `len`")]
+        let count = count as u32;
         self.len -= count;
     }
 

@@ -215,9 +215,17 @@ fn a_drain_resets_at_its_deadline(scene: &Scene) {
         "1s",
         "--then",
         "reset",
+        "--json",
     ];
     let drained = told(scene, &arguments);
-    assert!(drained.contains("ended at the deadline"), "{drained}");
+    let lines = drained.lines().map(serde_json::from_str);
+    let lines: Vec<Value> = lines.collect::<Result<_, _>>().unwrap();
+    let (first, last) = (lines.first().unwrap(), lines.last().unwrap());
+    assert_eq!(
+        (&first["active"], &first["done"]),
+        (&1.into(), &false.into())
+    );
+    assert_eq!((&last["done"], &last["ended"]), (&true.into(), &1.into()));
     let Output { status, stderr, .. } = curl.finish(Duration::from_secs(10));
     assert_eq!(status.code(), Some(56), "{stderr}");
     assert!(stderr.contains("reset"), "{stderr}");

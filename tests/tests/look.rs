@@ -164,7 +164,10 @@ fn an_explanation_names_the_server_that_a_connection_has() {
         steps.contains("rr takes servers in turn, each worker by itself: one of "),
         "{steps}"
     );
-    assert!(steps.ends_with("=> forwarded\n"), "{steps}");
+    assert!(
+        steps.ends_with("=> forwarded, to one of several servers (see above)\n"),
+        "{steps}"
+    );
     let json = text(
         &uvs(&scene, &[&asked[..], &["--json"]].concat())
             .output()

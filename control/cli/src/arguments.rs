@@ -42,7 +42,8 @@ pub enum Command {
     Connections(connections::Options),
     /// Take a server out of service while its connections end by themselves.
     ///
-    /// Its weight becomes 0, and stays so; told is what it still has. Ends when nothing is left, or at the deadline.
+    /// Its weight becomes 0, and stays so; told is what it still has. Ends when nothing is left, or at the deadline. Exit status 1
+    /// when it did not come so far.
     Drain(drain::Options),
     /// Watch a running director: services, servers, rates, drops, workers.
     Top(top::Options),
@@ -126,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_drain_names_service_and_server() {
-        let line = "uvs drain udp:10.0.0.100:53 10.3.0.1 --deadline 60s --then reset";
+        let line = "uvs drain udp:10.0.0.100:53 10.3.0.1 --deadline 60s --then reset --json";
         let arguments = Arguments::try_parse_from(line.split_whitespace()).unwrap();
         let Command::Drain(options) = arguments.command else {
             panic!("{arguments:?}");
@@ -135,5 +136,6 @@ mod tests {
         assert_eq!(options.server, ("10.3.0.1".parse().unwrap(), 0));
         assert_eq!(options.deadline, Some(std::time::Duration::from_secs(60)));
         assert_eq!(options.then, crate::drain::Then::Reset);
+        assert!(options.json);
     }
 }

@@ -231,7 +231,8 @@ fn patient(endpoint: Endpoint) -> Endpoint {
 }
 
 /// What asks a director of itself and of its services.
-pub(crate) fn director(channel: Channel) -> DirectorClient<Channel> {
+#[must_use]
+pub fn director(channel: Channel) -> DirectorClient<Channel> {
     DirectorClient::new(channel).max_decoding_message_size(ANSWER_LEN)
 }
 

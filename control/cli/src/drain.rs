@@ -45,10 +45,14 @@ pub enum DrainError {
     #[error(transparent)]
     Output(#[from] OutputError),
     /// The director went.
-    #[error("the director tells no more: {0} left, weight 0; what --then says is not done")]
+    #[error(
+        "the director stopped telling: {0} left; the server keeps weight 0, and nothing is ended at a deadline: drain again"
+    )]
     Cut(String),
     /// The user has seen enough.
-    #[error("interrupted: {0} left; the weight stays 0, and what --then says is not done")]
+    #[error(
+        "interrupted: {0} left; the server keeps weight 0, and nothing is ended at a deadline: drain again"
+    )]
     Interrupted(String),
 }
 

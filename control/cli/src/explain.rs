@@ -75,9 +75,10 @@ fn text(answer: &v1::ExplainResponse) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{number:>2}. {step}");
     }
-    let server = match (answer.server.is_empty(), answer.server_port) {
+    let server = match (answer.server.is_empty(), answer.verdict()) {
+        (false, _) => format!(", server {}", end(&answer.server, answer.server_port)),
+        (true, v1::Verdict::Forwarded) => ", to one of several servers (see above)".to_owned(),
         (true, _) => String::new(),
-        (_, port) => format!(", server {}", end(&answer.server, port)),
     };
     let reason = match answer.reason.as_str() {
         "" => String::new(),
@@ -193,6 +194,14 @@ mod tests {
             ..v1::ExplainResponse::default()
         };
         assert_eq!(text(&dropped), "=> dropped (no-server)\n");
+        let open = v1::ExplainResponse {
+            verdict: v1::Verdict::Forwarded.into(),
+            ..v1::ExplainResponse::default()
+        };
+        assert_eq!(
+            text(&open),
+            "=> forwarded, to one of several servers (see above)\n"
+        );
     }
 
     #[test]

@@ -345,6 +345,29 @@ fn changes_are_watched() {
 }
 
 #[test]
+fn a_drain_ends_with_its_outcome_in_words_or_as_json() {
+    let bed = Shell::new();
+    bed.ok("service add udp 10.0.0.100:53 --method dr");
+    for server in ["10.1.0.11", "10.1.0.12"] {
+        bed.ok(&format!("server add udp 10.0.0.100:53 {server}"));
+    }
+    let lines = bed.ok("drain udp:10.0.0.100:53 10.1.0.11 --json");
+    let told: Value = serde_json::from_str(lines.trim_end()).unwrap();
+    let nothing = serde_json::json!({
+        "active": 0, "inactive": 0, "persistent": 0, "done": true, "ended": 0, "revision": 5
+    });
+    assert_eq!((told, lines.lines().count()), (nothing, 1));
+    assert_eq!(
+        bed.ok("drain udp:10.0.0.100:53 10.1.0.12"),
+        "drained (revision 6): 0 active, 0 inactive left\n"
+    );
+    let shown = squeezed(&bed.ok("service show"));
+    assert!(shown.contains("10.1.0.11:53 dr weight 0"), "{shown}");
+    let refused = bed.fails("drain udp:10.0.0.100:53 10.1.0.13 --json");
+    assert!(refused.contains("10.1.0.13:53"), "{refused}");
+}
+
+#[test]
 fn a_stream_says_so_when_its_director_goes() {
     let mut bed = Shell::new();
     bed.ok("service add tcp 10.0.0.100:80 --method nat");
@@ -395,33 +418,6 @@ fn services_are_listed_again_and_again() {
     assert!(watch.wait().unwrap().success());
     let (status, _, told) = bed.run("zero");
     assert!(status == 2 && told.contains("SERVICE"), "{told}");
-}
-
-/// More than fits into a message of the usual size: 4 MiB.
-#[test]
-fn very_many_servers_are_shown() {
-    let text = (0..800).fold(DIRECTOR.replace("1000", "1000\nservers = 80000"), |text, number| {
-        let servers = (1..=100).map(|last| format!("{{ address = \"10.1.0.{}\", upper = 99999999, lower = 88888888, weight = 65000 }}", last + 1));
-        let servers = servers.collect::<Vec<_>>().join(",\n");
-        text + &format!(
-            "[[service]]\nlisten = \"tcp 10.0.0.100:{}\"\nmethod = \"nat\"\nserver = [{servers}]\n",
-            10_000 + number
-        )
-    });
-    let bed = Shell {
-        bed: Bed::new(&text),
-    };
-    assert_eq!(bed.ok("list").lines().count(), 1 + 800 * 101);
-    let mut watch = bed
-        .command("list --watch")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut first = [0; 10];
-    let output = watch.stdout.as_mut().unwrap();
-    std::io::Read::read_exact(output, &mut first).unwrap();
-    watch.kill().unwrap();
-    watch.wait().unwrap();
 }
 
 /// Whoever reads may have had enough; a disk that is full is told.

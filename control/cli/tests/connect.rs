@@ -1,19 +1,23 @@
 //! How commands reach a director: over TLS, and what they say when they do not.
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
-use cli::connect::Options;
+use cli::connect::{self, Options};
 use cli::show;
 use control::Director;
 use control::config::{AccessSettings, Caller, Configuration, TlsSettings};
 use control::grpc::DirectorService;
 use control::guard::{Access, Guard, Incoming, Tls};
+use proto::v1;
+use proto::v1::director_server::{Director as Director_, DirectorServer};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
+use tokio_stream::Empty;
 use tonic::transport::Server;
+use tonic::{Request, Response, Status};
 
 const LOOK: &str = "spiffe://example.org/look";
 
@@ -148,4 +152,77 @@ fn a_director_elsewhere_answers_over_tls_and_failures_say_what_is_accepted() {
         missing.contains("missing.crt: No such file") && missing.contains("--certificate"),
         "{missing}"
     );
+}
+
+/// A director with so many servers that the answer is longer than what clients of gRPC take by themselves.
+struct Large;
+
+#[tonic::async_trait]
+impl Director_ for Large {
+    async fn get_status(
+        &self,
+        _: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+
+    async fn list_services(
+        &self,
+        _: Request<v1::ListServicesRequest>,
+    ) -> Result<Response<v1::ListServicesResponse>, Status> {
+        let server = v1::RealServer {
+            address: "10.1.0.11".to_owned(),
+            port: 80,
+            rates: Some(v1::Rates {
+                in_bytes: u64::MAX,
+                ..v1::Rates::default()
+            }),
+            in_bytes: u64::MAX,
+            ..v1::RealServer::default()
+        };
+        let services = vec![v1::Service {
+            servers: vec![server; 150_000],
+            ..v1::Service::default()
+        }];
+        Ok(Response::new(v1::ListServicesResponse { services }))
+    }
+
+    type WatchStatisticsStream = Empty<Result<v1::WatchStatisticsResponse, Status>>;
+
+    async fn watch_statistics(
+        &self,
+        _: Request<v1::WatchStatisticsRequest>,
+    ) -> Result<Response<Self::WatchStatisticsStream>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+
+    async fn zero_counters(
+        &self,
+        _: Request<v1::ZeroCountersRequest>,
+    ) -> Result<Response<v1::ZeroCountersResponse>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+}
+
+#[test]
+fn all_servers_are_listed_however_many_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    std::thread::spawn(move || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        runtime.block_on(async {
+            let incoming = Incoming::default().unix(socket).unwrap();
+            let server = Server::builder().add_service(DirectorServer::new(Large));
+            server.serve_with_incoming(incoming).await.unwrap();
+        });
+    });
+    let listed = connect::ask(&Options::socket(&path), async |channel| {
+        let mut client = connect::director(channel);
+        client.list_services(v1::ListServicesRequest {}).await
+    });
+    let listed = listed.unwrap();
+    assert!(prost::Message::encoded_len(&listed) > 4 << 20);
+    assert_eq!(listed.services[0].servers.len(), 150_000);
 }

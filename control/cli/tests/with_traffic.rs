@@ -256,7 +256,7 @@ fn a_drain_that_is_interrupted_says_what_holds() {
     assert_eq!(ended.status.code(), Some(1));
     assert_eq!(
         String::from_utf8(ended.stderr).unwrap(),
-        "uvs: interrupted: 1 active, 0 inactive left; the weight stays 0, and what --then says is not done\n"
+        "uvs: interrupted: 1 active, 0 inactive left; the server keeps weight 0, and nothing is ended at a deadline: drain again\n"
     );
     let listed = bed.say("ipvsadm -Ln -t 10.0.0.100:80");
     assert!(

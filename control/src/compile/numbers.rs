@@ -40,6 +40,8 @@ pub(super) struct Known {
     before: Traffic,
     /// The version of the first snapshot that has it no more; 0 while it is configured.
     pub(super) removed_in: u64,
+    /// The round of numbering that found it in a configuration last.
+    wanted_in: u64,
 }
 
 impl Known {
@@ -119,6 +121,7 @@ impl Compiler {
                 path_mtu: Arc::default(),
                 before: Traffic::default(),
                 removed_in: 0,
+                wanted_in: 0,
             };
             self.servers.insert(key, known);
         }
@@ -163,27 +166,32 @@ impl Compiler {
         });
     }
 
-    /// Gives numbers to what is new, and marks what is no longer configured.
+    /// Gives numbers to what is new, and marks what is no longer configured. Each server is there once.
     pub(super) fn renumber(
         &mut self,
         configuration: &Configuration,
         version: u64,
     ) -> Result<(), NoRoom> {
-        let wanted: HashSet<ServerKey> = keys(configuration).collect();
-        let lingering = self
-            .servers
-            .keys()
-            .filter(|key| !wanted.contains(key))
-            .count();
-        if wanted.len() + lingering > self.server_limit {
+        self.round += 1;
+        let mut wanted = 0;
+        let mut new = Vec::new();
+        for key in keys(configuration) {
+            wanted += 1;
+            match self.servers.get_mut(&key) {
+                Some(known) => known.wanted_in = self.round,
+                None => new.push(key),
+            }
+        }
+        let lingering = self.servers.len() + new.len() - wanted;
+        if wanted + lingering > self.server_limit {
             return Err(NoRoom {
-                wanted: wanted.len(),
+                wanted,
                 lingering,
                 limit: self.server_limit,
             });
         }
-        for (key, known) in &mut self.servers {
-            match wanted.contains(key) {
+        for known in self.servers.values_mut() {
+            match known.wanted_in == self.round {
                 true => {
                     if known.removed_in != 0 {
                         known.load.set_last_weight(Weight(0));
@@ -195,17 +203,17 @@ impl Compiler {
             }
         }
         self.renumber_services(configuration);
-        for key in keys(configuration) {
-            self.servers.entry(key).or_insert_with(|| {
-                let id = RealServerId(self.server_ids.take());
-                Known {
-                    id,
-                    load: Arc::default(),
-                    path_mtu: Arc::default(),
-                    before: Traffic::of(&self.stats, id).since(self.ledger.rejoin(&key)),
-                    removed_in: 0,
-                }
-            });
+        for key in new {
+            let id = RealServerId(self.server_ids.take());
+            let known = Known {
+                id,
+                load: Arc::default(),
+                path_mtu: Arc::default(),
+                before: Traffic::of(&self.stats, id).since(self.ledger.rejoin(&key)),
+                removed_in: 0,
+                wanted_in: self.round,
+            };
+            self.servers.insert(key, known);
         }
         Ok(())
     }

@@ -104,22 +104,24 @@ impl Checks<'_> {
         }
     }
 
-    fn once<'v, T: Hash + Eq + Display + ?Sized>(
+    /// Notes a value that is there twice. Only then `path` is asked what the path of a place is.
+    fn once<'v, T: Hash + Eq + Display + ?Sized, P>(
         &mut self,
-        seen: &mut HashMap<&'v T, KeyPath>,
+        seen: &mut HashMap<&'v T, P>,
         value: &'v T,
-        path: KeyPath,
+        place: P,
+        path: impl Fn(&P) -> KeyPath,
     ) {
         match seen.entry(value) {
             Entry::Vacant(entry) => {
-                entry.insert(path);
+                entry.insert(place);
             }
             Entry::Occupied(entry) => {
                 let problem = Problem::Duplicate {
                     value: value.to_string(),
-                    first: entry.get().clone(),
+                    first: path(entry.get()),
                 };
-                self.wrong(path, problem);
+                self.wrong(path(&place), problem);
             }
         }
     }

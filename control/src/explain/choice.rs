@@ -9,6 +9,9 @@ use std::sync::Arc;
 
 /// Servers that a sentence lists.
 const LISTED: usize = 16;
+/// What the choice depends on where servers take turns, and where destinations are remembered.
+const TURN: &str = "on whose turn it is there: each new connection moves that on";
+const REMEMBERED: &str = "on what it remembers of the destination";
 /// FTP's port for commands.
 const FTP: u16 = dataplane::snapshot::FTP_PORT;
 
@@ -80,22 +83,33 @@ impl Walk<'_> {
             self.say(format!("{name} chooses {}, the only one.", end(only)));
             return self.chosen(service, only, is_asked);
         }
-        let how = match name {
-            _ if service.scheduler_options.slow_start > 0 => {
-                "gives servers that have joined a part of their weight, by when they did"
-            }
-            "rr" => "takes servers in turn, each worker by itself",
-            "wrr" => "takes servers in turn by weight, each worker by itself",
-            "twos" => "takes the less loaded of two drawn at random",
-            "lblc" => "takes the server that the destination had before, or else the least loaded",
-            "lblcr" => {
-                "takes one of the servers that the destination had before, or else the least loaded"
-            }
-            _ => "goes by what came before",
+        let (how, then) = match name {
+            _ if service.scheduler_options.slow_start > 0 => (
+                "gives servers that have joined a part of their weight, by when they did",
+                "on the time since",
+            ),
+            "rr" => ("takes servers in turn, each worker by itself", TURN),
+            "wrr" => (
+                "takes servers in turn by weight, each worker by itself",
+                TURN,
+            ),
+            "twos" => (
+                "takes the less loaded of two drawn at random",
+                "on what it draws then",
+            ),
+            "lblc" => (
+                "takes the server that the destination had before, or else the least loaded",
+                REMEMBERED,
+            ),
+            "lblcr" => (
+                "takes one of the servers that the destination had before, or else the least loaded",
+                REMEMBERED,
+            ),
+            _ => ("goes by what came before", "on what that one has seen"),
         };
         let loads = listed(usable, load);
         self.say(format!(
-            "{name} {how}: one of {loads}. Which one cannot be told from here."
+            "{name} {how}: one of {loads}. Which one depends on the worker that gets the packet and {then}; so no single one is told."
         ));
     }
 

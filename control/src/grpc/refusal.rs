@@ -1,6 +1,9 @@
 //! Why a call was refused, as a status with details.
 //!
-//! Source: google/rpc/error_details.proto (BadRequest), google/rpc/code.proto.
+//! A status travels in headers, and many clients read 8 KiB of those at most: what is too long is cut, what is too much counted.
+//!
+//! Source: google/rpc/error_details.proto (BadRequest), google/rpc/code.proto; gRPC over HTTP2, "Responses" (a message's bytes
+//! beyond ASCII take three, details are in base64).
 
 use crate::config::{Finding, KeyPath, Step};
 use crate::director::ApplyError;
@@ -8,14 +11,27 @@ use crate::manage::{EditError, ManageError};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-/// Violations that a status carries; more are only counted.
-const VIOLATIONS: usize = 100;
+/// Bytes of a status's violations together; more violations are only counted.
+const VIOLATIONS_LEN: usize = 3 << 10;
+/// Bytes of a violation's field, and of its description.
+const TEXT_LEN: usize = 256;
+/// Bytes of a status's message.
+const MESSAGE_LEN: usize = 1 << 10;
 
 /// Fields that are wrong.
 pub(super) fn invalid(findings: &[Finding], field: impl Fn(&KeyPath) -> String) -> Status {
-    let told = findings.iter().take(VIOLATIONS);
+    let mut left = VIOLATIONS_LEN;
+    let told = findings.iter().map(|finding| {
+        let field = cut(field(&finding.path), TEXT_LEN);
+        FieldViolation::new(field, cut(finding.problem.to_string(), TEXT_LEN))
+    });
     let violations: Vec<_> = told
-        .map(|finding| FieldViolation::new(field(&finding.path), finding.problem.to_string()))
+        .take_while(|violation| {
+            let len = violation.field.len() + violation.description.len();
+            let fits = len <= left;
+            left = left.saturating_sub(len);
+            fits
+        })
         .collect();
     let first = violations.first().map_or_else(String::new, |violation| {
         format!("{}: {}", violation.field, violation.description)
@@ -32,8 +48,17 @@ pub(super) fn invalid(findings: &[Finding], field: impl Fn(&KeyPath) -> String) 
 pub(super) fn refused(error: &ManageError, field: impl Fn(&KeyPath) -> String) -> Status {
     match error {
         ManageError::Apply(ApplyError::Invalid(findings)) => invalid(&findings.0, field),
-        other => Status::new(code(other), other.to_string()),
+        other => Status::new(code(other), cut(other.to_string(), MESSAGE_LEN)),
     }
+}
+
+/// A text of at most `len` bytes and a mark that there was more.
+fn cut(mut text: String, len: usize) -> String {
+    if text.len() > len {
+        text.truncate(text.floor_char_boundary(len));
+        text.push('…');
+    }
+    text
 }
 
 /// What kind of error it is.

@@ -352,3 +352,27 @@ impl AsyncWrite for Io {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_all_connections_some_are_kept_for_root_and_one_more_is_refused() {
+        let seats = Arc::new(Seats::default());
+        let take = |uid: u32| Seat::take(&seats, &Caller::unix(uid, uid));
+        let others = CONNECTIONS - OF_ROOT;
+        let callers = (4_000_000..).flat_map(|uid| [uid; CONNECTIONS_PER_CALLER]);
+        let mut held: Vec<_> = callers.take(others).map(|uid| take(uid).unwrap()).collect();
+        assert!(take(4_100_000).is_none(), "whoever it is");
+        held.extend((0..OF_ROOT).map(|_| take(0).unwrap()));
+        assert!(take(0).is_none());
+        assert_eq!(seats.taken.lock().refused, 2);
+        // One goes: there is room for root, and for nobody else.
+        held.remove(0);
+        assert!(take(4_100_000).is_none());
+        let last = take(0).unwrap();
+        drop((held, last));
+        assert!(seats.taken.lock().all == 0 && seats.taken.lock().of.is_empty());
+    }
+}

@@ -90,6 +90,17 @@ pub const fn apply(checksum: u16, delta: Delta) -> u16 {
     !add(!checksum, delta.0)
 }
 
+/// An IPv4 header's checksum field after its TTL went down by one, whatever it was: as [`apply`] of minus 0x0100, in the
+/// order of the packet's bytes, in which one's complement sums are right, too. Source: RFC 1071 §2(B), RFC 1624 §3.
+#[inline]
+#[must_use]
+#[allow(clippy::cast_possible_truncation, reason = "the carry was added")]
+pub const fn apply_hop(field: [u8; 2]) -> [u8; 2] {
+    let sum = u16::from_ne_bytes(field) as u32 + u16::from_ne_bytes([1, 0]) as u32;
+    // 0xffff is written as 0.
+    ((sum + (sum >= 0xffff) as u32) as u16).to_ne_bytes()
+}
+
 /// [`apply`] for UDP, where a result of 0 would say "no checksum" and is sent as 0xffff. Source: RFC 768.
 #[inline]
 #[must_use]

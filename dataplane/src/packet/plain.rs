@@ -1,10 +1,11 @@
-//! Packets as nearly all are: IPv4 without options or IPv6 without extensions, no fragment, TCP or UDP. All offsets are
-//! known beforehand, so that such a packet is read in a fraction of the instructions that `parse` needs for any packet.
+//! Packets as nearly all are: IPv4 without options or IPv6 without extensions, no fragment, TCP or UDP, and no shorter than
+//! with TCP's header. All offsets are known beforehand, so that such a packet is read in a fraction of the instructions that
+//! `parse` needs for any packet.
 
 use super::wire::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, TCP, TCP_LEN, UDP, UDP_LEN, Wire};
 use super::wire::{read_array, read_u16, read_u32};
 use super::{Fragment, Packet, TcpFlags, Tuple, V4, V6};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 const VERSION_4_WITHOUT_OPTIONS: u8 = 0x45;
 /// "More fragments", and the offset.
@@ -33,56 +34,55 @@ pub trait PlainFamily: Wire {
     /// what its bucket is asked for by, while there is something else to do. `None`: it is too short for one.
     fn guess(frame: &[u8]) -> Option<Tuple<Self>>;
 
-    /// The packet in a frame with this family's `EtherType`, if it is a plain one and nothing is wrong with it. `None` says
-    /// nothing: [`parse`](super::parse) finds out.
-    fn plain(frame: &[u8]) -> Option<Plain<Self>>;
+    /// Whether the packet in a frame with this family's `EtherType` is a plain one, not from port 0, with nothing wrong about
+    /// it but perhaps its source. False says nothing: [`parse`](super::parse) finds out.
+    fn is_plain(frame: &[u8]) -> bool;
+
+    /// Whether the source of a plain packet is none that no packet may have. No connection is of such a one.
+    fn may_speak(frame: &[u8]) -> bool;
+
+    /// What the headers of a plain packet say. `None`: the frame is too short for one.
+    fn read(frame: &[u8]) -> Option<Plain<Self>>;
 
     /// The same as [`parse`](super::parse) reads of it, from its frame.
     fn whole(frame: &[u8], plain: &Plain<Self>) -> Packet<Self>;
 }
 
+/// Headers of a plain packet, of which UDP's is followed by bytes that do not matter.
+const HEADERS_V4: usize = ETHERNET_LEN + IPV4_LEN + TCP_LEN;
+const HEADERS_V6: usize = ETHERNET_LEN + IPV6_LEN + TCP_LEN;
+
 impl PlainFamily for V4 {
     #[inline(always)]
     fn guess(frame: &[u8]) -> Option<Tuple<V4>> {
-        let headers = frame.first_chunk::<{ ETHERNET_LEN + IPV4_LEN + UDP_LEN }>()?;
-        Some(Tuple {
-            source: Self::read_address(headers, ETHERNET_LEN + Self::SOURCE),
-            destination: Self::read_address(headers, ETHERNET_LEN + Self::DESTINATION),
-            source_port: read_u16(headers, Self::L4),
-            destination_port: read_u16(headers, Self::L4 + 2),
-            protocol: headers[ETHERNET_LEN + 9],
-        })
+        Some(Self::tuple(frame.first_chunk::<HEADERS_V4>()?))
     }
 
     #[inline(always)]
-    fn plain(frame: &[u8]) -> Option<Plain<V4>> {
-        let headers = frame.first_chunk::<{ ETHERNET_LEN + IPV4_LEN + UDP_LEN }>()?;
+    fn is_plain(frame: &[u8]) -> bool {
+        let Some(headers) = frame.first_chunk::<HEADERS_V4>() else {
+            return false;
+        };
         let end = ETHERNET_LEN + usize::from(read_u16(headers, ETHERNET_LEN + 2));
-        let source = read_u32(headers, ETHERNET_LEN + Self::SOURCE);
-        if headers[ETHERNET_LEN] != VERSION_4_WITHOUT_OPTIONS
-            || read_u16(headers, ETHERNET_LEN + 6) & FRAGMENT != 0
-            || end > frame.len()
-            || !is_sound(headers)
-            || !may_speak(source)
-        {
-            return None;
-        }
-        let protocol = headers[ETHERNET_LEN + 9];
-        let tcp_flags = transport::<V4>(frame, protocol, end)?;
+        headers[ETHERNET_LEN] == VERSION_4_WITHOUT_OPTIONS
+            && read_u16(headers, ETHERNET_LEN + 6) & FRAGMENT == 0
+            && end <= frame.len()
+            && is_sound(headers)
+            && has_transport::<V4, HEADERS_V4>(headers, headers[ETHERNET_LEN + 9], end)
+    }
+
+    fn may_speak(frame: &[u8]) -> bool {
+        may_speak(read_u32(frame, ETHERNET_LEN + Self::SOURCE))
+    }
+
+    #[inline(always)]
+    fn read(frame: &[u8]) -> Option<Plain<V4>> {
+        let headers = frame.first_chunk::<HEADERS_V4>()?;
         Some(Plain {
-            tuple: Tuple {
-                source: Ipv4Addr::from_bits(source),
-                destination: Ipv4Addr::from_bits(read_u32(
-                    headers,
-                    ETHERNET_LEN + Self::DESTINATION,
-                )),
-                source_port: read_u16(headers, Self::L4),
-                destination_port: read_u16(headers, Self::L4 + 2),
-                protocol,
-            },
-            end: short(end),
+            tuple: Self::tuple(headers),
+            end: short(ETHERNET_LEN + usize::from(read_u16(headers, ETHERNET_LEN + 2))),
             ttl: headers[ETHERNET_LEN + Self::TTL],
-            tcp_flags,
+            tcp_flags: tcp_flags::<V4, HEADERS_V4>(headers, headers[ETHERNET_LEN + 9]),
         })
     }
 
@@ -99,45 +99,33 @@ impl PlainFamily for V4 {
 impl PlainFamily for V6 {
     #[inline(always)]
     fn guess(frame: &[u8]) -> Option<Tuple<V6>> {
-        let headers = frame.first_chunk::<{ ETHERNET_LEN + IPV6_LEN + UDP_LEN }>()?;
-        Some(Tuple {
-            source: Self::read_address(headers, ETHERNET_LEN + Self::SOURCE),
-            destination: Self::read_address(headers, ETHERNET_LEN + Self::DESTINATION),
-            source_port: read_u16(headers, Self::L4),
-            destination_port: read_u16(headers, Self::L4 + 2),
-            protocol: headers[ETHERNET_LEN + 6],
-        })
+        Some(Self::tuple(frame.first_chunk::<HEADERS_V6>()?))
     }
 
     #[inline(always)]
-    fn plain(frame: &[u8]) -> Option<Plain<V6>> {
-        let headers = frame.first_chunk::<{ ETHERNET_LEN + IPV6_LEN + UDP_LEN }>()?;
-        let payload_len = usize::from(read_u16(headers, ETHERNET_LEN + 4));
-        let end = Self::L4 + payload_len;
-        let source = Ipv6Addr::from(read_array::<16>(headers, ETHERNET_LEN + Self::SOURCE));
-        if headers[ETHERNET_LEN] >> 4 != 6
-            || end > frame.len()
-            || source.is_multicast()
-            || source.to_bits() <= 1
-        {
-            return None;
-        }
-        let protocol = headers[ETHERNET_LEN + 6];
-        let tcp_flags = transport::<V6>(frame, protocol, end)?;
+    fn is_plain(frame: &[u8]) -> bool {
+        let Some(headers) = frame.first_chunk::<HEADERS_V6>() else {
+            return false;
+        };
+        let end = Self::L4 + usize::from(read_u16(headers, ETHERNET_LEN + 4));
+        headers[ETHERNET_LEN] >> 4 == 6
+            && end <= frame.len()
+            && has_transport::<V6, HEADERS_V6>(headers, headers[ETHERNET_LEN + 6], end)
+    }
+
+    fn may_speak(frame: &[u8]) -> bool {
+        let source = Ipv6Addr::from(read_array::<16>(frame, ETHERNET_LEN + Self::SOURCE));
+        !source.is_multicast() && source.to_bits() > 1
+    }
+
+    #[inline(always)]
+    fn read(frame: &[u8]) -> Option<Plain<V6>> {
+        let headers = frame.first_chunk::<HEADERS_V6>()?;
         Some(Plain {
-            tuple: Tuple {
-                source,
-                destination: Ipv6Addr::from(read_array::<16>(
-                    headers,
-                    ETHERNET_LEN + Self::DESTINATION,
-                )),
-                source_port: read_u16(headers, Self::L4),
-                destination_port: read_u16(headers, Self::L4 + 2),
-                protocol,
-            },
-            end: short(end),
+            tuple: Self::tuple(headers),
+            end: short(Self::L4 + usize::from(read_u16(headers, ETHERNET_LEN + 4))),
             ttl: headers[ETHERNET_LEN + Self::TTL],
-            tcp_flags,
+            tcp_flags: tcp_flags::<V6, HEADERS_V6>(headers, headers[ETHERNET_LEN + 6]),
         })
     }
 
@@ -147,6 +135,37 @@ impl PlainFamily for V6 {
             dont_fragment: true,
             fragment_id: 0,
             ..common(plain)
+        }
+    }
+}
+
+trait Headers<const LEN: usize>: Wire {
+    /// What the headers say of who speaks to whom.
+    fn tuple(headers: &[u8; LEN]) -> Tuple<Self>;
+}
+
+impl Headers<HEADERS_V4> for V4 {
+    #[inline(always)]
+    fn tuple(headers: &[u8; HEADERS_V4]) -> Tuple<V4> {
+        Tuple {
+            source: Self::read_address(headers, ETHERNET_LEN + Self::SOURCE),
+            destination: Self::read_address(headers, ETHERNET_LEN + Self::DESTINATION),
+            source_port: read_u16(headers, Self::L4),
+            destination_port: read_u16(headers, Self::L4 + 2),
+            protocol: headers[ETHERNET_LEN + 9],
+        }
+    }
+}
+
+impl Headers<HEADERS_V6> for V6 {
+    #[inline(always)]
+    fn tuple(headers: &[u8; HEADERS_V6]) -> Tuple<V6> {
+        Tuple {
+            source: Self::read_address(headers, ETHERNET_LEN + Self::SOURCE),
+            destination: Self::read_address(headers, ETHERNET_LEN + Self::DESTINATION),
+            source_port: read_u16(headers, Self::L4),
+            destination_port: read_u16(headers, Self::L4 + 2),
+            protocol: headers[ETHERNET_LEN + 6],
         }
     }
 }
@@ -176,32 +195,39 @@ fn short(end: usize) -> u32 {
     end as u32
 }
 
-/// The flags of a TCP header, or none of UDP's; `None` for other protocols and headers that do not fit.
-#[inline]
-fn transport<F: PlainFamily>(frame: &[u8], protocol: u8, end: usize) -> Option<TcpFlags> {
-    let segment = frame.get(F::L4..end)?;
-    match protocol {
+/// Whether there is a whole header of TCP or UDP, and a port that it comes from.
+#[inline(always)]
+fn has_transport<F: PlainFamily, const LEN: usize>(
+    headers: &[u8; LEN],
+    protocol: u8,
+    end: usize,
+) -> bool {
+    let has_room = match protocol {
         TCP => {
-            let header = segment.first_chunk::<TCP_LEN>()?;
-            let header_len = usize::from(header[12] >> 4) * 4;
-            (TCP_LEN..=segment.len())
-                .contains(&header_len)
-                .then_some(TcpFlags(header[13]))
+            let header_len = usize::from(headers[F::L4 + 12] >> 4) * 4;
+            header_len >= TCP_LEN && F::L4 + header_len <= end
         }
         UDP => {
-            let header = segment.first_chunk::<UDP_LEN>()?;
-            let len = usize::from(read_u16(header, 4));
-            (UDP_LEN..=segment.len())
-                .contains(&len)
-                .then_some(TcpFlags::default())
+            let len = usize::from(read_u16(headers, F::L4 + 4));
+            len >= UDP_LEN && F::L4 + len <= end
         }
-        _ => None,
+        _ => false,
+    };
+    has_room && read_u16(headers, F::L4) != 0
+}
+
+/// The flags of a TCP header, or none of UDP's.
+#[inline(always)]
+fn tcp_flags<F: PlainFamily, const LEN: usize>(headers: &[u8; LEN], protocol: u8) -> TcpFlags {
+    match protocol {
+        TCP => TcpFlags(headers[F::L4 + 13]),
+        _ => TcpFlags::default(),
     }
 }
 
 /// Whether the IP header's checksum is right: the sum of its words, in any order of bytes, is one of zero's spellings.
 #[inline]
-fn is_sound(headers: &[u8; ETHERNET_LEN + IPV4_LEN + UDP_LEN]) -> bool {
+fn is_sound(headers: &[u8; HEADERS_V4]) -> bool {
     let word = |at: usize| u64::from(u32::from_ne_bytes(read_array(headers, ETHERNET_LEN + at)));
     let sum = word(0) + word(4) + word(8) + word(12) + word(16);
     // Folding keeps the remainder by 0xffff, which the compiler finds by multiplication.

@@ -101,6 +101,9 @@ pub trait Wire: Family {
     /// Adds a change of header fields to the header checksum; nothing to do where there is none.
     fn adjust_header(frame: &mut [u8], l3: usize, delta: Delta);
 
+    /// Adjusts the header checksum to a TTL that went down by one; nothing to do where there is none.
+    fn count_hop(frame: &mut [u8], l3: usize);
+
     /// Makes the header checksum anew (IPv4; nothing for IPv6).
     fn renew_header(frame: &mut [u8], l3: usize);
 
@@ -143,6 +146,12 @@ impl Wire for V4 {
     fn adjust_header(frame: &mut [u8], l3: usize, delta: Delta) {
         let old = read_u16(frame, l3 + 10);
         write_u16(frame, l3 + 10, checksum::apply(old, delta));
+    }
+
+    #[inline]
+    fn count_hop(frame: &mut [u8], l3: usize) {
+        let field = checksum::apply_hop(read_array(frame, l3 + 10));
+        frame[l3 + 10..l3 + 12].copy_from_slice(&field);
     }
 
     fn renew_header(frame: &mut [u8], l3: usize) {
@@ -193,6 +202,9 @@ impl Wire for V6 {
 
     #[inline]
     fn adjust_header(_: &mut [u8], _: usize, _: Delta) {}
+
+    #[inline]
+    fn count_hop(_: &mut [u8], _: usize) {}
 
     fn renew_header(_: &mut [u8], _: usize) {}
 

@@ -4,8 +4,9 @@ use super::af_packet::AfPacketPort;
 use super::af_xdp::AfXdpPort;
 use super::memory::MemoryPort;
 use super::pcap::PcapPort;
-use super::{Burst, Port, PortCounters, PortInfo, Sent};
+use super::{BURST, Burst, Port, PortCounters, PortInfo, Sent};
 use crate::frame::{Frame, Offload};
+use arrayvec::ArrayVec;
 use std::os::fd::BorrowedFd;
 
 /// A port of any driver.
@@ -54,6 +55,15 @@ impl Port for AnyPort {
     #[inline]
     fn transmit(&mut self, frame: Frame) -> Sent {
         of_driver!(self, port => port.transmit(frame))
+    }
+
+    #[inline]
+    fn transmit_run(
+        &mut self,
+        frames: impl Iterator<Item = Frame>,
+        rest: &mut ArrayVec<Sent, BURST>,
+    ) -> u64 {
+        of_driver!(self, port => port.transmit_run(frames, rest))
     }
 
     fn send(&mut self, bytes: &[u8], offload: &Offload) -> bool {

@@ -82,6 +82,36 @@ pub trait Port: Send {
     /// Queues a frame of this or another port for sending.
     fn transmit(&mut self, frame: Frame) -> Sent;
 
+    /// Queues frames of this or other ports, one after the other, and returns how many it took. What became of the others
+    /// is pushed to `rest`, which has room for all; behind one that was refused all are refused, so that none overtakes it.
+    #[inline]
+    fn transmit_run(
+        &mut self,
+        frames: impl Iterator<Item = Frame>,
+        rest: &mut ArrayVec<Sent, BURST>,
+    ) -> u64
+    where
+        Self: Sized,
+    {
+        let mut taken = 0;
+        let mut is_full = false;
+        for frame in frames {
+            let sent = if is_full {
+                Sent::Refused(frame)
+            } else {
+                self.transmit(frame)
+            };
+            match sent {
+                Sent::Taken => taken += 1,
+                sent => {
+                    is_full |= matches!(sent, Sent::Refused(_));
+                    rest.push(sent);
+                }
+            }
+        }
+        taken
+    }
+
     /// Queues a copy of a frame made by the director. False when the ring is full or the frame is larger than a slot.
     fn send(&mut self, bytes: &[u8], offload: &Offload) -> bool;
 

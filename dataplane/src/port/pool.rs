@@ -7,7 +7,9 @@ use crate::rewrite::tunnel::LARGEST_OVERHEAD;
 use std::ptr::NonNull;
 
 /// Bytes in front of every received frame: room for the outer headers of any tunnel.
-pub(super) const HEADROOM: u32 = 128;
+pub(super) const HEADROOM: u32 = START as u32;
+/// The same, as where a frame starts.
+const START: u16 = 128;
 const _: () = assert!(HEADROOM as usize >= LARGEST_OVERHEAD);
 
 /// Longer than any frame (Linux takes GSO frames up to 512 KiB).
@@ -174,9 +176,7 @@ impl Buffers {
         let base = self.buffer(index);
         // SAFETY: the buffer's `stride` bytes lie within the allocation, which stays until every frame is back (see
         // `drop`). It was not lent, so no other frame is a window into it. HEADROOM + len <= stride: asserted above.
-        Some(unsafe {
-            Frame::from_raw(base, self.stride, HEADROOM, len, index, self.port, offload)
-        })
+        Some(unsafe { Frame::from_raw(base, self.stride, START, len, index, self.port, offload) })
     }
 
     /// Takes a frame back and returns the buffer's index.
@@ -185,7 +185,7 @@ impl Buffers {
     /// When the frame is not one of these.
     #[inline]
     pub(super) fn give_back(&mut self, frame: Frame) -> u32 {
-        let index = frame.token;
+        let index = frame.token();
         let ours = (index as usize) < self.lent.len() && frame.is_window_of(self.buffer(index));
         if !ours {
             foreign(self.port, frame.port, index);

@@ -12,6 +12,7 @@ pub mod tunnel;
 pub use fragment::{fragment, fragment_ipv4, fragment_ipv6};
 pub use related::translate_error;
 pub use segment::{tcp_segments, udp_segments};
+pub(crate) use translate::write_macs;
 pub use translate::{
     Endpoint, Expired, Translation, decrement_ttl, restore_ttl, set_macs, translate,
 };

@@ -24,7 +24,15 @@ pub(crate) struct Change<F: PlainFamily> {
 pub(crate) fn step<F: PlainFamily>(frame: &mut [u8]) {
     let (headers, _) = frame.split_at_mut(F::L4);
     headers[ETHERNET_LEN + F::TTL] -= 1;
-    F::adjust_header(headers, ETHERNET_LEN, ONE_HOP);
+    F::count_hop(headers, ETHERNET_LEN);
+}
+
+/// The same, and where the frame goes.
+#[inline]
+pub(crate) fn step_to<F: PlainFamily>(frame: &mut [u8], macs: [u8; 12]) {
+    let (headers, _) = frame.split_at_mut(F::L4);
+    headers[..12].copy_from_slice(&macs);
+    step::<F>(headers);
 }
 
 /// The same, and the new ends. A UDP checksum of 0 must have been left to `translate`.

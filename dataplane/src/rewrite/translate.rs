@@ -283,3 +283,9 @@ pub fn set_macs(frame: &mut [u8], destination: Mac, source: Mac) {
     frame[..6].copy_from_slice(&destination.0);
     frame[6..12].copy_from_slice(&source.0);
 }
+
+/// The same with both addresses as they stand in a frame.
+#[inline]
+pub(crate) fn write_macs(frame: &mut [u8], macs: [u8; 12]) {
+    frame[..12].copy_from_slice(&macs);
+}

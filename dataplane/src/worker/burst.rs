@@ -1,5 +1,5 @@
 //! The stages of a burst: hash all that may be plain packets, prefetching buckets; probe, prefetching entries, and look at
-//! each packet meanwhile; decide each frame, in order.
+//! each packet meanwhile; decide each frame, in order. A burst of both families is taken apart before.
 
 use super::connection::Found;
 use super::egress::Egress;
@@ -7,115 +7,107 @@ use super::family::Ip;
 use super::fragments::may_belong_to_a_flow;
 use super::services::Services;
 use super::{Flows, Worker, steady};
-use crate::capture::Fate;
 use crate::frame::Frame;
-use crate::packet::plain::Plain;
 use crate::packet::wire::{ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, ETHERNET_LEN, has_ports, read_u16};
 use crate::packet::{Fragment, Packet, Parsed, parse};
 use crate::port::{BURST, Burst, Port, PortId};
 use crate::reason::Reason;
 use arrayvec::ArrayVec;
-use conntrack::{Hash, Probe, V4, V6};
+use conntrack::{ConnectionId, Direction, Entry, Hash, Probe, Table, V4, V6};
 
-/// A plain packet between the stages.
-struct Lookup<F: Ip> {
-    plain: Plain<F>,
+/// What is known of a frame between the stages.
+#[derive(Clone, Copy, Default)]
+struct Lookup {
     hash: Hash,
     probe: Probe,
+    /// False: it is looked at when its turn comes.
+    is_plain: bool,
 }
 
-/// What a frame may be, before anybody looked at it.
-#[derive(Clone, Copy)]
-enum Guess {
-    /// A plain IPv4 packet.
-    Ipv4(Hash),
-    /// A plain IPv6 packet.
-    Ipv6(Hash),
-    /// Neither.
-    Other,
+/// Of each frame of a burst.
+type Lookups = [Lookup; BURST];
+
+/// A worker's connections of one family, beside what else it needs to forward.
+trait Of<F: Ip, P: Port> {
+    fn parts(&mut self) -> (&mut Flows<F>, &mut Services, &mut Egress<P>);
 }
 
-/// What a frame is to the stages.
-#[derive(Clone, Copy)]
-enum Kind {
-    /// The plain IPv4 packet of this number.
-    Ipv4(u8),
-    /// The plain IPv6 packet of this number.
-    Ipv6(u8),
-    /// Rare enough to be looked at when its turn comes.
-    Other,
+impl<P: Port> Of<V4, P> for Worker<P> {
+    #[inline(always)]
+    fn parts(&mut self) -> (&mut Flows<V4>, &mut Services, &mut Egress<P>) {
+        (&mut self.ipv4, &mut self.services, &mut self.egress)
+    }
 }
 
-/// The plain packets of a burst.
-type Lookups<F> = ArrayVec<Lookup<F>, BURST>;
+impl<P: Port> Of<V6, P> for Worker<P> {
+    #[inline(always)]
+    fn parts(&mut self) -> (&mut Flows<V6>, &mut Services, &mut Egress<P>) {
+        (&mut self.ipv6, &mut self.services, &mut self.egress)
+    }
+}
 
 impl<P: Port> Worker<P> {
-    /// Decides every frame of a burst, in order, and leaves it empty.
+    /// Decides every frame of a burst and leaves it empty. Those of one family come out in order.
     pub(super) fn handle(&mut self, burst: &mut Burst) {
-        let mut guesses: ArrayVec<Guess, BURST> = ArrayVec::new();
-        let has = [false, true].map(|ipv6| self.services.has_family(ipv6));
-        for frame in burst.iter() {
-            let guess = match ether_type(frame) {
-                ETHER_TYPE_IPV4 if has[0] => self.ipv4.begin(frame).map(Guess::Ipv4),
-                ETHER_TYPE_IPV6 if has[1] => self.ipv6.begin(frame).map(Guess::Ipv6),
-                _ => None,
-            };
-            guesses.push(guess.unwrap_or(Guess::Other));
+        self.egress.doubt_hops();
+        let Some(first) = burst.first().map(ether_type) else {
+            return;
+        };
+        if burst.iter().all(|frame| ether_type(frame) == first) {
+            return self.handle_kind(first, burst);
         }
-        let mut kinds: ArrayVec<Kind, BURST> = ArrayVec::new();
-        let (mut ipv4, mut ipv6) = (Lookups::<V4>::new(), Lookups::<V6>::new());
-        for (frame, guess) in burst.iter().zip(&guesses) {
-            let kind = match *guess {
-                Guess::Ipv4(hash) if self.ipv4.look(frame, hash, &mut ipv4) => {
-                    Kind::Ipv4(last(&ipv4))
+        let mut rest = Burst::new();
+        while let Some(first) = burst.first().map(ether_type) {
+            let mut kind = Burst::new();
+            for frame in burst.drain(..) {
+                if ether_type(&frame) == first {
+                    kind.push(frame);
+                } else {
+                    rest.push(frame);
                 }
-                Guess::Ipv6(hash) if self.ipv6.look(frame, hash, &mut ipv6) => {
-                    Kind::Ipv6(last(&ipv6))
-                }
-                _ => Kind::Other,
-            };
-            kinds.push(kind);
+            }
+            self.handle_kind(first, &mut kind);
+            std::mem::swap(burst, &mut rest);
         }
+    }
+
+    /// Decides frames that have all the same `EtherType`.
+    #[inline(always)]
+    fn handle_kind(&mut self, ether_type: u16, burst: &mut Burst) {
+        match ether_type {
+            ETHER_TYPE_IPV4 if self.services.has_family(false) => self.handle_family::<V4>(burst),
+            ETHER_TYPE_IPV6 if self.services.has_family(true) => self.handle_family::<V6>(burst),
+            _ => burst.drain(..).for_each(|frame| self.other(frame)),
+        }
+    }
+
+    /// Decides frames of one family, in order.
+    fn handle_family<F: Ip>(&mut self, burst: &mut Burst)
+    where
+        Self: Of<F, P>,
+    {
+        let (flows, services, egress) = self.parts();
+        let mut lookups = Lookups::default();
+        flows.look_up(burst, &mut lookups);
         // Up to the first frame that is not steady, all are ready where they are before any is handed over.
         let mut ready: ArrayVec<PortId, BURST> = ArrayVec::new();
-        for (frame, kind) in burst.iter_mut().zip(&kinds) {
-            let (services, egress) = (&mut self.services, &mut self.egress);
-            let port = match kind {
-                Kind::Ipv4(at) => self
-                    .ipv4
-                    .steady(services, egress, frame, &ipv4[*at as usize]),
-                Kind::Ipv6(at) => self
-                    .ipv6
-                    .steady(services, egress, frame, &ipv6[*at as usize]),
-                Kind::Other => None,
-            };
-            match port {
+        for (frame, lookup) in burst.iter_mut().zip(&lookups) {
+            match flows.steady(services, egress, frame, lookup) {
                 Some(port) => ready.push(port),
                 None => break,
             }
         }
-        if self.egress.tap.is_some() {
-            self.show_ready(burst, &ready);
+        if egress.tap.is_some() {
+            egress.show_ready(burst, &ready);
         }
-        for (frame, &port) in burst.drain(..ready.len()).zip(&ready) {
-            self.egress.transmit(frame, port);
-        }
-        for (frame, kind) in burst.drain(..).zip(&kinds[ready.len()..]) {
-            let (services, egress) = (&mut self.services, &mut self.egress);
-            match kind {
-                Kind::Ipv4(at) => self.ipv4.flow(services, egress, frame, &ipv4[*at as usize]),
-                Kind::Ipv6(at) => self.ipv6.flow(services, egress, frame, &ipv6[*at as usize]),
-                Kind::Other => self.other(frame),
+        egress.transmit_ready(burst, &ready);
+        for (frame, lookup) in burst.drain(..).zip(&lookups[ready.len()..]) {
+            if lookup.is_plain && F::may_speak(frame.bytes()) {
+                let (flows, services, egress) = self.parts();
+                flows.flow(services, egress, frame, lookup);
+            } else {
+                self.other(frame);
             }
-        }
-    }
-
-    /// Shows the frames that leave next to the capture that is on.
-    #[cold]
-    fn show_ready(&mut self, burst: &Burst, ready: &[PortId]) {
-        for (frame, &port) in burst.iter().zip(ready) {
-            let fate = Fate::Forwarded(None);
-            self.egress.show(frame.bytes(), &frame.offload, port, fate);
         }
     }
 
@@ -152,28 +144,21 @@ impl<P: Port> Worker<P> {
 }
 
 impl<F: Ip> Flows<F> {
-    /// Asks for the bucket of what may be a plain packet.
+    /// The first two stages.
     #[inline(always)]
-    fn begin(&self, frame: &Frame) -> Option<Hash> {
-        let tuple = F::guess(frame.bytes())?;
-        let hash = self.table.hash(&tuple);
-        self.table.prefetch(hash);
-        Some(hash)
-    }
-
-    /// Asks for the entry, and looks at the packet while it comes. Whether it is a plain one, with nothing left to do for
-    /// a NIC, and not from port 0.
-    #[inline(always)]
-    fn look(&self, frame: &Frame, hash: Hash, lookups: &mut Lookups<F>) -> bool {
-        let probe = self.table.probe(hash);
-        let Some(plain) = F::plain(frame.bytes()) else {
-            return false;
-        };
-        if !frame.offload.is_done() || plain.tuple.source_port == 0 {
-            return false;
+    fn look_up(&self, burst: &Burst, lookups: &mut Lookups) {
+        for (frame, lookup) in burst.iter().zip(lookups.iter_mut()) {
+            // One that is too short is no plain packet, whatever its hash.
+            if let Some(tuple) = F::guess(frame.bytes()) {
+                lookup.hash = self.table.hash(&tuple);
+                self.table.prefetch(lookup.hash);
+            }
         }
-        lookups.push(Lookup { plain, hash, probe });
-        true
+        for (frame, lookup) in burst.iter().zip(lookups) {
+            lookup.probe = self.table.probe(lookup.hash);
+            // Meanwhile the entry comes.
+            lookup.is_plain = F::is_plain(frame.bytes()) && frame.offload.is_done();
+        }
     }
 
     /// Readies a frame for the port that is returned, if it is steady; otherwise it stays as it is.
@@ -183,12 +168,17 @@ impl<F: Ip> Flows<F> {
         services: &mut Services,
         egress: &mut Egress<P>,
         frame: &mut Frame,
-        lookup: &Lookup<F>,
+        lookup: &Lookup,
     ) -> Option<PortId> {
-        let plain = &lookup.plain;
-        let (found, entry) = self
-            .table
-            .find_entry(lookup.hash, lookup.probe, &plain.tuple)?;
+        if !lookup.is_plain {
+            return None;
+        }
+        let plain = &F::read(frame.bytes())?;
+        let first = self.table.find_first(lookup.probe, &plain.tuple);
+        let (found, entry) = match first {
+            Some(found) => found,
+            None => find_further(&self.table, frame, lookup.hash)?,
+        };
         steady::forward(
             &mut self.owner,
             services,
@@ -199,19 +189,19 @@ impl<F: Ip> Flows<F> {
         )
     }
 
-    /// The same for a frame behind one that was not steady; decides it in any case.
+    /// A plain packet behind one that was not steady: decides it in any case.
     #[inline(never)]
     fn flow<P: Port>(
         &mut self,
         services: &mut Services,
         egress: &mut Egress<P>,
         mut frame: Frame,
-        lookup: &Lookup<F>,
+        lookup: &Lookup,
     ) {
         if let Some(port) = self.steady(services, egress, &mut frame, lookup) {
             return egress.send_away(frame, port);
         }
-        let plain = &lookup.plain;
+        let plain = &F::read(frame.bytes()).expect("a plain packet has its headers");
         let packet = &F::whole(frame.bytes(), plain);
         let found = self.table.find(lookup.hash, lookup.probe, &plain.tuple);
         // Templates of calls stand at ports that a client may speak from.
@@ -241,11 +231,17 @@ impl<F: Ip> Flows<F> {
     }
 }
 
-/// The number of the last of them.
-#[inline]
-#[allow(clippy::cast_possible_truncation, reason = "below BURST")]
-fn last<F: Ip>(lookups: &Lookups<F>) -> u8 {
-    (lookups.len() - 1) as u8
+/// The connection of a plain packet that is not the first candidate. Reads the packet again, so that what was read before can
+/// stay in registers.
+#[cold]
+#[inline(never)]
+fn find_further<'a, F: Ip>(
+    table: &'a Table<F>,
+    frame: &Frame,
+    hash: Hash,
+) -> Option<((ConnectionId, Direction), &'a Entry<F>)> {
+    let plain = F::read(frame.bytes())?;
+    table.find_further(hash, &plain.tuple)
 }
 
 /// The frame's `EtherType`; 0 where it has none.

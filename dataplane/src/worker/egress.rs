@@ -4,6 +4,7 @@ use super::announce::Announcements;
 use super::cut::complete;
 use super::defence::Defence;
 use super::family::Ip;
+use super::hops::{Hops, ReadyHop};
 use super::services::ServerState;
 use super::tap::Tap;
 use super::waiting::WaitingQueue;
@@ -13,11 +14,12 @@ use crate::neighbour::{NeighbourId, NeighbourTable, Resolution};
 use crate::packet::Packet;
 use crate::packet::icmp::ErrorKind;
 use crate::packet::wire::{ETHERNET_LEN, TCP, UDP_LEN};
-use crate::port::{Mac, Port, PortId, Sent};
+use crate::port::{BURST, Burst, Mac, Port, PortId, Sent};
 use crate::reason::Reason;
 use crate::rewrite::set_macs;
 use crate::snapshot::Snapshot;
 use crate::stats::{WorkerStats, add};
+use arrayvec::ArrayVec;
 use conntrack::{Entry, Ticks};
 use scheduler::RealServerId;
 use std::net::IpAddr;
@@ -76,6 +78,7 @@ pub(super) struct Egress<P: Port> {
     pub(super) scratch: Box<[u8]>,
     pub(super) neighbours: Arc<NeighbourTable>,
     pub(super) waiting: WaitingQueue,
+    pub(super) hops: Hops,
     /// [`NeighbourTable::learnt`] when those that wait were last looked at.
     pub(super) learnt: u32,
     pub(super) announcements: Announcements,
@@ -107,6 +110,7 @@ impl<P: Port> Egress<P> {
             scratch: vec![0; LARGEST_FRAME].into_boxed_slice(),
             neighbours,
             waiting: WaitingQueue::new(),
+            hops: Hops::new(),
             learnt: 0,
             announcements: Announcements::default(),
             defence: Defence::default(),
@@ -125,6 +129,7 @@ impl<P: Port> Egress<P> {
                 .adopt(&self.snapshot, &snapshot, self.now);
         }
         self.snapshot = snapshot;
+        self.hops.forget();
     }
 
     /// An identification for an IPv4 header of our own making.
@@ -179,8 +184,40 @@ impl<P: Port> Egress<P> {
         self.transmit(frame, port);
     }
 
-    /// Sends a frame that is complete. Whoever captures has seen it.
+    /// Sends the first frames of a burst, each by its port, and leaves the others. Whoever captures has seen them.
     #[inline(always)]
+    pub(super) fn transmit_ready(&mut self, burst: &mut Burst, ready: &[PortId]) {
+        let mut frames = burst.drain(..ready.len());
+        let mut rest: ArrayVec<Sent, BURST> = ArrayVec::new();
+        for run in ready.chunk_by(PartialEq::eq) {
+            let port = run[0];
+            let frames = frames.by_ref().take(run.len());
+            let taken = self.ports[usize::from(port.0)].transmit_run(frames, &mut rest);
+            add(&self.stats.verdicts.forwarded, taken);
+            for sent in rest.drain(..) {
+                match sent {
+                    Sent::Taken => {}
+                    Sent::Copied(frame) => {
+                        add(&self.stats.verdicts.forwarded, 1);
+                        self.release(frame);
+                    }
+                    Sent::Refused(frame) => self.transmit(frame, port),
+                }
+            }
+        }
+    }
+
+    /// Shows the frames that leave next to the capture that is on.
+    #[cold]
+    pub(super) fn show_ready(&mut self, burst: &Burst, ready: &[PortId]) {
+        for (frame, &port) in burst.iter().zip(ready) {
+            let fate = Fate::Forwarded(None);
+            self.show(frame.bytes(), &frame.offload, port, fate);
+        }
+    }
+
+    /// Sends a frame that is complete. Whoever captures has seen it.
+    #[inline]
     pub(super) fn transmit(&mut self, frame: Frame, port: PortId) {
         match self.ports[usize::from(port.0)].transmit(frame) {
             Sent::Taken => add(&self.stats.verdicts.forwarded, 1),
@@ -358,13 +395,31 @@ impl<P: Port> Egress<P> {
         self.intern(port, address)
     }
 
-    /// The hardware address of a neighbour that is known, where no packet waits for any.
-    #[inline]
-    pub(super) fn known(&self, id: NeighbourId) -> Option<(Mac, PortId)> {
-        match self.neighbours.resolve(id, self.now) {
-            Resolution::Mac(mac, port) if self.waiting.is_empty() => Some((mac, port)),
-            _ => None,
+    /// A neighbour that is known, where no packet waits for any.
+    #[inline(always)]
+    pub(super) fn known(&mut self, id: NeighbourId) -> Option<&ReadyHop> {
+        if !self.waiting.is_empty() || !self.hops.has(id) && !self.look_for(id) {
+            return None;
         }
+        Some(self.hops.get(id))
+    }
+
+    /// Keeps a neighbour, if it is known.
+    #[cold]
+    #[inline(never)]
+    fn look_for(&mut self, id: NeighbourId) -> bool {
+        let Resolution::Mac(mac, port) = self.neighbours.resolve(id, self.now) else {
+            return false;
+        };
+        let link = &self.snapshot.ports[usize::from(port.0)];
+        self.hops.keep(id, (mac, port), (link.mac, link.mtu));
+        true
+    }
+
+    /// Before a burst: what a neighbour has told since the last one counts.
+    #[inline(always)]
+    pub(super) fn doubt_hops(&mut self) {
+        self.hops.doubt(self.neighbours.learnt());
     }
 
     #[inline]

@@ -21,6 +21,7 @@ mod explain;
 mod family;
 mod fragments;
 mod helped;
+mod hops;
 mod icmp;
 mod lips;
 mod local;

@@ -19,8 +19,8 @@ use crate::packet::plain::Plain;
 use crate::packet::wire::{ETHERNET_LEN, TCP};
 use crate::packet::{Packet, TcpFlags};
 use crate::port::{Port, PortId};
-use crate::rewrite::plain::{Change, has_no_checksum, step, translate};
-use crate::rewrite::{encapsulate, set_macs};
+use crate::rewrite::plain::{Change, has_no_checksum, step, step_to, translate};
+use crate::rewrite::{encapsulate, write_macs};
 use crate::stats::count_bytes;
 use conntrack::{ConnectionId, Direction, Entry, Method, Owner, State, TEMPLATE, tcp_next};
 use scheduler::RealServerId;
@@ -53,22 +53,24 @@ pub(super) fn forward<F: Ip, P: Port>(
     }
     let towards_client = NeighbourId::from_bits(towards_client);
     let neighbour = std::hint::select_unpredictable(is_reply, towards_client, kept.neighbour);
-    let (destination, port) = egress.known(neighbour)?;
-    let link = &egress.snapshot.ports[usize::from(port.0)];
-    let (source, mtu) = (link.mac, link.mtu);
+    let hop = egress.known(neighbour)?;
+    let (macs, port, mtu) = (hop.macs, hop.port, hop.mtu);
     if len(plain) > mtu {
         return None;
     }
-    match method {
-        Method::Nat | Method::FullNat => {
-            let change = change(entry, direction);
-            translate::<F>(frame.bytes_mut(), plain.tuple.protocol, &change);
+    if method == Method::Dr {
+        step_to::<F>(frame.bytes_mut(), macs);
+    } else {
+        match method {
+            Method::Nat | Method::FullNat => {
+                let change = change(entry, direction);
+                translate::<F>(frame.bytes_mut(), plain.tuple.protocol, &change);
+            }
+            Method::Tun => into_tunnel::<F, P>(egress, frame, kept, mtu)?,
+            Method::Dr | Method::Local => return None,
         }
-        Method::Dr => step::<F>(frame.bytes_mut()),
-        Method::Tun => into_tunnel(egress, frame, plain, kept, mtu)?,
-        Method::Local => return None,
+        write_macs(frame.bytes_mut(), macs);
     }
-    set_macs(frame.bytes_mut(), destination, source);
     let deadline = egress.now.after(egress.snapshot.timeouts.of(state));
     if deadline.distance(entry.expires_at()).0 >= TIMER_GRAIN.0 {
         prolong(owner, entry, id, deadline);
@@ -103,15 +105,16 @@ fn is_steady<F: Ip, P: Port>(
     }
 }
 
-/// Puts a packet into its server's tunnel, if that takes it whole.
+/// Puts a packet into its server's tunnel, if that takes it whole. Reads it again, so that what was read before can stay in
+/// registers where there is no tunnel.
 #[inline(never)]
 fn into_tunnel<F: Ip, P: Port>(
     egress: &mut Egress<P>,
     frame: &mut Frame,
-    plain: &Plain<F>,
     server: &ServerState,
     mtu: u32,
 ) -> Option<()> {
+    let plain = &F::read(frame.bytes())?;
     let tunnel = server.tunnel.as_ref()?;
     let way = server.way(egress.now);
     let outer_len = len(plain) as usize + way.overhead;

@@ -83,6 +83,8 @@ impl<P: Port> Egress<P> {
     /// What is due with time: packets that waited, neighbours to be asked, addresses to be announced.
     pub(super) fn tick(&mut self, last: Ticks) {
         self.serve_waiting();
+        // Neighbours grow old, too.
+        self.hops.forget();
         if self.worker != 0 {
             return;
         }

@@ -66,7 +66,7 @@ impl Checks<'_> {
         }
         let mut seen = HashMap::new();
         for (place, address) in service.addresses.iter().enumerate() {
-            self.once(&mut seen, address, path.index(place));
+            self.once(&mut seen, address, path.index(place), KeyPath::clone);
             if address.is_ipv4() != service.listen.is_ipv4() {
                 let accepted = format!("an {} address", family(service.listen.is_ipv4()));
                 let path = path.index(place);

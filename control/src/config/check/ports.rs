@@ -39,7 +39,7 @@ impl Checks<'_> {
         for (port, key, file) in &files {
             let path = KeyPath::top("port").key(port).key(key);
             if *key == "output" || written.contains_key(file) {
-                self.once(&mut written, file, path);
+                self.once(&mut written, file, path, KeyPath::clone);
             }
         }
         let mut devices = HashMap::new();
@@ -49,17 +49,23 @@ impl Checks<'_> {
             let path = KeyPath::top("port").key(&port.name);
             let interface = port.driver.interface();
             if let Some(interface) = interface.filter(|interface| !interface.is_empty()) {
-                self.once(&mut interfaces, interface, path.key("interface"));
+                self.once(
+                    &mut interfaces,
+                    interface,
+                    path.key("interface"),
+                    KeyPath::clone,
+                );
             }
             if let Some(dpdk) = port.driver.device()
                 && !dpdk.device.is_empty()
             {
-                self.once(&mut devices, device, path.clone().key("device"));
+                self.once(&mut devices, device, path.key("device"), KeyPath::clone);
                 if let Some(interface) = &dpdk.exception {
                     self.once(
                         &mut exceptions,
                         interface,
-                        path.clone().key("exception_interface"),
+                        path.key("exception_interface"),
+                        KeyPath::clone,
                     );
                 }
             }
@@ -73,7 +79,7 @@ impl Checks<'_> {
         let mut destinations = HashMap::new();
         for (place, route) in self.configuration.routes.iter().enumerate() {
             let path = KeyPath::top("route").index(place);
-            self.once(&mut destinations, &route.to, path.key("to"));
+            self.once(&mut destinations, &route.to, path.key("to"), KeyPath::clone);
             if let Some(name) = &route.port
                 && self.configuration.port_of(route).is_none()
             {
@@ -125,7 +131,7 @@ impl Checks<'_> {
         let mut names = HashMap::new();
         for (place, pool) in self.configuration.lip_pools.iter().enumerate() {
             let path = KeyPath::top("lip_pool").index(place);
-            self.once(&mut names, &pool.name, path.key("name"));
+            self.once(&mut names, &pool.name, path.key("name"), KeyPath::clone);
             for (place, address) in pool.addresses.iter().enumerate() {
                 self.own(*address, path.key("addresses").index(place));
             }

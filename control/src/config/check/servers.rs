@@ -14,13 +14,15 @@ impl Checks<'_> {
         let mut addresses = HashMap::new();
         let virtual_address = service.listen.ip();
         for (server_place, server) in service.servers.iter().enumerate() {
-            let path = server_path(place, server_place).key("address");
+            // There may be very many: a path is put together only where something is wrong.
+            let path_of = |server: &usize| server_path(place, *server).key("address");
+            let path = || path_of(&server_place);
             let address = server.address.ip();
-            self.once(&mut addresses, &server.address, path.clone());
+            self.once(&mut addresses, &server.address, server_place, path_of);
             if address.is_ipv4() != service.listen.is_ipv4() && server.method != Method::Tun {
                 let family = family(service.listen.is_ipv4());
                 let accepted = format!("an {family} address, or method \"tun\"");
-                self.not_a(path, &address, "of the service's family", accepted);
+                self.not_a(path(), &address, "of the service's family", accepted);
                 continue;
             }
             let is_virtual =
@@ -29,7 +31,7 @@ impl Checks<'_> {
                 let accepted = "the address of another host".to_owned();
                 let conflict = "is the director's own address";
                 self.wrong(
-                    path,
+                    path(),
                     Problem::Conflict {
                         value: address.to_string(),
                         conflict,
@@ -45,7 +47,7 @@ impl Checks<'_> {
                         "an address in {}, or a [[route]] to it",
                         self.subnets_in_words()
                     );
-                    self.not_a(path, &address, "an address with a way to it", accepted);
+                    self.not_a(path(), &address, "an address with a way to it", accepted);
                 }
                 Some((port, _)) if !self.speaks(port, address) => {
                     let name = &self.configuration.ports[usize::from(port.0)].name;
@@ -55,7 +57,7 @@ impl Checks<'_> {
                     );
                     let conflict = "is reached by a port without an address of this family";
                     self.wrong(
-                        path,
+                        path(),
                         Problem::Conflict {
                             value: address.to_string(),
                             conflict,
@@ -72,7 +74,10 @@ impl Checks<'_> {
                         value: address.to_string(),
                         consequence,
                     };
-                    self.doubtful.push(Finding { path, problem });
+                    self.doubtful.push(Finding {
+                        path: path(),
+                        problem,
+                    });
                 }
                 Some(_) => {}
             }

@@ -34,7 +34,8 @@ impl Checks<'_> {
         let mut listens = HashMap::new();
         for (place, service) in self.configuration.services.iter().enumerate() {
             let path = KeyPath::top("service").index(place);
-            self.once(&mut listens, &service.listen, path.key("listen"));
+            let listen_of = |place: &usize| KeyPath::top("service").index(*place).key("listen");
+            self.once(&mut listens, &service.listen, place, listen_of);
             self.virtual_address(service, &path);
             self.lip_pool_of(service, &path);
             self.one_packet(service, &path);
@@ -112,27 +113,30 @@ impl Checks<'_> {
     }
 
     fn one_packet(&mut self, service: &Service, path: &KeyPath) {
-        let path = path.key("one_packet");
+        let path = || path.key("one_packet");
         if service.one_packet && service.listen.protocol() == Some(Protocol::Tcp) {
             self.wrong(
-                path,
+                path(),
                 Problem::Misplaced("only udp services schedule each packet alone"),
             );
         } else if service.one_packet && uses_fullnat(service) {
             self.wrong(
-                path,
+                path(),
                 Problem::Misplaced("method \"fullnat\" needs connections for its replies"),
             );
         }
     }
 
     fn helper(&mut self, service: &Service, path: &KeyPath) {
-        let path = path.key("helper");
+        let path = || path.key("helper");
         if service.helper.is_some() && service.listen.protocol() != Some(Protocol::Tcp) {
-            self.wrong(path, Problem::Misplaced("only tcp services have a helper"));
+            self.wrong(
+                path(),
+                Problem::Misplaced("only tcp services have a helper"),
+            );
         } else if service.helper.is_some() && uses_fullnat(service) {
             self.wrong(
-                path,
+                path(),
                 Problem::Misplaced("with method \"fullnat\" servers cannot connect to clients"),
             );
         }
@@ -151,45 +155,38 @@ impl Checks<'_> {
 
     fn lip_pool_of(&mut self, service: &Service, path: &KeyPath) {
         let fullnat = uses_fullnat(service);
-        let path = path.key("lip_pool");
-        let mut names = self
-            .configuration
-            .lip_pools
-            .iter()
-            .map(|pool| pool.name.as_str())
-            .collect::<Vec<_>>()
-            .join(", ");
-        if names.is_empty() {
-            names = "the name of a [[lip_pool]], to be added".to_owned();
-        }
+        let path = || path.key("lip_pool");
+        let pools = &self.configuration.lip_pools;
+        let names = || match pools.is_empty() {
+            true => "the name of a [[lip_pool]], to be added".to_owned(),
+            false => {
+                let names = pools.iter().map(|pool| pool.name.as_str());
+                names.collect::<Vec<_>>().join(", ")
+            }
+        };
         match (&service.lip_pool, fullnat) {
             (None, false) => {}
             (None, true) => {
                 self.wrong(
-                    path,
+                    path(),
                     Problem::Missing {
                         what: "the pool of method \"fullnat\"",
-                        accepted: names,
+                        accepted: names(),
                     },
                 );
             }
             (Some(_), false) => self.wrong(
-                path,
+                path(),
                 Problem::Misplaced("only method \"fullnat\" takes local addresses"),
             ),
             (Some(_), true) if !self.is_sound("lip_pool") => {}
             (Some(name), true) => {
                 let ipv4 = service.listen.is_ipv4();
-                match self
-                    .configuration
-                    .lip_pools
-                    .iter()
-                    .find(|pool| pool.name == *name)
-                {
-                    None => self.not_a(path, name, "the name of a pool", names),
+                match pools.iter().find(|pool| pool.name == *name) {
+                    None => self.not_a(path(), name, "the name of a pool", names()),
                     Some(pool) if !pool.addresses.iter().any(|lip| lip.is_ipv4() == ipv4) => {
                         let accepted = format!("a pool with an {} address", family(ipv4));
-                        self.not_a(path, name, "a pool of the service's family", accepted);
+                        self.not_a(path(), name, "a pool of the service's family", accepted);
                     }
                     Some(_) => {}
                 }

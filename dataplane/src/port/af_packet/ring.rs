@@ -327,6 +327,7 @@ impl ReceiveRing {
         self.held += 1;
         let base = self.slots.at(slot, HEADER_LEN as usize);
         let (capacity, start) = (self.slots.len - HEADER_LEN, waiting.start - HEADER_LEN);
+        let start = u16::try_from(start).expect("it is behind a header");
         // SAFETY: the slot stays mapped until the frame is back (see `drop`). Its status was that of a frame to be
         // received and is HELD now, so that neither the kernel nor a second frame touches it. `peek` has checked that
         // start + len are within the slot.
@@ -336,8 +337,8 @@ impl ReceiveRing {
     /// Whether a frame is a slot of this ring.
     #[inline]
     pub(super) fn owns(&self, frame: &Frame) -> bool {
-        frame.token < self.slots.count()
-            && frame.is_window_of(self.slots.at(frame.token, HEADER_LEN as usize))
+        frame.token() < self.slots.count()
+            && frame.is_window_of(self.slots.at(frame.token(), HEADER_LEN as usize))
     }
 
     /// Gives the slot of a frame back to the kernel.
@@ -350,7 +351,7 @@ impl ReceiveRing {
         self.held -= 1;
         // Pairs with the kernel's load before it writes.
         self.slots
-            .status(frame.token)
+            .status(frame.token())
             .store(libc::TP_STATUS_KERNEL, Ordering::Release);
     }
 

@@ -47,7 +47,7 @@ unsafe impl Send for Umem {}
 impl Umem {
     /// `count` chunks of `chunk_len` bytes, all free.
     pub(super) fn new(port: PortId, count: u32, chunk_len: u32) -> io::Result<Umem> {
-        assert!(chunk_len > HEADROOM && count > 0);
+        assert!((HEADROOM + 1..=1 << 16).contains(&chunk_len) && count > 0);
         let len = count as usize * chunk_len as usize;
         // SAFETY: a new mapping wherever the kernel likes; it takes no memory away from anyone.
         let base = unsafe {
@@ -148,12 +148,15 @@ impl Umem {
     fn lend_as(&mut self, descriptor: &libc::xdp_desc, owner: Owner) -> Frame {
         let chunk = self.chunk_of(descriptor.addr);
         let start = descriptor.addr % u64::from(self.chunk_len);
-        #[allow(clippy::cast_possible_truncation, reason = "below chunk_len, a u32")]
-        let start = start as u32;
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "below chunk_len, 64 KiB at most"
+        )]
+        let start = start as u16;
         let before = std::mem::replace(&mut self.owners[chunk as usize], owner);
         assert!(
             before == Owner::Kernel
-                && start
+                && u32::from(start)
                     .checked_add(descriptor.len)
                     .is_some_and(|end| end <= self.chunk_len),
             "the kernel put {} bytes at {} of chunk {chunk}, which was {before:?}'s",
@@ -232,7 +235,7 @@ impl Umem {
 
     #[inline]
     fn check(&self, frame: &Frame) -> (u32, Owner) {
-        let chunk = frame.token;
+        let chunk = frame.token();
         let owner = self.owners.get(chunk as usize).copied();
         match owner {
             Some(owner @ (Owner::Worker | Owner::WorkersCopy))

@@ -81,15 +81,7 @@ impl Queue {
             let buffer = NonNull::new(frame.buffer).expect("an mbuf has a buffer");
             // SAFETY: by `struct uvs_frame` the buffer has `capacity` bytes, the frame lies within, and its mbuf is in
             // front of it; DPDK has handed it to us alone.
-            burst.push(unsafe {
-                Frame::in_mbuf(
-                    buffer,
-                    u32::from(frame.capacity),
-                    u32::from(frame.start),
-                    frame.len,
-                    id,
-                )
-            });
+            burst.push(unsafe { Frame::in_mbuf(buffer, frame.start, frame.len, id) });
         }
         usize::from(count)
     }
@@ -104,12 +96,12 @@ impl Queue {
         };
         #[allow(
             clippy::cast_possible_truncation,
-            reason = "within an mbuf of at most 64 KiB"
+            reason = "a frame is shorter than 4 GiB"
         )]
         self.push(uvs_frame {
             buffer: buffer.as_ptr(),
             len: frame.bytes().len() as u32,
-            start: start as u16,
+            start,
             capacity: 0,
         });
         None

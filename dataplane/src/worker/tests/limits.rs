@@ -160,12 +160,18 @@ fn a_full_transmit_ring_loses_what_it_must_and_no_buffer() {
         let talk = Talk::udp(CLIENT, VIP);
         bed.send_one(0, CLIENTS, &talk.packet(ACK, b""));
         bed.wires[0][SERVERS].limit_transmit(10);
-        let mut frame = talk.packet(ACK, b"");
-        super::bed::address(&mut frame, CLIENTS);
-        for _ in 0..30 {
+        for number in 0..30 {
+            let mut frame = talk.packet(ACK, &[number; 20]);
+            super::bed::address(&mut frame, CLIENTS);
             assert!(bed.wires[0][CLIENTS].inject(&frame));
         }
-        assert_eq!(bed.settle().len(), 10);
+        // Plain packets leave as a run: none behind one that found no room gets by it.
+        let seen = bed.settle();
+        let numbers: Vec<_> = seen
+            .iter()
+            .map(|seen| seen.frame[seen.frame.len() - 1])
+            .collect();
+        assert_eq!(numbers, (0..10).collect::<Vec<_>>());
         assert_eq!(bed.books()[Reason::TransmitFull.name()], 20);
         // A packet of which not all fragments find room is lost as a whole.
         bed.wires[0][SERVERS].limit_transmit(2);
