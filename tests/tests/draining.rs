@@ -225,7 +225,11 @@ fn a_drain_resets_at_its_deadline(scene: &Scene) {
         (&first["active"], &first["done"]),
         (&1.into(), &false.into())
     );
-    assert_eq!((&last["done"], &last["ended"]), (&true.into(), &1.into()));
+    // Downloads that have ended are remembered for a while, and end as well.
+    assert!(
+        last["done"] == true && last["ended"].as_u64() >= Some(1),
+        "{drained}"
+    );
     let Output { status, stderr, .. } = curl.finish(Duration::from_secs(10));
     assert_eq!(status.code(), Some(56), "{stderr}");
     assert!(stderr.contains("reset"), "{stderr}");
