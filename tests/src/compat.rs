@@ -1,7 +1,7 @@
 //! Unmodified programs that manage uvs as they manage the kernel's IPVS: by `uvs compat`.
 
 use crate::process::{Output, Process};
-use crate::uvsd::{Uvsd, executable};
+use crate::uvsd::{Uvsd, client_executable};
 use cli::lab::Namespace;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// `uvs compat`, to be followed by a program and its arguments.
 #[must_use]
 pub fn command(namespace: &Namespace, uvsd: &Uvsd) -> Command {
-    let uvs = executable().with_file_name("uvs");
+    let uvs = client_executable();
     let mut socket = OsString::from(uvsd.socket());
     socket.push(".nl");
     let mut command = namespace.command(uvs.to_str().expect("a path of the tests' own"));

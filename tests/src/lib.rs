@@ -28,4 +28,4 @@ pub use payload::Payload;
 pub use process::{Output, Process, eventually};
 pub use scene::Scene;
 pub use server::{EchoServer, Nginx};
-pub use uvsd::{Status, Uvsd, executable};
+pub use uvsd::{Status, Uvsd, client_executable, executable};

@@ -285,6 +285,15 @@ pub fn executable() -> &'static Path {
     })
 }
 
+/// The `uvs` beside it.
+///
+/// # Panics
+/// As [`executable`].
+#[must_use]
+pub fn client_executable() -> PathBuf {
+    executable().with_file_name("uvs")
+}
+
 /// The same command as an operator's, so that nothing is built twice with other features.
 fn build(cargo: &std::ffi::OsStr, profile: &Path) {
     let name = match profile.file_name().unwrap().to_str().unwrap() {

@@ -4,7 +4,7 @@
 
 use cli::lab::{Family, Method};
 use e2e::client::{Connections, Download, Wrk};
-use e2e::{Configuration, HTTP_PORT, Output, Process, Scene, eventually, executable};
+use e2e::{Configuration, HTTP_PORT, Output, Process, Scene, client_executable, eventually};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::time::Duration;
@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Starts `uvs` with these arguments.
 fn uvs(scene: &Scene, arguments: &[&str]) -> Process {
-    let uvs = executable().with_file_name("uvs");
+    let uvs = client_executable();
     let mut command = scene.topology.director.command(uvs.to_str().unwrap());
     command
         .args(arguments)

@@ -4,7 +4,7 @@
 
 use cli::lab::{Family, Method, Namespace};
 use e2e::client::{self, Connections};
-use e2e::{Configuration, HTTP_PORT, Scene, executable};
+use e2e::{Configuration, HTTP_PORT, Scene, client_executable};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ fn scene(more: &str) -> Scene {
 }
 
 fn uvs(scene: &Scene, arguments: &[&str]) -> Command {
-    let mut command = Command::new(executable().with_file_name("uvs"));
+    let mut command = Command::new(client_executable());
     command.args(arguments).arg("--socket");
     command.arg(scene.uvsd.socket());
     command

@@ -3,7 +3,7 @@
 
 use cli::lab::{Family, Host, Method, Namespace, Prefix, link};
 use e2e::{
-    Configuration, HTTP_PORT, Output, Process, Scene, Server, client, eventually, executable,
+    Configuration, HTTP_PORT, Output, Process, Scene, Server, client, client_executable, eventually,
 };
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
@@ -101,7 +101,7 @@ fn uvs_dr_makes_a_host_a_real_server() {
 
 /// What `uvs doctor` tells in the director's place.
 fn doctor(scene: &Scene) -> Output {
-    let uvs = executable().with_file_name("uvs");
+    let uvs = client_executable();
     let file = scene.folder().join("uvs.toml");
     let arguments = ["doctor", "--config", file.to_str().unwrap()];
     let uvs = uvs.to_str().unwrap();

@@ -18,7 +18,7 @@ const DAEMON: u32 = 1;
 
 /// Debian's own ipvsadm as another user, with the library preloaded.
 fn ipvsadm(namespace: &Namespace, folder: &Path, user: u32, words: &str) -> (String, i32) {
-    let uvs = e2e::executable().with_file_name("uvs");
+    let uvs = e2e::client_executable();
     let mut command = namespace.command(uvs.to_str().unwrap());
     command
         .arg("compat")
