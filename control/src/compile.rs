@@ -1,6 +1,7 @@
 //! Turns a configuration into a [`Snapshot`]: gives services and servers their numbers (`numbers.rs`), turns settings
-//! into what the workers read (`settings.rs`), and finds each server's way.
+//! into what the workers read (`settings.rs`), and finds each server's way. What does not change is kept (`kept.rs`).
 
+mod kept;
 mod numbers;
 mod settings;
 
@@ -15,6 +16,7 @@ use dataplane::port::{Mac, PortId, PortInfo};
 use dataplane::route::Routes;
 use dataplane::snapshot::{NextHop, PortView, Server, Service, ServiceId, Snapshot};
 use dataplane::stats::WorkerStats;
+use kept::Kept;
 use numbers::{Known, Numbers};
 use scheduler::{RealServer, Weight};
 use settings::{
@@ -86,12 +88,8 @@ impl Compiler {
         self.forget(before.seen_by_all);
         self.renumber(configuration, before.snapshot.version + 1)?;
         let routes = configuration.routing();
-        let ports: Vec<PortView> = self
-            .ports
-            .iter()
-            .zip(&configuration.ports)
-            .map(port_view)
-            .collect();
+        let ports = self.ports.iter().zip(&configuration.ports);
+        let ports: Vec<PortView> = ports.map(port_view).collect();
         let mut servers = vec![None; self.server_ids.next as usize];
         let mut services = Vec::with_capacity(configuration.services.len());
         let mut kept = Kept::new(configuration, before);
@@ -124,13 +122,7 @@ impl Compiler {
             let compiled = self.service(service, old, configuration, before);
             services.push((compiled.key, compiled));
         }
-        let gone = self.servers.iter();
-        for (key, known) in gone.filter(|(_, known)| known.removed_in != 0) {
-            let index = known.id.0 as usize;
-            let old = before.snapshot.servers.get(index);
-            let old = old.and_then(Option::as_deref).map(removed);
-            servers[index] = Some(old.unwrap_or_else(|| unknown(key.1, known)));
-        }
+        self.place_removed(&mut servers, before.snapshot);
         let mut timeouts = Timeouts::default();
         let seconds = configuration.timeouts;
         timeouts.set(seconds.tcp, seconds.tcp_fin, seconds.udp);
@@ -154,6 +146,17 @@ impl Compiler {
             timeouts,
             ipvs: configuration.ipvs,
         })
+    }
+
+    /// The servers that are no longer configured, as connections may refer to them.
+    fn place_removed(&self, servers: &mut [Option<Arc<Server>>], before: &Snapshot) {
+        let gone = self.servers.iter();
+        for (key, known) in gone.filter(|(_, known)| known.removed_in != 0) {
+            let index = known.id.0 as usize;
+            let old = before.servers.get(index);
+            let old = old.and_then(Option::as_deref).map(removed);
+            servers[index] = Some(old.unwrap_or_else(|| unknown(key.1, known)));
+        }
     }
 
     /// The MTU of a port in the snapshots to come; a port that does not exist has none.
@@ -287,195 +290,5 @@ fn is_edited(service: &ServiceSettings, before: Option<&ServiceSettings>) -> boo
     before.is_none_or(|old| old.servers != service.servers || old.idle_edits != service.idle_edits)
 }
 
-/// What is as it was before a compilation, and so need not be compiled again.
-struct Kept<'b> {
-    /// Whether routes and the ports' addresses are.
-    ways: bool,
-    /// Whether all is that services and servers are made of beside their own settings.
-    rest: bool,
-    snapshot: &'b Snapshot,
-    services: HashMap<Listen, &'b ServiceSettings>,
-}
-
-impl<'b> Kept<'b> {
-    fn new(configuration: &Configuration, before: &Before<'b>) -> Kept<'b> {
-        let old = before.configuration;
-        let ways = old.is_some_and(|old| {
-            old.routes == configuration.routes && old.ports == configuration.ports
-        });
-        let rest = ways
-            && old.is_some_and(|old| {
-                old.lip_pools == configuration.lip_pools && old.ipvs == configuration.ipvs
-            });
-        let services = old.iter().flat_map(|old| &old.services);
-        Kept {
-            ways,
-            rest,
-            snapshot: before.snapshot,
-            services: services.map(|service| (service.listen, service)).collect(),
-        }
-    }
-
-    /// The settings that a service had.
-    fn configured(&self, service: &ServiceSettings) -> Option<&'b ServiceSettings> {
-        self.services.get(&service.listen).copied()
-    }
-
-    /// What a service was compiled to, where it would become the same.
-    fn service(&self, service: &ServiceSettings, id: ServiceId) -> Option<&'b Arc<Service>> {
-        let is_same = self.rest && self.configured(service) == Some(service);
-        let compiled = is_same.then(|| self.snapshot.services.get(&service_key(&service.listen)));
-        compiled.flatten().filter(|compiled| compiled.id == id)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use dataplane::snapshot::Publisher;
-    use std::collections::BTreeMap;
-
-    const TEXT: &str = r#"
-[director]
-servers = 20
-[port.lan]
-driver = "memory"
-addresses = ["10.1.0.1/24"]
-[[lip_pool]]
-name = "lips"
-addresses = ["10.1.0.200"]
-[[service]]
-listen = "tcp 10.1.0.100:80"
-method = "nat"
-server = [{ address = "10.1.0.11" }, { address = "10.1.0.12", upper = 9 }]
-[[service]]
-listen = "udp 10.1.0.100:53"
-method = "tun"
-server = [{ address = "10.1.0.13" }]
-[[service]]
-listen = "tcp 10.1.0.101:80"
-method = "fullnat"
-lip_pool = "lips"
-server = [{ address = "10.1.0.14", weight = 3 }]
-"#;
-
-    /// A compiler, and what it compiled last.
-    struct Bed {
-        compiler: Compiler,
-        publisher: Arc<Publisher>,
-        text: String,
-    }
-
-    impl Bed {
-        fn new() -> Bed {
-            let info = PortInfo {
-                name: "lan".to_owned(),
-                mac: Mac([2, 0, 0, 0, 0, 1]),
-                mtu: 1500,
-                driver: "memory",
-            };
-            let neighbours = Arc::new(NeighbourTable::new(64));
-            let compiler = Compiler::new(vec![info], neighbours, Vec::new(), 20);
-            let mut bed = Bed {
-                compiler,
-                publisher: Publisher::new(0),
-                text: TEXT.to_owned(),
-            };
-            let first = bed.compile(&configuration(TEXT), None);
-            bed.publisher.publish(first);
-            bed
-        }
-
-        fn compile(&mut self, new: &Configuration, old: Option<&Configuration>) -> Snapshot {
-            let before = Before {
-                configuration: old,
-                snapshot: &self.publisher.current(),
-                seen_by_all: 0,
-            };
-            self.compiler.compile(new, &before, Ticks(0)).unwrap()
-        }
-
-        /// The next configuration; returns the snapshots before and after.
-        fn follow(&mut self, from: &str, to: &str) -> [Arc<Snapshot>; 2] {
-            let old = configuration(&self.text);
-            assert!(self.text.contains(from), "{from}");
-            self.text = self.text.replace(from, to);
-            let new = configuration(&self.text);
-            let snapshot = self.compile(&new, Some(&old));
-            // What was compiled on this version once is compiled whole the next time.
-            let whole = self.compile(&new, Some(&old));
-            assert_eq!(told(&snapshot), told(&whole), "{to}");
-            let (new, old) = self.publisher.publish(snapshot);
-            [old, new]
-        }
-    }
-
-    fn configuration(text: &str) -> Configuration {
-        let accepted = Configuration::parse("f", text);
-        accepted
-            .unwrap_or_else(|mistakes| panic!("{mistakes}"))
-            .configuration
-    }
-
-    /// All that is in a snapshot.
-    fn told(of: &Snapshot) -> String {
-        let services: BTreeMap<_, _> = of.services.iter().collect();
-        let rest = (&of.ports, of.route_generation, &of.ipvs);
-        format!("{services:#?}\n{:#?}\n{rest:#?}", of.servers)
-    }
-
-    #[test]
-    fn what_is_kept_is_as_if_all_were_compiled_again() {
-        let mut bed = Bed::new();
-        for (from, to) in [
-            (
-                "\"10.1.0.11\" }",
-                "\"10.1.0.11\", weight = 7, upper = 3 }, { address = \"10.1.0.15\" }",
-            ),
-            ("[[lip_pool]]", "[ipvs]\npmtu_disc = false\n[[lip_pool]]"),
-            ("\"10.1.0.200\"", "\"10.1.0.200\", \"10.1.0.201\""),
-            (
-                "[ipvs]",
-                "[[route]]\nto = \"10.1.0.12/32\"\nvia = \"10.1.0.254\"\n[ipvs]",
-            ),
-            ("\"10.1.0.1/24\"", "\"10.1.0.2/24\""),
-            (", { address = \"10.1.0.12\", upper = 9 }", ""),
-            ("udp 10.1.0.100:53", "udp 10.1.0.102:53"),
-            ("udp 10.1.0.102:53", "udp 10.1.0.100:53"),
-            ("[ipvs]\npmtu_disc = false\n", ""),
-        ] {
-            bed.follow(from, to);
-        }
-    }
-
-    #[test]
-    fn services_that_do_not_change_are_not_compiled() {
-        let mut bed = Bed::new();
-        let [old, new] = bed.follow("\"10.1.0.11\"", "\"10.1.0.11\", weight = 7");
-        let kept = |index: usize| {
-            let [old, new] = [&old, &new].map(|of| of.servers[index].as_ref().unwrap());
-            Arc::ptr_eq(old, new)
-        };
-        assert_eq!([0, 1, 2, 3].map(kept), [false, false, true, true]);
-    }
-
-    #[test]
-    fn what_was_not_published_leaves_nothing_behind() {
-        let mut bed = Bed::new();
-        let good = configuration(TEXT);
-        let other = configuration(&TEXT.replace("\"10.1.0.14\", weight = 3", "\"10.1.0.15\""));
-        let number = |bed: &Bed, last: u8| {
-            let known = bed.compiler.numbered();
-            let of = |key: &ServerKey| key.1 == ([10, 1, 0, last], 80).into();
-            known.filter(|(_, key)| of(key)).count()
-        };
-        bed.compile(&other, Some(&good));
-        let again = bed.compile(&good, Some(&good));
-        bed.publisher.publish(again);
-        let current = bed.publisher.current();
-        let [removed, stays] = [4, 3].map(|index: usize| current.servers[index].as_ref());
-        assert!(!removed.unwrap().present && stays.unwrap().present);
-        assert_eq!(stays.unwrap().load.last_weight(), Weight(3));
-        assert_eq!([14, 15].map(|last| number(&bed, last)), [1, 1]);
-    }
-}
+mod tests;

@@ -585,7 +585,8 @@ async fn however_much_is_wrong_the_answer_fits_into_what_clients_read() {
         "{}",
         message.len()
     );
-    assert!(message.contains("ää…"), "{message}");
+    assert!(message.contains("ää… is not "), "{message}");
+    assert!(message.contains("; accepted: "), "{message}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 //! Source: google/rpc/error_details.proto (BadRequest), google/rpc/code.proto; gRPC over HTTP2, "Responses" (a message's bytes
 //! beyond ASCII take three, details are in base64).
 
-use crate::config::{Finding, KeyPath, Step};
+use crate::config::{Finding, KeyPath, Problem, Step};
 use crate::director::ApplyError;
 use crate::manage::{EditError, ManageError};
 use tonic::{Code, Status};
@@ -13,8 +13,10 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 /// Bytes of a status's violations together; more violations are only counted.
 const VIOLATIONS_LEN: usize = 3 << 10;
-/// Bytes of a violation's field, and of its description.
-const TEXT_LEN: usize = 256;
+/// Bytes of a value that is told, and of a field.
+const VALUE_LEN: usize = 256;
+/// Bytes of a violation's description: with all that is accepted, but for lists of very many names.
+const DESCRIPTION_LEN: usize = 2 << 10;
 /// Bytes of a status's message.
 const MESSAGE_LEN: usize = 1 << 10;
 
@@ -22,8 +24,8 @@ const MESSAGE_LEN: usize = 1 << 10;
 pub(super) fn invalid(findings: &[Finding], field: impl Fn(&KeyPath) -> String) -> Status {
     let mut left = VIOLATIONS_LEN;
     let told = findings.iter().map(|finding| {
-        let field = cut(field(&finding.path), TEXT_LEN);
-        FieldViolation::new(field, cut(finding.problem.to_string(), TEXT_LEN))
+        let field = cut(field(&finding.path), VALUE_LEN);
+        FieldViolation::new(field, description(&finding.problem))
     });
     let violations: Vec<_> = told
         .take_while(|violation| {
@@ -34,7 +36,8 @@ pub(super) fn invalid(findings: &[Finding], field: impl Fn(&KeyPath) -> String) 
         })
         .collect();
     let first = violations.first().map_or_else(String::new, |violation| {
-        format!("{}: {}", violation.field, violation.description)
+        let text = format!("{}: {}", violation.field, violation.description);
+        cut(text, MESSAGE_LEN)
     });
     let message = match findings.len() {
         0 | 1 => first,
@@ -50,6 +53,18 @@ pub(super) fn refused(error: &ManageError, field: impl Fn(&KeyPath) -> String) -
         ManageError::Apply(ApplyError::Invalid(findings)) => invalid(&findings.0, field),
         other => Status::new(code(other), cut(other.to_string(), MESSAGE_LEN)),
     }
+}
+
+fn description(problem: &Problem) -> String {
+    let mut problem = problem.clone();
+    if let Problem::NotA { value, .. }
+    | Problem::Duplicate { value, .. }
+    | Problem::Conflict { value, .. }
+    | Problem::Changed { value, .. } = &mut problem
+    {
+        *value = cut(std::mem::take(value), VALUE_LEN);
+    }
+    cut(problem.to_string(), DESCRIPTION_LEN)
 }
 
 /// A text of at most `len` bytes and a mark that there was more.
